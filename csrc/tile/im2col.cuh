@@ -40,12 +40,14 @@ struct Im2colActivation {
   const T* x;
   Prologue prologue;
   Conv2dProblem problem;
+  int32_t channels_per_group;
   FastDivmod by_Q, by_P, by_S, by_channels;
 
   Im2colActivation(const void* x, Prologue prologue, const Conv2dProblem& problem)
       : x(static_cast<const T*>(x)),
         prologue(prologue),
         problem(problem),
+        channels_per_group(problem.channels_per_group()),
         by_Q(problem.Q),
         by_P(problem.P),
         by_S(problem.S),
@@ -55,8 +57,7 @@ struct Im2colActivation {
     // [N P Q] -> [N, P, Q]
     int32_t p, q;
     const int32_t n = by_P.divide(by_Q.divide(m, q), p);
-    return {int64_t(n) * problem.H * problem.W * problem.C +
-                int64_t(group) * problem.channels_per_group(),
+    return {int64_t(n) * problem.H * problem.W * problem.C + int64_t(group) * channels_per_group,
             p * problem.stride_h - problem.pad_h, q * problem.stride_w - problem.pad_w, m < count};
   }
 
@@ -72,7 +73,7 @@ struct Im2colActivation {
     const bool valid =
         row.valid && depth.valid && h >= 0 && h < problem.H && w >= 0 && w < problem.W;
     const int64_t offset = row.image + (int64_t(h) * problem.W + w) * problem.C + depth.channel;
-    return prologue.apply(x, offset, group * problem.channels_per_group() + depth.channel, valid);
+    return prologue.apply(x, offset, group * channels_per_group + depth.channel, valid);
   }
 };
 
@@ -149,11 +150,13 @@ struct Im2colGradient {
 
   const T* dy;
   Conv2dProblem problem;
+  int32_t filters_per_group;
   FastDivmod by_W, by_H, by_S, by_filters, by_stride_h, by_stride_w;
 
   Im2colGradient(const void* dy, const Conv2dProblem& problem)
       : dy(static_cast<const T*>(dy)),
         problem(problem),
+        filters_per_group(problem.filters_per_group()),
         by_W(problem.W),
         by_H(problem.H),
         by_S(problem.S),
@@ -165,8 +168,7 @@ struct Im2colGradient {
     // [N H W] -> [N, H, W]
     int32_t h, w;
     const int32_t n = by_H.divide(by_W.divide(m, w), h);
-    return {int64_t(n) * problem.P * problem.Q * problem.K +
-                int64_t(group) * problem.filters_per_group(),
+    return {int64_t(n) * problem.P * problem.Q * problem.K + int64_t(group) * filters_per_group,
             h + problem.pad_h, w + problem.pad_w, m < count};
   }
 
