@@ -205,7 +205,7 @@ class AtenBackend(Backend):
         return _add_relu_(z, residual, relu)
 
     def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
-        mean, spread = saved[-2:]
+        mean, spread = saved
         return mean, spread if norm.training else torch.rsqrt(spread + norm.eps)
 
     def gate(self, z: Tensor | None, y: Tensor, saved: Sequence[Tensor]) -> Tensor:

@@ -149,7 +149,10 @@ def apply_conv_bn(
         x = backend.prepare(x)
         residual = None if residual is None else backend.prepare(residual)
         if grad:
-            z = _ConvBnRelu.apply(x, weight, *bn, residual, backend, call)[0]
+            fused_bn, deferred = defer_running_update(bn, norm)
+            z, _y, *saved = _ConvBnRelu.apply(x, weight, *fused_bn, residual, backend, call)
+            if deferred:
+                update_running(bn, norm, backend.statistics(saved, norm), z)
         elif norm.training:
             z = backend.conv_bn_forward(x, weight, bn, residual, *call)[0]
         else:
@@ -214,8 +217,9 @@ class _ConvBnRelu(torch.autograd.Function):
         needed = ctx.needs_input_grad
         needs = Needs(needed[0], needed[1], needed[2], needed[3], needed[6])
         if torch.is_grad_enabled():
-            gate = backend.gate(z, saved[0], saved[1:]) if call.relu else None
-            statistics = backend.statistics(saved, call.norm)
+            y, *of_bn = saved
+            gate = backend.gate(z, y, of_bn) if call.relu else None
+            statistics = backend.statistics(of_bn, call.norm)
             gradients = _second_order.conv_bn_backward(
                 dz, x, weight, gamma, gate, statistics, call.geometry, call.norm, needs
             )
@@ -224,6 +228,28 @@ class _ConvBnRelu(torch.autograd.Function):
                 dz, x, weight, gamma, z, saved, *call[:3], needs=needs
             )
         return (*in_parameter_dtypes(gradients, gamma, beta), None, None)
+
+
+def defer_running_update(
+    bn: BatchNormTensors, norm: BatchNormSpec
+) -> tuple[BatchNormTensors, bool]:
+    """Under torch.compile an autograd function must not write to its inputs: the running statistics move outside of it."""
+    if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
+        return bn._replace(running_mean=None, running_var=None), True
+    return bn, False
+
+
+def update_running(
+    bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], z: Tensor
+) -> None:
+    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the variance is made unbiased."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    mean, invstd = statistics
+    count = z.shape[0] * z.shape[2] * z.shape[3]
+    with torch.no_grad():
+        var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
+        bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
 
 
 def in_parameter_dtypes(
