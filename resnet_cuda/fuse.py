@@ -8,14 +8,14 @@ on the fly at inference (see `resnet_cuda.ops`), so a convolution used in two pl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from resnet_cuda.models import ResNet
-from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet, stem_blocker
+from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet
 from resnet_cuda.nn import AddReLU, BasicBlock, BNReLU, Bottleneck, ConvBNReLU, FusedStage
 from resnet_cuda.nn._fused import FusedModule, swapped_class
 from resnet_cuda.nn._fused_block import (
@@ -24,7 +24,6 @@ from resnet_cuda.nn._fused_block import (
     TORCHVISION_BASIC,
     TORCHVISION_BOTTLENECK,
     FusedBlock,
-    block_blocker,
 )
 from resnet_cuda.nn._units import conv_blocker, touched
 from resnet_cuda.nn.fused_stage import conv_run
@@ -96,9 +95,9 @@ class FuseReport:
         lines: list[str] = []
         for title, entries in (("fused", self.fused), ("left as it is", self.left)):
             lines.append(f"{title}: {len(entries)}")
-            path_width = max((len(e.path) for e in entries), default=0)
-            kind_width = max((len(e.kind) for e in entries), default=0)
-            lines += [f"  {e.path:{path_width}}  {e.kind:{kind_width}}  {e.note}" for e in entries]
+            rows = [(e.path or "(the model)", e.kind, e.note) for e in entries]
+            widths = [max((len(row[i]) for row in rows), default=0) for i in range(2)]
+            lines += [f"  {p:{widths[0]}}  {k:{widths[1]}}  {note}" for p, k, note in rows]
         return "\n".join(lines)
 
 
@@ -189,19 +188,22 @@ class _Survey:
             self._visit_sequential(path, module)
         for path, module in modules:
             self._visit_rest(path, module)
+        position = {path: i for i, (path, _) in enumerate(modules)}
+        for entries in (self.report.fused, self.report.left):
+            entries.sort(key=lambda entry: position[entry.path])
 
     def _visit_recognised(self, path: str, module: nn.Module) -> None:
         plain, cls = _classes(module)
         if cls is None or issubclass(cls, FusedStage):
             return
-        parts = list(_parts(module, cls))
+        parts = list(cls.parts_of(module))
         self._explained.update(id(part) for part in parts)
         self._explained.add(id(module))
         reason = self._blocker(module, cls, parts)
         if reason is not None:
             self.report.left.append(FuseEntry(path, plain.__name__, reason))
             return
-        self.report.fused.append(FuseEntry(path, plain.__name__, _note(module, cls)))
+        self.report.fused.append(FuseEntry(path, plain.__name__, cls.note_of(module)))
         self._fusable.add(id(module))
         if type(module) is not cls:
             self.swaps.append((module, cls))
@@ -211,7 +213,7 @@ class _Survey:
     ) -> str | None:
         if "forward" in module.__dict__:
             return "has a replaced forward"
-        return self._sharing(parts) or _BLOCKERS[_family(cls)](module, cls)
+        return self._sharing(parts) or cls.blocker_of(module)
 
     def _sharing(self, parts: list[nn.Module]) -> str | None:
         for part in parts:
@@ -254,8 +256,8 @@ class _Survey:
         if reason is None and not isinstance(module, nn.Conv2d):
             reason = touched(module, nn.BatchNorm2d)
         if reason is None and isinstance(parent, nn.Sequential):
-            partner = "a batch norm" if isinstance(module, nn.Conv2d) else "a convolution"
-            reason = f"stands beside no {partner[2:]} it could be fused with"
+            is_conv = isinstance(module, nn.Conv2d)
+            reason = "is not followed by a batch norm" if is_conv else "does not follow a convolution"
         if reason is None:
             reason = _why_unknown(parent)
         self.report.left.append(FuseEntry(path, type(module).__name__, reason))
@@ -267,55 +269,6 @@ def _classes(module: nn.Module) -> tuple[type[nn.Module], type[FusedModule] | No
     if isinstance(module, FusedModule) and fused_class_of(module.plain_class) is plain:
         return module.plain_class, plain
     return plain, fused_class_of(plain)
-
-
-def _family(cls: type[FusedModule]) -> str:
-    if issubclass(cls, FusedBlock):
-        return "block"
-    if issubclass(cls, (FusedResNet, FusedTimmResNet)):
-        return "stem"
-    return "unit"
-
-
-def _stem_activation(cls: type[FusedModule]) -> str:
-    return "act1" if issubclass(cls, FusedTimmResNet) else "relu"
-
-
-def _unit_blocker(module: nn.Module, cls: type[Any]) -> str | None:
-    reason: str | None = cls.blocker(module)
-    return reason
-
-
-_BLOCKERS: dict[str, Callable[[nn.Module, type[Any]], str | None]] = {
-    "block": lambda module, cls: block_blocker(module, cls.layout),
-    "stem": lambda module, cls: stem_blocker(module, _stem_activation(cls)),
-    "unit": _unit_blocker,
-}
-
-
-def _parts(module: nn.Module, cls: type[Any]) -> Iterator[nn.Module]:
-    """The modules whose work the fused `module` does."""
-    family = _family(cls)
-    if family == "stem":
-        yield from (module.conv1, module.bn1)
-    elif family == "unit":
-        yield from module.children()
-    else:
-        for pair in cls.layout.pairs:
-            yield from (getattr(module, name) for name in pair)
-        if module.downsample is not None:
-            yield from module.downsample.modules()
-
-
-def _note(module: nn.Module, cls: type[Any]) -> str:
-    family = _family(cls)
-    if family == "stem":
-        return "stem: conv1 + bn1 + relu"
-    if family == "unit":
-        return "one call"
-    count = f"{len(cls.layout.pairs)} convolutions"
-    projection = isinstance(module.downsample, nn.Sequential)
-    return f"{count} + projection" if projection else count
 
 
 def _runs(children: list[nn.Module]) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -15,67 +18,69 @@ _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 class FusedStem(FusedModule):
     """A network that begins with `conv1`, `bn1`, an activation and `maxpool`."""
 
-    def run_stem(self, x: Tensor, activation: str) -> Tensor:
+    stem_activation: ClassVar[str] = "relu"
+
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        activation = cls.stem_activation
+        checks = (
+            ("conv1", conv_blocker(module.conv1)),
+            ("bn1", touched(module.bn1, nn.BatchNorm2d)),
+            (activation, touched(getattr(module, activation), nn.ReLU)),
+        )
+        for name, reason in checks:
+            if reason is not None:
+                return f"{name} {reason}"
+        return None
+
+    @classmethod
+    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+        # A deep stem's conv1 is an nn.Sequential, which can be fused on its own.
+        return [m for m in (module.conv1, module.bn1) if not isinstance(m, nn.Sequential)]
+
+    @classmethod
+    def note_of(cls, module: nn.Module) -> str:
+        return "stem: conv1 + bn1 + relu"
+
+    def run_stem(self, x: Tensor) -> Tensor:
         """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
-        if is_traced(x) or self.stem_blocker(activation) is not None:
-            x = getattr(self, activation)(self.bn1(self.conv1(x)))
+        if is_traced(x):
+            return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
+        if self.blocker() is not None:
+            z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
         else:
             call = batch_norm_call(self.bn1)
             folded = None if call.training else self.folded("conv1")
-            image = x
-            x = conv_unit(image, conv_unit_of(self.conv1, call, True, folded))
-            advance([] if call.counter is None else [call.counter], image)
-        window = None if is_traced(x) else _pool_window(self.maxpool)
-        return self.maxpool(x) if window is None else max_pool2d(x, *window)
-
-    def stem_blocker(self, activation: str) -> str | None:
-        """Why conv1, bn1 and the activation must run one by one; None where they need not."""
-        return stem_blocker(self, activation)
+            z = conv_unit(x, conv_unit_of(self.conv1, call, True, folded))
+            advance([] if call.counter is None else [call.counter], x)
+        window = _pool_window(self.maxpool)
+        return self.maxpool(z) if window is None else max_pool2d(z, *window)
 
 
 class FusedResNet(FusedStem):
     """Mixin for torchvision's ResNet and this package's own."""
 
     def _forward_impl(self, x: Tensor) -> Tensor:
-        x = self.run_stem(x, "relu")
+        x = self.run_stem(x)
         for name in getattr(self, "stage_names", _TORCHVISION_STAGES):
             x = getattr(self, name)(x)
         x = run_global_pool(self.avgpool, x)
         return self.fc(torch.flatten(x, 1))
 
-    def blocker(self) -> str | None:
-        """Why the stem is not fused; None where it is."""
-        return self.stem_blocker("relu")
-
 
 class FusedTimmResNet(FusedStem):
     """Mixin for timm's ResNet; its head has options of its own and stays as it is."""
+
+    stem_activation = "act1"
 
     def forward_features(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing:
             features: Tensor = super().forward_features(x)
             return features
-        x = self.run_stem(x, "act1")
+        x = self.run_stem(x)
         for name in _TORCHVISION_STAGES:
             x = getattr(self, name)(x)
         return x
-
-    def blocker(self) -> str | None:
-        """Why the stem is not fused; None where it is."""
-        return self.stem_blocker("act1")
-
-
-def stem_blocker(network: nn.Module, activation: str) -> str | None:
-    """Why conv1, bn1 and the activation of a network cannot be one fused call; None where they can."""
-    checks = (
-        ("conv1", conv_blocker(network.conv1)),
-        ("bn1", touched(network.bn1, nn.BatchNorm2d)),
-        (activation, touched(getattr(network, activation), nn.ReLU)),
-    )
-    for name, reason in checks:
-        if reason is not None:
-            return f"{name} {reason}"
-    return None
 
 
 def run_global_pool(pool: nn.Module, x: Tensor) -> Tensor:

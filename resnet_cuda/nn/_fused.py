@@ -6,6 +6,7 @@ computation; where a child is not what the fused path supports, it runs the plai
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,25 @@ class FusedModule(nn.Module):
     """Mixin placed before the plain class: `class BasicBlock(FusedModule, reference.BasicBlock)`."""
 
     plain_class: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        """Why `module`, which has the plain class's children, must run them one by one; None where it can run fused."""
+        return None
+
+    @classmethod
+    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+        """The modules whose work the fused call does."""
+        return module.children()
+
+    @classmethod
+    def note_of(cls, module: nn.Module) -> str:
+        """What is fused, for reports."""
+        return "one call"
+
+    def blocker(self) -> str | None:
+        """Why this module runs its children one by one; None where it runs fused."""
+        return self.blocker_of(self)
 
     def folded(self, name: str) -> FoldedConv | None:
         """The inference cache of the convolution called `name`; None where nothing may be cached."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -69,9 +70,35 @@ class FusedBlock(FusedModule):
         advance(counters, x)
         return out
 
-    def blocker(self) -> str | None:
-        """Why the children must run one by one; None where the fused call computes the same."""
-        return block_blocker(self, self.layout)
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        layout = cls.layout
+        for conv, bn in layout.pairs:
+            reason = conv_blocker(getattr(module, conv))
+            if reason is not None:
+                return f"{conv} {reason}"
+            reason = touched(getattr(module, bn), nn.BatchNorm2d)
+            if reason is not None:
+                return f"{bn} {reason}"
+        for name in layout.activations:
+            reason = touched(getattr(module, name), nn.ReLU)
+            if reason is not None:
+                return f"{name} {reason}"
+        for name in layout.neutral:
+            reason = neutral_blocker(getattr(module, name))
+            if reason is not None:
+                return f"{name} {reason}"
+        return shortcut_blocker(module.downsample)
+
+    @classmethod
+    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+        parts = [getattr(module, name) for pair in cls.layout.pairs for name in pair]
+        return parts if module.downsample is None else [*parts, *module.downsample.modules()]
+
+    @classmethod
+    def note_of(cls, module: nn.Module) -> str:
+        count = f"{len(cls.layout.pairs)} convolutions"
+        return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
 
     def _unit(
         self, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str, counters: list[Tensor]
@@ -88,26 +115,6 @@ class FusedBlock(FusedModule):
         if type(module) is ZeroPadShortcut:
             return ZeroPad(module.stride, module.out_channels)
         return self._unit(module[-2], module[-1], False, "downsample", counters)
-
-
-def block_blocker(block: nn.Module, layout: BlockLayout) -> str | None:
-    """Why a block with these children cannot be computed as one fused call; None where it can."""
-    for conv, bn in layout.pairs:
-        reason = conv_blocker(getattr(block, conv))
-        if reason is not None:
-            return f"{conv} {reason}"
-        reason = touched(getattr(block, bn), nn.BatchNorm2d)
-        if reason is not None:
-            return f"{bn} {reason}"
-    for name in layout.activations:
-        reason = touched(getattr(block, name), nn.ReLU)
-        if reason is not None:
-            return f"{name} {reason}"
-    for name in layout.neutral:
-        reason = neutral_blocker(getattr(block, name))
-        if reason is not None:
-            return f"{name} {reason}"
-    return shortcut_blocker(block.downsample)
 
 
 def shortcut_blocker(module: nn.Module | None) -> str | None:

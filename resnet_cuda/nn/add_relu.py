@@ -19,7 +19,3 @@ class AddReLU(FusedModule, plain.AddReLU):
             out: Tensor = super().forward(x, residual)
             return out
         return add_relu(x, residual)
-
-    def blocker(self) -> str | None:
-        """There is no child whose state could stand in the way."""
-        return None

@@ -38,11 +38,11 @@ class BNReLU(FusedModule, plain.BNReLU):
         advance([] if call.counter is None else [call.counter], x)
         return out
 
-    def blocker(self) -> str | None:
-        """Why the children must run one by one; None where the fused call computes the same."""
-        reason = touched(self.bn, nn.BatchNorm2d)
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        reason = touched(module.bn, nn.BatchNorm2d)
         if reason is not None:
             return f"bn {reason}"
-        activation = nn.ReLU if type(self.relu) is nn.ReLU else nn.Identity
-        reason = touched(self.relu, activation)
+        activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
+        reason = touched(module.relu, activation)
         return None if reason is None else f"relu {reason}"

@@ -30,13 +30,13 @@ class ConvBNReLU(FusedModule, plain.ConvBNReLU):
         advance([] if call.counter is None else [call.counter], x)
         return out
 
-    def blocker(self) -> str | None:
-        """Why the children must run one by one; None where the fused call computes the same."""
-        activation = nn.ReLU if type(self.relu) is nn.ReLU else nn.Identity
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
         checks = (
-            ("conv", conv_blocker(self.conv)),
-            ("bn", touched(self.bn, nn.BatchNorm2d)),
-            ("relu", touched(self.relu, activation)),
+            ("conv", conv_blocker(module.conv)),
+            ("bn", touched(module.bn, nn.BatchNorm2d)),
+            ("relu", touched(module.relu, activation)),
         )
         for name, reason in checks:
             if reason is not None:
