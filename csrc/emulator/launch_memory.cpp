@@ -113,15 +113,15 @@ const LaunchMemory::Region* LaunchMemory::find(Fiber* fiber, uint64_t address) c
 
 void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access kind,
                           const void* pc) {
+  if (std::has_single_bit(bytes) && address % bytes != 0) {
+    fail(format("misaligned global %s of %zu bytes at ", verb(kind), bytes) +
+         describe_address(reinterpret_cast<const void*>(address)) + location(pc));
+  }
   const Region* const region = find(fiber, address);
   if (region == nullptr || address + bytes > region->base + region->bytes) {
     fail(format("global %s of %zu bytes at ", verb(kind), bytes) +
          describe_address(reinterpret_cast<const void*>(address)) + " is out of bounds" +
          location(pc));
-  }
-  if (std::has_single_bit(bytes) && address % bytes != 0) {
-    fail(format("misaligned global %s of %zu bytes at ", verb(kind), bytes) +
-         describe_address(reinterpret_cast<const void*>(address)) + location(pc));
   }
   const size_t offset = address - region->base;
   const bool reads = kind != Access::kWrite;
@@ -130,12 +130,10 @@ void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access k
     if (reads && region->written != nullptr) {
       const size_t missing = find_clear_bit(region->written, offset, bytes);
       if (missing < offset + bytes) {
-        report(
-            fiber,
-            format(
-                "%s of uninitialised global memory: byte %zu of '%s' (%zu bytes) was never written",
-                verb(kind), missing, region->allocation->name.c_str(), region->bytes) +
-                location(pc));
+        report(fiber, format("%s of uninitialised global memory: nobody has written byte %zu of "
+                             "'%s' (%zu bytes)",
+                             verb(kind), missing, region->allocation->name.c_str(), region->bytes) +
+                          location(pc));
       }
     }
     if (writes && region->written != nullptr) set_bits(region->written, offset, bytes);

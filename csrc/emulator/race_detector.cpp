@@ -96,9 +96,10 @@ bool SharedShadow::judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, 
   const bool both_atomic = kind == Access::kAtomic && (cell.write & kAtomicFlag) != 0;
   if (cell.write == 0) {
     if (kind != Access::kWrite) {
-      report(fiber, format("%s of uninitialised shared memory: byte %zu of %zu was never written",
-                           verb(kind), offset, bytes_) +
-                        location(pc));
+      report(fiber,
+             format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
+                    verb(kind), offset, bytes_) +
+                 location(pc));
       return false;
     }
   } else if (!both_atomic && !happened_before(cell.write, fiber)) {

@@ -105,15 +105,16 @@ void switch_to(Context& from, Fiber* to) {
     const size_t index = worker.free_stacks.back();
     worker.free_stacks.pop_back();
     to->stack = worker.stacks + index * kStackBytes;
-    // Stack tops are staggered: identical frames of all threads would compete for the same few sets of the L1 cache.
+    // Stack tops are staggered: identical frames of all threads would compete for the same few sets
+    // of the L1 cache.
     to->context.start(to->stack, kStackBytes - index * 1216 % 8192 / 64 * 64, run_threads);
   }
   current = to;
   Context::switch_to(from, to->context);
 }
 
-// Ends the current fiber. Returns if a thread that has not started yet continues on this stack: threads that never wait for each other
-// all run on one, which stays in the cache.
+// Ends the current fiber. Returns if a thread that has not started yet continues on this stack:
+// threads that never wait for each other all run on one, which stays in the cache.
 void exit_fiber() {
   Fiber* fiber = self();
   Block& block = *fiber->block;
@@ -129,7 +130,8 @@ void exit_fiber() {
   Fiber* next = next_fiber(block);
   if (next->stack != nullptr) {
     Worker& worker = *block.worker;
-    worker.free_stacks.push_back(static_cast<uint32_t>((fiber->stack - worker.stacks) / kStackBytes));
+    worker.free_stacks.push_back(
+        static_cast<uint32_t>((fiber->stack - worker.stacks) / kStackBytes));
     switch_to(fiber->context, next);
     std::abort();  // an exited fiber is never continued
   }
@@ -172,7 +174,8 @@ void suspend(State state) {
 void run_fibers(Block& block) {
   Worker& worker = *block.worker;
   worker.free_stacks.resize(worker.stack_count);
-  std::iota(worker.free_stacks.rbegin(), worker.free_stacks.rend(), 0u);  // the first is at the back
+  std::iota(worker.free_stacks.rbegin(), worker.free_stacks.rend(),
+            0u);  // the first is at the back
   switch_to(worker.main, next_fiber(block));
   current = nullptr;
 }
