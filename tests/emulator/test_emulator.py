@@ -111,6 +111,15 @@ def test_plain_library_names_the_thread_of_faults_it_can_see(
     assert re.search(pattern, error), f"{kernel} must be reported as {pattern!r}, got {error!r}"
 
 
+def test_plain_library_checks_global_accesses_on_request(plain: Emulator) -> None:
+    plain.options.check = 1
+    error, _, _ = launch(plain, "reduction_blocks_conflict")
+    assert re.search(r"conflict between blocks: global write at offset 0 of 'y'", error), error
+    x, y = plain.upload(values(63), "x"), plain.empty(62, np.float32, "y")
+    error = plain.launch("write_workspace", (1,), (64,), x, y, n=63)
+    assert "thread (62,0,0): global write of 4 bytes at offset 248 of 'y'" in error, error
+
+
 def test_plain_library_notices_a_store_that_stays_inside_the_last_page(plain: Emulator) -> None:
     # The guard page begins 8 bytes after the end of y; the store out of bounds falls between.
     x = plain.upload(values(63), "x")
