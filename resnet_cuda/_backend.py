@@ -1,0 +1,86 @@
+"""Which implementation serves a call: our CUDA kernels, ATen and oneDNN on the CPU, plain torch, or the emulated kernels.
+
+The choice is one process-wide setting (threads see the same one), so that `torch.compile` can guard on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops._interface import Backend
+
+NAMES = ("cuda", "cpu", "reference", "emulated")
+
+_choice: str | None = None
+_instances: dict[str, Backend] = {}
+
+
+def backend() -> str:
+    """The name of the backend that serves the next call: the explicit choice, else "cuda" where there is a GPU, else "cpu"."""
+    if _choice is not None:
+        return _choice
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Selects the backend of the enclosed calls; without it, CUDA tensors use "cuda" and all others "cpu".
+
+    Args:
+        name: "cuda" (our kernels on the GPU), "cpu" (ATen and oneDNN), "reference" (plain differentiable torch, any
+            device) or "emulated" (our kernels' own source executed on the CPU).
+
+    Raises:
+        ValueError: the name is not one of these.
+        RuntimeError: the backend was not built (the message tells how to build it).
+    """
+    global _choice
+    if name not in NAMES:
+        raise ValueError(f"backend is {name!r}; accepted: {', '.join(map(repr, NAMES))}")
+    instance(name)
+    previous, _choice = _choice, name
+    try:
+        yield
+    finally:
+        _choice = previous
+
+
+def instance(name: str) -> Backend:
+    """The backend object of that name, made on first use."""
+    found = _instances.get(name)
+    if found is None:
+        found = _instances[name] = _make(name)
+    return found
+
+
+def resolve(tensor: Tensor) -> Backend:
+    """The backend object for a call whose first argument is `tensor`."""
+    name = _choice
+    if name is None:
+        return instance("cuda" if tensor.is_cuda else "cpu")
+    if name == "cuda":
+        if not tensor.is_cuda:
+            raise RuntimeError(f'x is on {tensor.device}; the backend "cuda" accepts CUDA tensors')
+    elif tensor.is_cuda and name != "reference":
+        raise RuntimeError(f'x is on {tensor.device}; the backend "{name}" accepts CPU tensors')
+    return instance(name)
+
+
+def _make(name: str) -> Backend:
+    if name == "cpu":
+        from resnet_cuda.ops._aten import AtenBackend
+
+        return AtenBackend()
+    if name == "reference":
+        from resnet_cuda.ops._interface import ReferenceBackend
+
+        return ReferenceBackend()
+    from resnet_cuda.ops._kernels import CudaBackend, EmulatedBackend
+
+    return CudaBackend() if name == "cuda" else EmulatedBackend()

@@ -1,0 +1,27 @@
+"""The fused operations of residual networks as functions. Activations are [N, C, H, W]; channels_last memory is native."""
+
+from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops.add_relu import add_relu
+from resnet_cuda.ops.bn_relu import bn_relu
+from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_reduce
+from resnet_cuda.ops.conv_bn_relu import conv_bn_relu
+from resnet_cuda.ops.conv_unit import ConvUnit, conv_unit
+from resnet_cuda.ops.global_avg_pool import global_avg_pool
+from resnet_cuda.ops.max_pool2d import max_pool2d
+from resnet_cuda.ops.residual_branch import Identity, ZeroPad, residual_branch
+
+__all__ = [
+    "ConvUnit",
+    "FoldedConv",
+    "Identity",
+    "ZeroPad",
+    "add_relu",
+    "bn_relu",
+    "bottleneck_expand",
+    "bottleneck_reduce",
+    "conv_bn_relu",
+    "conv_unit",
+    "global_avg_pool",
+    "max_pool2d",
+    "residual_branch",
+]

@@ -1,0 +1,229 @@
+"""The CPU backend: ATen in training at the cost of the unfused modules, oneDNN's fused convolutions in inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.ops._folding import FoldedConv, fused_convolution, has_native_arithmetic
+from resnet_cuda.ops._interface import (
+    Backend,
+    BatchNormSpec,
+    BatchNormTensors,
+    ConvGeometry,
+    Gradients,
+    Needs,
+    accumulator_dtype,
+    cast_vector,
+)
+
+_aten = torch.ops.aten
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
+    return _aten.convolution.default(
+        x, weight, bias, g.stride, g.padding, g.dilation, False, (0, 0), g.groups
+    )
+
+
+def _normalise(
+    y: Tensor, bn: BatchNormTensors, norm: BatchNormSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(bn(y), mean, invstd), or (bn(y), mean, var) in eval mode; the statistics in the accumulator's dtype.
+
+    Training updates the running statistics, in whatever dtype they are.
+    """
+    acc = accumulator_dtype(y.dtype)
+    gamma, beta = cast_vector(bn.gamma, acc), cast_vector(bn.beta, acc)
+    running_mean, running_var = cast_vector(bn.running_mean, acc), cast_vector(bn.running_var, acc)
+    z, mean, invstd = _aten.native_batch_norm.default(
+        y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
+    )
+    if not norm.training:
+        assert bn.running_var is not None and running_mean is not None and running_var is not None
+        return z, running_mean.clone(), running_var.clone()
+    for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
+        if given is not None and updated is not None and updated is not given:
+            given.copy_(updated)
+    return z, mean, invstd
+
+
+def _add_relu_(z: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    if residual is not None:
+        z.add_(residual)
+    return z.relu_() if relu else z
+
+
+class AtenBackend(Backend):
+    name = "cpu"
+    gate_is_output = True
+
+    def conv_bn_forward(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        norm: BatchNormSpec,
+        relu: bool,
+        launch: str,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        y = convolve(x, weight, None, geometry)
+        z, saved = self.bn_forward(y, bn, residual, norm, relu)
+        return z, (y, *saved)
+
+    def conv_bn_backward(
+        self,
+        dz: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        gamma: Tensor | None,
+        z: Tensor | None,
+        saved: Sequence[Tensor],
+        geometry: ConvGeometry,
+        norm: BatchNormSpec,
+        relu: bool,
+        needs: Needs,
+    ) -> Gradients:
+        y = saved[0]
+        inner = needs._replace(x=needs.x or needs.weight)
+        dy, _, dgamma, dbeta, dresidual = self.bn_backward(
+            dz, y, gamma, z, saved[1:], norm, relu, inner
+        )
+        dx = dweight = None
+        if dy is not None:
+            g = geometry
+            dx, dweight, _ = _aten.convolution_backward.default(
+                dy,
+                x,
+                weight,
+                None,
+                g.stride,
+                g.padding,
+                g.dilation,
+                False,
+                (0, 0),
+                g.groups,
+                (needs.x, needs.weight, False),
+            )
+        return Gradients(dx, dweight, dgamma, dbeta, dresidual)
+
+    def conv_bn_inference(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        norm: BatchNormSpec,
+        relu: bool,
+        launch: str,
+    ) -> Tensor:
+        return self.bn_inference(convolve(x, weight, None, geometry), bn, residual, norm.eps, relu)
+
+    def folded_inference(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        eps: float,
+        relu: bool,
+        folded: FoldedConv,
+        donate_residual: bool,
+    ) -> Tensor | None:
+        dtype, compute = x.dtype, self.inference_dtype(x.dtype)
+        weights = folded.fold(x, weight, bn, geometry, eps, compute)
+        if weights is None:
+            return None
+        if compute != dtype:
+            x = x.to(compute)
+            donate_residual = donate_residual or residual is not None
+            residual = None if residual is None else residual.to(compute)
+        z = fused_convolution(x, weights, geometry, residual, relu, donate_residual)
+        return z.to(dtype)
+
+    def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype if has_native_arithmetic(dtype) else torch.float32
+
+    def bn_forward(
+        self,
+        y: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        norm: BatchNormSpec,
+        relu: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        z, mean, invstd = _normalise(y, bn, norm)
+        return _add_relu_(z, residual, relu), (mean, invstd)
+
+    def bn_backward(
+        self,
+        dz: Tensor,
+        y: Tensor,
+        gamma: Tensor | None,
+        z: Tensor | None,
+        saved: Sequence[Tensor],
+        norm: BatchNormSpec,
+        relu: bool,
+        needs: Needs,
+    ) -> Gradients:
+        g = dz if z is None else _aten.threshold_backward.default(dz, z, 0)
+        dresidual = g if needs.residual else None
+        if not (needs.x or needs.gamma or needs.beta):
+            return Gradients(residual=dresidual)
+        mean, spread = saved  # spread: invstd when training, else the running variance
+        dy, dgamma, dbeta = _aten.native_batch_norm_backward.default(
+            g,
+            y,
+            cast_vector(gamma, mean.dtype),
+            None if norm.training else mean,
+            None if norm.training else spread,
+            mean,
+            spread,
+            norm.training,
+            norm.eps,
+            (needs.x, needs.gamma, needs.beta),
+        )
+        return Gradients(
+            x=dy if needs.x else None,
+            gamma=dgamma if needs.gamma else None,
+            beta=dbeta if needs.beta else None,
+            residual=dresidual,
+        )
+
+    def bn_inference(
+        self, y: Tensor, bn: BatchNormTensors, residual: Tensor | None, eps: float, relu: bool
+    ) -> Tensor:
+        acc = accumulator_dtype(y.dtype)
+        vectors = [cast_vector(vector, acc) for vector in bn]
+        z = _aten.native_batch_norm.default(y, *vectors, False, 0.0, eps)[0]
+        return _add_relu_(z, residual, relu)
+
+    def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
+        mean, spread = saved
+        return mean, spread if norm.training else torch.rsqrt(spread + norm.eps)
+
+    def gate(self, z: Tensor | None, y: Tensor, saved: Sequence[Tensor]) -> Tensor:
+        assert z is not None
+        return ~(z <= 0)
+
+    def add_relu_forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.add_relu_inference(x, residual), ()
+
+    def add_relu_gate(
+        self, z: Tensor | None, saved: Sequence[Tensor], shape: Sequence[int]
+    ) -> Tensor:
+        assert z is not None
+        return ~(z <= 0)
+
+    def add_relu_backward(self, dz: Tensor, z: Tensor | None, saved: Sequence[Tensor]) -> Tensor:
+        assert z is not None
+        return _aten.threshold_backward.default(dz, z, 0)
+
+    def add_relu_inference(self, x: Tensor, residual: Tensor) -> Tensor:
+        return (x + residual).relu_()

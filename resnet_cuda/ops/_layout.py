@@ -1,0 +1,33 @@
+"""Memory formats, as torch chooses them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous shapes count as NCHW."""
+    sizes, strides = x.shape, x.stride()
+    if strides[1] == 0:
+        return False
+    least = 0
+    for dim in (1, 3, 2, 0):
+        if sizes[dim] == 0 or strides[dim] < least:
+            return False
+        if dim == 0 and least == strides[1]:
+            return False
+        least = strides[dim]
+        if sizes[dim] > 1:
+            least = least * sizes[dim]
+    return True
+
+
+def as_channels_last(x: Tensor) -> Tensor:
+    """`x` dense in channels_last memory; itself where it already is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def match_format(z: Tensor, channels_last: bool) -> Tensor:
+    """`z` in the format that the caller's input had; itself where it already is."""
+    return z.contiguous(memory_format=torch.channels_last) if channels_last else z.contiguous()

@@ -1,0 +1,137 @@
+"""relu(bn(y) + residual) as one differentiable call: batch norm (Ioffe and Szegedy 2015, arXiv 1502.03167), addition, ReLU."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_cuda import _backend
+from resnet_cuda.ops import _second_order, _validate
+from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
+from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops.conv_bn_relu import (
+    defer_running_update,
+    in_parameter_dtypes,
+    requires_grad,
+    update_running,
+)
+
+
+class _BnCall(NamedTuple):
+    norm: BatchNormSpec
+    relu: bool
+
+
+def bn_relu(
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    residual: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = True,
+) -> Tensor:
+    """relu(bn(x) + residual), differentiable twice; relu=False leaves the ReLU out.
+
+    Args:
+        x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
+        gamma, beta, running_mean, running_var: [C], as in `conv_bn_relu`.
+        residual: added before the ReLU, of x's shape and dtype.
+        training, momentum, eps: as in `conv_bn_relu`.
+
+    Returns:
+        A tensor of x's shape, dtype and memory format.
+
+    Raises:
+        TypeError: a dtype or an argument's type is not accepted.
+        ValueError: shapes or devices do not fit, or training with a single value per channel.
+    """
+    _validate.activation(x, "x")
+    backend = _backend.resolve(x)
+    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+    norm = BatchNormSpec(training, momentum, eps)
+    _validate.spatial(x)
+    _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
+    if residual is not None:
+        _validate.residual(x, residual, x.shape)
+    grad = torch.is_grad_enabled() and requires_grad(x, gamma, beta, residual)
+    channels_last = is_channels_last(x)
+
+    if x.shape[0] == 0:
+        z = _empty_batch(x, bn, residual)
+    elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
+        from resnet_cuda import reference
+
+        z = reference.bn_relu(x, *bn, residual=residual, **norm._asdict(), relu=relu)
+    else:
+        x = backend.prepare(x)
+        residual = None if residual is None else backend.prepare(residual)
+        if grad:
+            fused_bn, deferred = defer_running_update(bn, norm)
+            z, *saved = _BnRelu.apply(x, *fused_bn, residual, backend, _BnCall(norm, relu))
+            if deferred:
+                update_running(bn, norm, backend.statistics(saved, norm), z)
+        elif training:
+            z = backend.bn_forward(x, bn, residual, norm, relu)[0]
+        else:
+            z = backend.bn_inference(x, bn, residual, eps, relu)
+    return match_format(z, channels_last)
+
+
+def _empty_batch(x: Tensor, bn: BatchNormTensors, residual: Tensor | None) -> Tensor:
+    z = x.clone()
+    for vector in (bn.gamma, bn.beta):
+        if vector is not None:
+            z = z + vector.to(z.dtype).view(1, -1, 1, 1)
+    return z if residual is None else z + residual
+
+
+class _BnRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        residual: Tensor | None,
+        backend: Backend,
+        call: _BnCall,
+    ) -> tuple[Tensor, ...]:
+        bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+        z, saved = backend.bn_forward(y, bn, residual, call.norm, call.relu)
+        return (z, *saved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        y, gamma, beta, _, _, _, backend, call = inputs
+        z, *saved = output
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)
+        gate_source = z if call.relu and backend.gate_is_output else None
+        ctx.save_for_backward(y, gamma, beta, gate_source, *saved)
+        ctx.backend, ctx.call = backend, call
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if dz is None:
+            return (None,) * 8
+        y, gamma, beta, z, *saved = ctx.saved_tensors
+        backend, (norm, relu) = ctx.backend, ctx.call
+        needed = ctx.needs_input_grad
+        needs = Needs(needed[0], False, needed[1], needed[2], needed[5])
+        if torch.is_grad_enabled():
+            gate = backend.gate(z, y, saved) if relu else None
+            gradients = _second_order.bn_backward(
+                dz, y, gamma, gate, backend.statistics(saved, norm), norm, needs
+            )
+        else:
+            gradients = backend.bn_backward(dz, y, gamma, z, saved, norm, relu, needs)
+        dy, _dweight, *rest = in_parameter_dtypes(gradients, gamma, beta)
+        return (dy, *rest, None, None)

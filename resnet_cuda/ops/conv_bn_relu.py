@@ -1,0 +1,264 @@
+"""relu(bn(conv(x)) + residual) as one differentiable call.
+
+The unit of the residual blocks of He et al. 2015 (arXiv 1512.03385, sec. 3.2-3.4): a convolution without bias, batch norm
+(Ioffe and Szegedy 2015, arXiv 1502.03167) right after it, the shortcut's addition, ReLU.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_cuda import _backend
+from resnet_cuda.ops import _autocast, _second_order, _validate
+from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._interface import (
+    Backend,
+    BatchNormSpec,
+    BatchNormTensors,
+    ConvGeometry,
+    Gradients,
+    Needs,
+    Pair,
+)
+from resnet_cuda.ops._layout import is_channels_last, match_format
+
+
+class ConvBnCall(NamedTuple):
+    """Everything of a conv + batch norm call that is not a tensor."""
+
+    geometry: ConvGeometry
+    norm: BatchNormSpec
+    relu: bool
+    launch: str = "conv"  # which kernels run the convolution: "conv", or the bottleneck's "reduce" and "expand"
+
+
+def conv_bn_relu(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    residual: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    relu: bool = True,
+) -> Tensor:
+    """relu(bn(conv(x, weight)) + residual), differentiable twice; relu=False leaves the ReLU out.
+
+    Args:
+        x: activations [N, C, H, W]; float64, float32, bfloat16 or float16. The output is in channels_last memory if x or
+            weight is (torch's rule for convolutions), else NCHW-contiguous. N may be 0: the output is empty, gradients are
+            zero and the running statistics stay.
+        weight: filters [K, C / groups, R, S] in x's dtype (under `torch.autocast` both are cast).
+        gamma, beta: batch norm's scale and shift [K] in x's dtype or, for bfloat16 and float16, float32; None means 1 and 0.
+        running_mean, running_var: running statistics [K]; may be None when training.
+        residual: added before the ReLU, [N, K, P, Q] in x's dtype, not broadcast.
+        stride, padding, dilation: an int or (vertical, horizontal), in pixels.
+        groups: the channels are split into this many independent convolutions.
+        training: use the batch's statistics (biased variance) and move the running ones by `momentum` towards them (unbiased
+            variance, in place); otherwise use the running statistics.
+        momentum: weight of the batch's statistics in the running ones.
+        eps: added to the variance.
+
+    Returns:
+        [N, K, P, Q] with P = (H + 2 padding - dilation (R - 1) - 1) // stride + 1, in x's dtype.
+
+    Raises:
+        TypeError: a dtype or an argument's type is not accepted.
+        ValueError: shapes, geometry or devices do not fit, or training with a single value per channel.
+    """
+    return apply_conv_bn(
+        x,
+        weight,
+        BatchNormTensors(gamma, beta, running_mean, running_var),
+        residual,
+        ConvBnCall(
+            _validate.geometry(stride, padding, dilation, groups),
+            BatchNormSpec(training, momentum, eps),
+            relu,
+        ),
+    )
+
+
+def apply_conv_bn(
+    x: Tensor,
+    weight: Tensor,
+    bn: BatchNormTensors,
+    residual: Tensor | None,
+    call: ConvBnCall,
+    *,
+    folded: FoldedConv | None = None,
+    donate_residual: bool = False,
+    widened_from: torch.dtype | None = None,
+) -> Tensor:
+    """The op behind conv_bn_relu and the bottleneck's ends.
+
+    CPU inference: `folded` caches the folded weights, a donated residual may be overwritten, and `widened_from` is the
+    dtype of a network whose activations run in a wider one here (x, residual and the result are wide).
+    """
+    _validate.activation(x, "x")
+    backend = _backend.resolve(x)
+    geometry, norm = call.geometry, call.norm
+    dtype = widened_from or _autocast.autocast_dtype(x)
+    if dtype is None:
+        dtype = x.dtype
+        if isinstance(weight, Tensor):
+            _validate.weight_dtype(weight, dtype)
+    elif widened_from is None:
+        x = _autocast.cast(x, dtype)
+        residual = None if residual is None else _autocast.cast(residual, dtype)
+    shape = _validate.convolution(x, weight, geometry)
+    _validate.batch_norm(x, dtype, bn, shape, *norm)
+    if residual is not None:
+        _validate.residual(x, residual, shape)
+    channels_last = is_channels_last(x) or is_channels_last(weight)
+    grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta, residual)
+
+    if folded is not None and not grad and not norm.training and x.shape[0] != 0:
+        z = backend.folded_inference(
+            x, weight, bn, residual, geometry, norm.eps, call.relu, folded, donate_residual
+        )
+        if z is not None:
+            return match_format(z, channels_last)
+    weight = weight.to(x.dtype)
+    if x.shape[0] == 0:
+        z = _empty_batch(x, weight, bn, residual, geometry)
+    elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
+        from resnet_cuda import reference
+
+        z = reference.conv_bn_relu(
+            x,
+            weight,
+            *bn,
+            residual=residual,
+            **geometry._asdict(),
+            **norm._asdict(),
+            relu=call.relu,
+        )
+    else:
+        x = backend.prepare(x)
+        residual = None if residual is None else backend.prepare(residual)
+        if grad:
+            fused_bn, deferred = defer_running_update(bn, norm)
+            z, _y, *saved = _ConvBnRelu.apply(x, weight, *fused_bn, residual, backend, call)
+            if deferred:
+                update_running(bn, norm, backend.statistics(saved, norm), z)
+        elif norm.training:
+            z = backend.conv_bn_forward(x, weight, bn, residual, *call)[0]
+        else:
+            z = backend.conv_bn_inference(x, weight, bn, residual, *call)
+    return match_format(z, channels_last)
+
+
+def requires_grad(*tensors: Tensor | None) -> bool:
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _empty_batch(
+    x: Tensor,
+    weight: Tensor,
+    bn: BatchNormTensors,
+    residual: Tensor | None,
+    g: ConvGeometry,
+) -> Tensor:
+    """An empty output that still hands zero gradients to every input; statistics are not touched."""
+    z = torch.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
+    for vector in (bn.gamma, bn.beta):
+        if vector is not None:
+            z = z + vector.to(z.dtype).view(1, -1, 1, 1)
+    return z if residual is None else z + residual
+
+
+class _ConvBnRelu(torch.autograd.Function):
+    """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's transforms can follow."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        residual: Tensor | None,
+        backend: Backend,
+        call: ConvBnCall,
+    ) -> tuple[Tensor, ...]:
+        bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+        z, saved = backend.conv_bn_forward(x, weight, bn, residual, *call)
+        return (z, *saved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, gamma, beta, _, _, _, backend, call = inputs
+        z, *saved = output
+        ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)
+        gate_source = z if call.relu and backend.gate_is_output else None
+        ctx.save_for_backward(x, weight, gamma, beta, gate_source, *saved)
+        ctx.backend, ctx.call = backend, call
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if dz is None:
+            return (None,) * 9
+        x, weight, gamma, beta, z, *saved = ctx.saved_tensors
+        backend, call = ctx.backend, ctx.call
+        needed = ctx.needs_input_grad
+        needs = Needs(needed[0], needed[1], needed[2], needed[3], needed[6])
+        if torch.is_grad_enabled():
+            y, *of_bn = saved
+            gate = backend.gate(z, y, of_bn) if call.relu else None
+            statistics = backend.statistics(of_bn, call.norm)
+            gradients = _second_order.conv_bn_backward(
+                dz, x, weight, gamma, gate, statistics, call.geometry, call.norm, needs
+            )
+        else:
+            gradients = backend.conv_bn_backward(
+                dz, x, weight, gamma, z, saved, *call[:3], needs=needs
+            )
+        return (*in_parameter_dtypes(gradients, gamma, beta), None, None)
+
+
+def defer_running_update(
+    bn: BatchNormTensors, norm: BatchNormSpec
+) -> tuple[BatchNormTensors, bool]:
+    """Under torch.compile an autograd function must not write to its inputs: the running statistics move outside of it."""
+    if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
+        return bn._replace(running_mean=None, running_var=None), True
+    return bn, False
+
+
+def update_running(
+    bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], z: Tensor
+) -> None:
+    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the variance is made unbiased."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    mean, invstd = statistics
+    count = z.shape[0] * z.shape[2] * z.shape[3]
+    with torch.no_grad():
+        var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
+        bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
+
+
+def in_parameter_dtypes(
+    gradients: Gradients, gamma: Tensor | None, beta: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """(dx, dweight, dgamma, dbeta, None, None, dresidual), the vectors in their parameters' dtypes."""
+    dgamma, dbeta = gradients.gamma, gradients.beta
+    if dgamma is not None and gamma is not None:
+        dgamma = dgamma.to(gamma.dtype)
+    if dbeta is not None and beta is not None:
+        dbeta = dbeta.to(beta.dtype)
+    return gradients.x, gradients.weight, dgamma, dbeta, None, None, gradients.residual

@@ -1,0 +1,114 @@
+"""Max pooling over square windows: the stem's 3x3, stride 2 (He et al. 2015, table 1)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnet_cuda import _backend
+from resnet_cuda.ops import _validate
+from resnet_cuda.ops._interface import Backend
+from resnet_cuda.ops._layout import is_channels_last, match_format
+
+
+class _Window(NamedTuple):
+    kernel: int
+    stride: int
+    padding: int
+
+
+def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 1) -> Tensor:
+    """The maximum of every kernel_size x kernel_size window of x, differentiable twice; a NaN in a window wins.
+
+    Args:
+        x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
+        kernel_size: 1 to 15 pixels.
+        stride: step in pixels.
+        padding: pixels around the image that never win; at most half the kernel.
+
+    Returns:
+        [N, C, P, Q] with P = (H + 2 padding - kernel_size) // stride + 1, in x's dtype and memory format.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above.
+    """
+    _validate.activation(x, "x")
+    window = _window(kernel_size, stride, padding)
+    _validate.spatial(x)
+    if x.shape[2] + 2 * padding < kernel_size or x.shape[3] + 2 * padding < kernel_size:
+        raise ValueError(
+            f"x has {x.shape[2]} x {x.shape[3]} pixels and kernel_size is {kernel_size} with padding {padding}; "
+            "accepted: an image at least as large as the window"
+        )
+    backend = _backend.resolve(x)
+    if backend.pools_with_torch or x.shape[0] == 0:
+        return F.max_pool2d(x, *window)
+    channels_last = is_channels_last(x)
+    x = backend.prepare(x)
+    if torch.is_grad_enabled() and x.requires_grad:
+        y = _MaxPool2d.apply(x, backend, window)[0]
+    else:
+        y = backend.max_pool_forward(x, *window, argmax=False)[0]
+    return match_format(y, channels_last)
+
+
+def _window(kernel_size: int, stride: int, padding: int) -> _Window:
+    for name, value, least in (
+        ("kernel_size", kernel_size, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; accepted: an int")
+        if value < least:
+            raise ValueError(f"{name} is {value}; accepted: integers of at least {least}")
+    if kernel_size > 15:
+        raise ValueError(f"kernel_size is {kernel_size}; accepted: 1 to 15")
+    if 2 * padding > kernel_size:
+        raise ValueError(
+            f"padding is {padding}; accepted: at most half of kernel_size, {kernel_size}"
+        )
+    return _Window(kernel_size, stride, padding)
+
+
+def flat_indices(argmax: Tensor, width: int, window: _Window) -> Tensor:
+    """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the image, int64."""
+    rows = torch.arange(argmax.shape[2], device=argmax.device).view(-1, 1)
+    columns = torch.arange(argmax.shape[3], device=argmax.device)
+    argmax = argmax.long()
+    h = rows * window.stride - window.padding + argmax // window.kernel
+    w = columns * window.stride - window.padding + argmax % window.kernel
+    return h * width + w
+
+
+class _MaxPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, backend: Backend, window: _Window) -> tuple[Tensor, Tensor]:
+        return backend.max_pool_forward(x, *window, argmax=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, ctx.backend, ctx.window = inputs
+        ctx.input_size = list(x.shape)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if dy is None:
+            return None, None, None
+        (argmax,) = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return (
+                ctx.backend.max_pool_backward(dy, argmax, ctx.input_size, *ctx.window),
+                None,
+                None,
+            )
+        n, c, h, w = ctx.input_size
+        indices = flat_indices(argmax, w, ctx.window).flatten(2)
+        dx = dy.new_zeros(n, c, h * w).scatter_add(2, indices, dy.flatten(2))
+        return dx.view(n, c, h, w), None, None

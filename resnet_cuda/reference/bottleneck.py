@@ -1,0 +1,94 @@
+"""The two 1x1 ends of a bottleneck block in plain torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from resnet_cuda.reference.conv_bn_relu import Pair, conv_bn_relu
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops import ConvUnit
+
+
+def bottleneck_reduce(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    stride: int | Pair = 1,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """x [N, Cin, H, W], weight [C, Cin, 1, 1], vectors [C] -> [N, C, P, Q]."""
+    return conv_bn_relu(
+        x,
+        weight,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        stride=stride,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+    )
+
+
+def bottleneck_expand(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    residual: Tensor,
+    *,
+    projection: ConvUnit | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """x [N, C, P, Q], weight [K, C, 1, 1], vectors [K], residual [N, K, P, Q] or the projection's input -> [N, K, P, Q]."""
+    if projection is not None:
+        residual = conv_unit(residual, projection, relu=False)
+    return conv_bn_relu(
+        x,
+        weight,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        residual=residual,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+    )
+
+
+def conv_unit(
+    x: Tensor, unit: ConvUnit, residual: Tensor | None = None, *, relu: bool | None = None
+) -> Tensor:
+    """relu?(bn(conv(x)) + residual) of one unit; `relu` overrides the unit's own flag."""
+    return conv_bn_relu(
+        x,
+        unit.weight,
+        unit.gamma,
+        unit.beta,
+        unit.running_mean,
+        unit.running_var,
+        residual=residual,
+        stride=unit.stride,
+        padding=unit.padding,
+        dilation=unit.dilation,
+        groups=unit.groups,
+        training=unit.training,
+        momentum=unit.momentum,
+        eps=unit.eps,
+        relu=unit.relu if relu is None else relu,
+    )

@@ -1,0 +1,33 @@
+"""A whole residual block in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from resnet_cuda.reference.bottleneck import conv_unit
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops import ConvUnit
+    from resnet_cuda.ops.residual_branch import Shortcut
+
+
+def residual_branch(x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None) -> Tensor:
+    """relu(units[-1](... units[0](x)) + shortcut(x)), x [N, C, H, W]."""
+    from resnet_cuda.ops import ConvUnit, Identity
+
+    z = x
+    for unit in units[:-1]:
+        z = conv_unit(z, unit)
+    z = conv_unit(z, units[-1], relu=False)
+    if isinstance(shortcut, ConvUnit):
+        z = z + conv_unit(x, shortcut, relu=False)
+    elif isinstance(shortcut, Identity):
+        z = z + x
+    elif shortcut is not None:
+        sampled = x[:, :, :: shortcut.stride, :: shortcut.stride]
+        z = z + F.pad(sampled, (0, 0, 0, 0, 0, shortcut.out_channels - x.shape[1]))
+    return F.relu(z)
