@@ -10,7 +10,9 @@
 
 namespace {
 
+using rnc::bfloat16;
 using rnc::DType;
+using rnc::float16;
 using rnc::KernelLibrary;
 using rnc::Status;
 using rnc::emulator::EmulatorApi;
