@@ -27,6 +27,12 @@ extern constinit thread_local ThreadView* current __attribute__((tls_model("init
 // Whether the launch in progress checks or counts; without it global accesses are plain copies
 // between guard pages.
 extern bool observing;
+#if defined(__SANITIZE_THREAD__)  // instrumented kernels: reading the flag would itself be an
+                                  // observed access
+constexpr bool must_observe() { return true; }
+#else
+inline bool must_observe() { return observing; }
+#endif
 
 enum class ShuffleMode : int32_t { kIndex, kUp, kDown, kXor };
 

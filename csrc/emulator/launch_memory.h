@@ -1,0 +1,62 @@
+// What one launch does to global memory: bounds, alignment, reads of bytes nobody wrote, conflicts
+// between blocks, distinct bytes.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "emulator/device_memory.h"
+#include "emulator/emulator_api.h"
+#include "emulator/race_detector.h"
+
+namespace rnc::emulator {
+
+struct Fiber;
+
+class LaunchMemory {
+ public:
+  // Takes a view of the live allocations if the launch checks or counts. `check_writes`: every
+  // write of the kernel is observed, so bytes nobody wrote can be told from the others.
+  LaunchMemory(const Options& options, bool check_writes, uint64_t blocks);
+
+  // Judges and counts an access of the current fiber; abandons the block if it is illegal.
+  void access(Fiber* fiber, uint64_t address, size_t bytes, Access kind, const void* pc);
+
+  bool contains(Fiber* fiber, uint64_t address) const { return find(fiber, address) != nullptr; }
+
+  void count_distinct(Counters& counters) const;
+
+ private:
+  struct FreeDeleter {
+    void operator()(void* memory) const;
+  };
+  template <class T>
+  using ZeroedArray =
+      std::unique_ptr<T[], FreeDeleter>;  // from calloc: pages never touched cost nothing
+  template <class T>
+  static ZeroedArray<T> zeroed(size_t count);
+
+  struct Region {
+    uint64_t base;
+    size_t bytes;
+    std::shared_ptr<Allocation> allocation;
+    uint64_t* written;             // Allocation::written, or null
+    ZeroedArray<uint64_t> loaded;  // a bit per byte, when counting
+    ZeroedArray<uint64_t> stored;  // a bit per byte, when counting
+    ZeroedArray<uint32_t>
+        writer;  // per byte: 1 + index of the block that wrote it; when several blocks are checked
+  };
+
+  const Region* find(Fiber* fiber, uint64_t address) const;
+  void check_conflict(Fiber* fiber, const Region& region, size_t offset, size_t bytes, bool write,
+                      const void* pc);
+
+  const bool check_;
+  const bool count_;
+  std::vector<Region> regions_;  // by address
+};
+
+}  // namespace rnc::emulator

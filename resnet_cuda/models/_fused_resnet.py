@@ -1,0 +1,99 @@
+"""The part of a ResNet outside its stages - stem, max-pool, average pool - as fused calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda.nn._fused import FusedModule, is_traced
+from resnet_cuda.nn._units import advance, batch_norm_call, conv_blocker, conv_unit_of, touched
+from resnet_cuda.ops import conv_unit, global_avg_pool, max_pool2d
+
+_TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class FusedStem(FusedModule):
+    """A network that begins with `conv1`, `bn1`, an activation and `maxpool`."""
+
+    stem_activation: ClassVar[str] = "relu"
+
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        activation = cls.stem_activation
+        checks = (
+            ("conv1", conv_blocker(module.conv1)),
+            ("bn1", touched(module.bn1, nn.BatchNorm2d)),
+            (activation, touched(getattr(module, activation), nn.ReLU)),
+        )
+        for name, reason in checks:
+            if reason is not None:
+                return f"{name} {reason}"
+        return None
+
+    @classmethod
+    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+        # A deep stem's conv1 is an nn.Sequential, which can be fused on its own.
+        return [m for m in (module.conv1, module.bn1) if not isinstance(m, nn.Sequential)]
+
+    @classmethod
+    def note_of(cls, module: nn.Module) -> str:
+        return "stem: conv1 + bn1 + relu"
+
+    def run_stem(self, x: Tensor) -> Tensor:
+        """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
+        if is_traced(x):
+            return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
+        if self.blocker() is not None:
+            z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
+        else:
+            call = batch_norm_call(self.bn1)
+            folded = None if call.training else self.folded("conv1")
+            z = conv_unit(x, conv_unit_of(self.conv1, call, True, folded))
+            advance([] if call.counter is None else [call.counter], x)
+        window = _pool_window(self.maxpool)
+        return self.maxpool(z) if window is None else max_pool2d(z, *window)
+
+
+class FusedResNet(FusedStem):
+    """Mixin for torchvision's ResNet and this package's own."""
+
+    def _forward_impl(self, x: Tensor) -> Tensor:
+        x = self.run_stem(x)
+        for name in getattr(self, "stage_names", _TORCHVISION_STAGES):
+            x = getattr(self, name)(x)
+        x = run_global_pool(self.avgpool, x)
+        return self.fc(torch.flatten(x, 1))
+
+
+class FusedTimmResNet(FusedStem):
+    """Mixin for timm's ResNet; its head has options of its own and stays as it is."""
+
+    stem_activation = "act1"
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        if self.grad_checkpointing:
+            features: Tensor = super().forward_features(x)
+            return features
+        x = self.run_stem(x)
+        for name in _TORCHVISION_STAGES:
+            x = getattr(self, name)(x)
+        return x
+
+
+def run_global_pool(pool: nn.Module, x: Tensor) -> Tensor:
+    """x [N, C, H, W] -> [N, C, 1, 1] where `pool` is a plain global average pool, else whatever `pool` does."""
+    plain = touched(pool, nn.AdaptiveAvgPool2d) is None and pool.output_size in (1, (1, 1))
+    return global_avg_pool(x) if plain and not is_traced(x) else pool(x)
+
+
+def _pool_window(pool: nn.Module) -> tuple[int, int, int] | None:
+    """(kernel, stride, padding) where `max_pool2d` computes the same as `pool`, else None."""
+    if touched(pool, nn.MaxPool2d) is not None:
+        return None
+    window = (pool.kernel_size, pool.stride, pool.padding)
+    if pool.dilation != 1 or pool.ceil_mode or pool.return_indices:
+        return None
+    return window if all(isinstance(value, int) for value in window) else None

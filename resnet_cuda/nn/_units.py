@@ -1,0 +1,119 @@
+"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the `ConvUnit` that the ops take, and when that is not allowed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resnet_cuda.ops import ConvUnit
+from resnet_cuda.ops._folding import FoldedConv
+
+
+class BatchNormCall(NamedTuple):
+    """What one forward of an `nn.BatchNorm2d` computes with, after torch's own rules."""
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+    counter: Tensor | None  # num_batches_tracked, to be raised by one once the call has succeeded
+
+
+def batch_norm_call(bn: nn.BatchNorm2d) -> BatchNormCall:
+    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`.
+
+    momentum=None is the cumulative average, whose factor needs the counter's value on the host (as in torch).
+    """
+    update = bn.training and bn.track_running_stats
+    counter = bn.num_batches_tracked if update else None
+    momentum = bn.momentum
+    if momentum is None:
+        momentum = 0.0 if counter is None else 1.0 / (float(counter) + 1.0)
+    use_buffers = update or not bn.training
+    running_mean = bn.running_mean if use_buffers else None
+    running_var = bn.running_var if use_buffers else None
+    batch_statistics = bn.training or (running_mean is None and running_var is None)
+    return BatchNormCall(
+        bn.weight,
+        bn.bias,
+        running_mean,
+        running_var,
+        batch_statistics,
+        momentum,
+        bn.eps,
+        counter,
+    )
+
+
+def conv_unit_of(
+    conv: nn.Conv2d, call: BatchNormCall, relu: bool, folded: FoldedConv | None
+) -> ConvUnit:
+    """relu?(bn(conv(x))) as a description."""
+    return ConvUnit(
+        weight=conv.weight,
+        gamma=call.gamma,
+        beta=call.beta,
+        running_mean=call.running_mean,
+        running_var=call.running_var,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        training=call.training,
+        momentum=call.momentum,
+        eps=call.eps,
+        relu=relu,
+        folded=folded,
+    )
+
+
+def advance(counters: list[Tensor], x: Tensor) -> None:
+    """Count one more batch in every batch norm that tracks them; an empty batch leaves all statistics untouched."""
+    if counters and x.shape[0] != 0:
+        with torch.no_grad():
+            for counter in counters:
+                counter.add_(1)
+
+
+def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Why `module` may not be computed as a plain `kind`; None where it may.
+
+    A subclass, a hook, a parametrization (it changes the class) or a replaced `forward` means that somebody wants the
+    module itself to run.
+    """
+    if type(module) is not kind:
+        return f"is a {type(module).__name__}, not a {kind.__name__}"
+    if (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    ):
+        return "has hooks"
+    if "forward" in module.__dict__:
+        return "has a replaced forward"
+    return None
+
+
+def conv_blocker(conv: nn.Module) -> str | None:
+    """Why `conv` cannot be part of a fused unit; None where it can."""
+    reason = touched(conv, nn.Conv2d)
+    if reason is not None:
+        return reason
+    if conv.bias is not None:
+        return "has a bias"
+    if conv.padding_mode != "zeros":
+        return f"has padding_mode={conv.padding_mode!r}"
+    if isinstance(conv.padding, str):
+        return f"has padding={conv.padding!r}"
+    return None
+
+
+def neutral_blocker(module: nn.Module | None) -> str | None:
+    """Why `module` does something; None where it is absent or an identity."""
+    return None if module is None else touched(module, nn.Identity)

@@ -1,0 +1,48 @@
+"""Batch norm, residual addition and ReLU as one fused module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from resnet_cuda.nn._fused import FusedModule, is_traced
+from resnet_cuda.nn._units import advance, batch_norm_call, touched
+from resnet_cuda.ops import bn_relu
+from resnet_cuda.reference import blocks as plain
+
+
+class BNReLU(FusedModule, plain.BNReLU):
+    """relu(bn(x) + residual) in fused passes; x and residual [N, num_features, H, W].
+
+    The child `bn` is a real nn.BatchNorm2d. Arguments are those of `resnet_cuda.reference.BNReLU`.
+    """
+
+    plain_class = plain.BNReLU
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if is_traced(x) or self.blocker() is not None:
+            out: Tensor = super().forward(x, residual)
+            return out
+        call = batch_norm_call(self.bn)
+        out = bn_relu(
+            x,
+            call.gamma,
+            call.beta,
+            call.running_mean,
+            call.running_var,
+            residual=residual,
+            training=call.training,
+            momentum=call.momentum,
+            eps=call.eps,
+            relu=type(self.relu) is nn.ReLU,
+        )
+        advance([] if call.counter is None else [call.counter], x)
+        return out
+
+    @classmethod
+    def blocker_of(cls, module: nn.Module) -> str | None:
+        reason = touched(module.bn, nn.BatchNorm2d)
+        if reason is not None:
+            return f"bn {reason}"
+        activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
+        reason = touched(module.relu, activation)
+        return None if reason is None else f"relu {reason}"

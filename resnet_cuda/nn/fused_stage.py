@@ -1,0 +1,104 @@
+"""A sequence of modules that owns what flows between its children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from resnet_cuda.nn._fused import FusedModule, is_traced
+from resnet_cuda.nn._fused_block import FusedBlock
+from resnet_cuda.nn._units import advance, batch_norm_call, conv_blocker, conv_unit_of, touched
+from resnet_cuda.ops import conv_unit
+
+
+class FusedStage(FusedModule, nn.Sequential):
+    """`nn.Sequential` with the same children and keys, which
+    - runs each Conv2d, BatchNorm2d (, ReLU) run of its children as one fused call, and
+    - at inference lets a fused block overwrite its input where that is the previous fused block's output, which nobody
+      else holds: half the activation traffic of an identity shortcut. Hooks on either block, or global module hooks,
+      could hold it and therefore switch this off.
+    """
+
+    plain_class = nn.Sequential
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            out: Tensor = super().forward(x)
+            return out
+        children = list(self)
+        may_donate = not (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or _has_global_hooks()
+        )
+        owned = False  # nobody but this loop holds x
+        i = 0
+        while i < len(children):
+            child = children[i]
+            if may_donate and isinstance(child, FusedBlock) and _may_bypass_call(child):
+                x = child.run_fused(x, donate_input=owned)
+                owned = True
+                i += 1
+                continue
+            owned = False
+            run = conv_run(children, i)
+            if run is None:
+                x = child(x)
+                i += 1
+            else:
+                x = self._run_conv(x, children, i, run)
+                i += run.length
+        return x
+
+    def _run_conv(self, x: Tensor, children: Sequence[nn.Module], i: int, run: ConvRun) -> Tensor:
+        call = batch_norm_call(children[i + 1])
+        folded = None if call.training else self.folded(str(i))
+        out = conv_unit(x, conv_unit_of(children[i], call, run.relu, folded))
+        advance([] if call.counter is None else [call.counter], x)
+        return out
+
+
+class ConvRun(NamedTuple):
+    """A convolution, its batch norm and perhaps a ReLU in a row of modules."""
+
+    length: int
+    relu: bool
+
+
+def conv_run(children: Sequence[nn.Module], i: int) -> ConvRun | None:
+    """The fusable run that starts at `children[i]`, if one does."""
+    if i + 1 >= len(children) or type(children[i]) is not nn.Conv2d:
+        return None
+    if conv_blocker(children[i]) is not None:
+        return None
+    if touched(children[i + 1], nn.BatchNorm2d) is not None:
+        return None
+    relu = i + 2 < len(children) and touched(children[i + 2], nn.ReLU) is None
+    return ConvRun(3 if relu else 2, relu)
+
+
+def _may_bypass_call(block: FusedBlock) -> bool:
+    """Calling `run_fused` directly means the same as calling the block."""
+    return (
+        type(block).forward is FusedBlock.forward
+        and not block._forward_hooks
+        and not block._forward_pre_hooks
+        and not block._backward_hooks
+        and not block._backward_pre_hooks
+        and "forward" not in block.__dict__
+        and block.blocker() is None
+    )
+
+
+def _has_global_hooks() -> bool:
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
