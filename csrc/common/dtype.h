@@ -1,4 +1,5 @@
-// The one list of element types. A new dtype is one row here (and one conversion pair in ptx/numeric_types.h).
+// The one list of element types. A new dtype is one row here (and one conversion pair in
+// ptx/numeric_types.h).
 #pragma once
 
 #include <cstddef>
@@ -9,9 +10,9 @@
 namespace rnc {
 
 //      enumerator  storage   accumulator  name
-#define RNC_FOR_EACH_DTYPE(X)             \
-  X(kFloat64, double, double, "float64")  \
-  X(kFloat32, float, float, "float32")    \
+#define RNC_FOR_EACH_DTYPE(X)               \
+  X(kFloat64, double, double, "float64")    \
+  X(kFloat32, float, float, "float32")      \
   X(kBFloat16, bfloat16, float, "bfloat16") \
   X(kFloat16, float16, float, "float16")
 
@@ -21,7 +22,8 @@ enum class DType : int32_t {
 #undef RNC_ENUMERATOR
 };
 
-// AccOf<T>: the type sums, per-channel vectors (mean, invstd, scale, bias, partial sums) and epilogues use for storage type T.
+// AccOf<T>: the type sums, per-channel vectors (mean, invstd, scale, bias, partial sums) and
+// epilogues use for storage type T.
 template <class T>
 struct AccOfTrait;
 #define RNC_ACC(id, T, Acc, name) \

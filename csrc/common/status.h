@@ -3,7 +3,8 @@
 
 namespace rnc {
 
-// `error` is nullptr on success; otherwise a message that stays valid until the next call on the same thread.
+// `error` is nullptr on success; otherwise a message that stays valid until the next call on the
+// same thread.
 struct Status {
   const char* error = nullptr;
   bool ok() const { return error == nullptr; }

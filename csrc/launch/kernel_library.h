@@ -1,5 +1,6 @@
-// The torch-free face of the kernels: one function per pass. The same table exists three times: compiled by nvcc for the GPU (linked
-// statically), and compiled by the host compiler for the emulator, plain and checked (shared libraries that are opened on demand).
+// The torch-free face of the kernels: one function per pass. The same table exists three times:
+// compiled by nvcc for the GPU (linked statically), and compiled by the host compiler for the
+// emulator, plain and checked (shared libraries that are opened on demand).
 #pragma once
 
 #include <cstdint>
@@ -17,31 +18,34 @@ namespace rnc {
 using Stream = void*;  // a cudaStream_t; ignored under emulation
 
 //      stem                    params
-#define RNC_FOR_EACH_PASS(X)                              \
-  X(conv_fprop, ConvFpropParams)                          \
-  X(conv_dgrad, ConvDgradParams)                          \
-  X(conv_wgrad, ConvWgradParams)                          \
-  X(bottleneck_reduce, BottleneckReduceParams)            \
-  X(bottleneck_expand, BottleneckExpandParams)            \
-  X(bn_statistics, BnStatisticsParams)                    \
-  X(bn_finalize, BnFinalizeParams)                        \
-  X(bn_apply, BnApplyParams)                              \
-  X(bn_backward_reduce, BnBackwardReduceParams)           \
-  X(bn_backward_finalize, BnBackwardFinalizeParams)       \
-  X(bn_backward_apply, BnBackwardApplyParams)             \
-  X(add_relu_forward, AddReluForwardParams)               \
-  X(add_relu_backward, AddReluBackwardParams)             \
-  X(max_pool_forward, MaxPoolForwardParams)               \
-  X(max_pool_backward, MaxPoolBackwardParams)             \
-  X(global_avg_pool_forward, GlobalAvgPoolForwardParams)  \
+#define RNC_FOR_EACH_PASS(X)                             \
+  X(conv_fprop, ConvFpropParams)                         \
+  X(conv_dgrad, ConvDgradParams)                         \
+  X(conv_wgrad, ConvWgradParams)                         \
+  X(bottleneck_reduce, BottleneckReduceParams)           \
+  X(bottleneck_expand, BottleneckExpandParams)           \
+  X(bn_statistics, BnStatisticsParams)                   \
+  X(bn_finalize, BnFinalizeParams)                       \
+  X(bn_apply, BnApplyParams)                             \
+  X(bn_backward_reduce, BnBackwardReduceParams)          \
+  X(bn_backward_finalize, BnBackwardFinalizeParams)      \
+  X(bn_backward_apply, BnBackwardApplyParams)            \
+  X(add_relu_forward, AddReluForwardParams)              \
+  X(add_relu_backward, AddReluBackwardParams)            \
+  X(max_pool_forward, MaxPoolForwardParams)              \
+  X(max_pool_backward, MaxPoolBackwardParams)            \
+  X(global_avg_pool_forward, GlobalAvgPoolForwardParams) \
   X(global_avg_pool_backward, GlobalAvgPoolBackwardParams)
 
-// Status conv_fprop(DType, const ConvFpropParams&, Stream), and so on. Launches are asynchronous; nothing is allocated.
-#define RNC_DECLARE_PASS(stem, Params) Status stem(DType dtype, const Params& params, Stream stream);
+// Status conv_fprop(DType, const ConvFpropParams&, Stream), and so on. Launches are asynchronous;
+// nothing is allocated.
+#define RNC_DECLARE_PASS(stem, Params) \
+  Status stem(DType dtype, const Params& params, Stream stream);
 RNC_FOR_EACH_PASS(RNC_DECLARE_PASS)
 #undef RNC_DECLARE_PASS
 
-// Parts into which wgrad splits its reduction: fixed by the shape, so results do not depend on the device.
+// Parts into which wgrad splits its reduction: fixed by the shape, so results do not depend on the
+// device.
 int32_t conv_wgrad_splits(const Conv2dProblem& problem);
 
 struct KernelLibrary {

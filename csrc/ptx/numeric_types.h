@@ -1,5 +1,5 @@
-// bfloat16 and float16: CUDA's types on the device, equal-layout stand-ins on the host, so that the emulated build needs no CUDA
-// headers. Conversions round to nearest even on both sides.
+// bfloat16 and float16: CUDA's types on the device, equal-layout stand-ins on the host, so that the
+// emulated build needs no CUDA headers. Conversions round to nearest even on both sides.
 #pragma once
 
 #include <cstdint>

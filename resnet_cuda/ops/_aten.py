@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops._folding import FoldedConv, fused_convolution
+from resnet_cuda.ops._folding import FoldedConv, fused_convolution, has_native_arithmetic
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -118,19 +118,37 @@ class AtenBackend(Backend):
         bn: BatchNormTensors,
         residual: Tensor | None,
         geometry: ConvGeometry,
-        eps: float,
+        norm: BatchNormSpec,
         relu: bool,
         launch: str,
-        folded: FoldedConv | None,
-        donate_residual: bool,
     ) -> Tensor:
-        if folded is not None:
-            weights = folded.fold(x, weight, bn, geometry, eps)
-            if weights is not None:
-                return fused_convolution(x, weights, geometry, residual, relu, donate_residual)
-        return self.bn_inference(
-            convolve(x, weight.to(x.dtype), None, geometry), bn, residual, eps, relu
-        )
+        return self.bn_inference(convolve(x, weight, None, geometry), bn, residual, norm.eps, relu)
+
+    def folded_inference(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        eps: float,
+        relu: bool,
+        folded: FoldedConv,
+        donate_residual: bool,
+    ) -> Tensor | None:
+        dtype, compute = x.dtype, self.inference_dtype(x.dtype)
+        weights = folded.fold(x, weight, bn, geometry, eps, compute)
+        if weights is None:
+            return None
+        if compute != dtype:
+            x = x.to(compute)
+            donate_residual = donate_residual or residual is not None
+            residual = None if residual is None else residual.to(compute)
+        z = fused_convolution(x, weights, geometry, residual, relu, donate_residual)
+        return z.to(dtype)
+
+    def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype if has_native_arithmetic(dtype) else torch.float32
 
     def bn_forward(
         self,
@@ -187,7 +205,7 @@ class AtenBackend(Backend):
         return _add_relu_(z, residual, relu)
 
     def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
-        mean, spread = saved[-2:]
+        mean, spread = saved
         return mean, spread if norm.training else torch.rsqrt(spread + norm.eps)
 
     def gate(self, z: Tensor | None, y: Tensor, saved: Sequence[Tensor]) -> Tensor:

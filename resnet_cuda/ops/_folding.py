@@ -7,6 +7,8 @@ w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the acc
 from __future__ import annotations
 
 import ctypes
+import functools
+import platform
 from typing import Any, NamedTuple
 
 import torch
@@ -62,17 +64,20 @@ class FoldedConv:
         return FoldedConv, ()
 
     def fold(
-        self, x: Tensor, weight: Tensor, bn: BatchNormTensors, geometry: ConvGeometry, eps: float
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        geometry: ConvGeometry,
+        eps: float,
+        dtype: torch.dtype,
     ) -> FoldedWeights | None:
-        """The folded weights for an input like `x`, in x's dtype; None where they cannot be made safely.
-
-        weight may have another floating dtype than x (autocast): it is rounded once, after folding.
-        """
-        if not _is_plain(x, weight, bn):
+        """The folded weights in `dtype` for an input of x's shape; None where they cannot be made safely."""
+        if not is_plain(x, weight, *bn):
             return None
         entry = self._entry
-        if entry is None or not entry.is_current(weight, bn, x.dtype, geometry, eps):
-            entry = _Entry(weight, bn, x.dtype, geometry, eps)
+        if entry is None or not entry.is_current(weight, bn, dtype, geometry, eps):
+            entry = _Entry(weight, bn, dtype, geometry, eps)
             self._entry = entry if entry.cacheable else None
         return entry.weights_for(x)
 
@@ -218,27 +223,39 @@ def fused_convolution(
     )
 
 
+@functools.cache
+def has_native_arithmetic(dtype: torch.dtype) -> bool:
+    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster (and more precise)."""
+    if dtype == torch.bfloat16:
+        if platform.machine() in ("x86_64", "AMD64"):
+            probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+            return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+        return _onednn_has("_is_mkldnn_bf16_supported")
+    if dtype == torch.float16:
+        return _onednn_has("_is_mkldnn_fp16_supported")
+    return True
+
+
+def _onednn_has(probe: str) -> bool:
+    return torch.backends.mkldnn.is_available() and bool(getattr(torch.ops.mkldnn, probe)())
+
+
+@functools.cache
 def _onednn_serves(dtype: torch.dtype) -> bool:
     ops = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise_"):
         return False
-    if dtype == torch.bfloat16:
-        return bool(ops._is_mkldnn_bf16_supported())
-    if dtype == torch.float16:
-        return bool(ops._is_mkldnn_fp16_supported())
-    return dtype == torch.float32
+    return dtype != torch.float64 and has_native_arithmetic(dtype)
 
 
-def _is_plain(x: Tensor, weight: Tensor, bn: BatchNormTensors) -> bool:
+def is_plain(*tensors: Tensor | None) -> bool:
     """Ordinary CPU tensors with memory: no subclasses, no functorch wrappers, no tracing."""
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return False
-    for tensor in (x, weight, *bn):
-        if tensor is not None and (
-            type(tensor) not in _PLAIN_TYPES or tensor.device.type != "cpu"
-        ):
-            return False
-    return True
+    return all(
+        tensor is None or (type(tensor) in _PLAIN_TYPES and tensor.device.type == "cpu")
+        for tensor in tensors
+    )
 
 
 def _is_dense(weight: Tensor) -> bool:

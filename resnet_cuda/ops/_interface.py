@@ -126,14 +126,34 @@ class Backend:
         bn: BatchNormTensors,
         residual: Tensor | None,
         geometry: ConvGeometry,
-        eps: float,
+        norm: BatchNormSpec,
         relu: bool,
         launch: str,
-        folded: FoldedConv | None,
-        donate_residual: bool,
     ) -> Tensor:
-        """The forward with running statistics and nothing saved; may write into a donated residual."""
+        """The forward with running statistics and nothing saved."""
         raise NotImplementedError
+
+    def folded_inference(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        eps: float,
+        relu: bool,
+        folded: FoldedConv,
+        donate_residual: bool,
+    ) -> Tensor | None:
+        """conv_bn_inference on cached folded weights, where the backend has that; may write into a donated residual.
+
+        The weight may have another dtype than x: it is rounded once, after folding.
+        """
+        return None
+
+    def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype in which folded inference of `dtype` activations computes, and is best handed on."""
+        return dtype
 
     def bn_forward(
         self,

@@ -71,10 +71,6 @@ def convolution(x: Tensor, weight: Tensor, g: ConvGeometry) -> tuple[int, int, i
         raise ValueError(
             f"weight has shape {list(weight.shape)}; accepted: 4 dimensions [K, C / groups, R, S]"
         )
-    if weight.dtype != x.dtype:
-        raise TypeError(
-            f"weight has dtype {weight.dtype}, x has {x.dtype}; accepted: the same dtype (or torch.autocast)"
-        )
     _same_device(weight, "weight", x)
     n, c, h, w = x.shape
     spatial(x)
@@ -101,12 +97,24 @@ def convolution(x: Tensor, weight: Tensor, g: ConvGeometry) -> tuple[int, int, i
     return n, k, p, q
 
 
+def weight_dtype(weight: Tensor, dtype: torch.dtype) -> None:
+    if weight.dtype != dtype:
+        raise TypeError(
+            f"weight has dtype {weight.dtype}, x has {dtype}; accepted: the same dtype (or torch.autocast)"
+        )
+
+
 def batch_norm(
-    x: Tensor, bn: BatchNormTensors, shape: Sequence[int], training: bool, momentum: Any, eps: Any
+    x: Tensor,
+    dtype: torch.dtype,
+    bn: BatchNormTensors,
+    shape: Sequence[int],
+    training: bool,
+    momentum: Any,
+    eps: Any,
 ) -> None:
-    """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q]."""
+    """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q] in `dtype` on x's device."""
     channels = shape[1]
-    dtype = x.dtype
     for name, vector in zip(bn._fields, bn):
         if vector is None:
             continue

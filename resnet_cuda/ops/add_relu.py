@@ -11,7 +11,7 @@ from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import _requires_grad
+from resnet_cuda.ops.conv_bn_relu import requires_grad
 
 
 def add_relu(x: Tensor, residual: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
         return reference.add_relu(x, residual)
     channels_last = is_channels_last(x)
     x, residual = backend.prepare(x), backend.prepare(residual)
-    if torch.is_grad_enabled() and _requires_grad(x, residual):
+    if torch.is_grad_enabled() and requires_grad(x, residual):
         z = _AddRelu.apply(x, residual, backend)[0]
     else:
         z = backend.add_relu_inference(x, residual)

@@ -11,7 +11,12 @@ from resnet_cuda import _backend
 from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import _requires_grad, in_parameter_dtypes
+from resnet_cuda.ops.conv_bn_relu import (
+    defer_running_update,
+    in_parameter_dtypes,
+    requires_grad,
+    update_running,
+)
 
 
 class _BnCall(NamedTuple):
@@ -52,10 +57,10 @@ def bn_relu(
     bn = BatchNormTensors(gamma, beta, running_mean, running_var)
     norm = BatchNormSpec(training, momentum, eps)
     _validate.spatial(x)
-    _validate.batch_norm(x, bn, x.shape, *norm)
+    _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
     if residual is not None:
         _validate.residual(x, residual, x.shape)
-    grad = torch.is_grad_enabled() and _requires_grad(x, gamma, beta, residual)
+    grad = torch.is_grad_enabled() and requires_grad(x, gamma, beta, residual)
     channels_last = is_channels_last(x)
 
     if x.shape[0] == 0:
@@ -68,7 +73,10 @@ def bn_relu(
         x = backend.prepare(x)
         residual = None if residual is None else backend.prepare(residual)
         if grad:
-            z = _BnRelu.apply(x, *bn, residual, backend, _BnCall(norm, relu))[0]
+            fused_bn, deferred = defer_running_update(bn, norm)
+            z, *saved = _BnRelu.apply(x, *fused_bn, residual, backend, _BnCall(norm, relu))
+            if deferred:
+                update_running(bn, norm, backend.statistics(saved, norm), z)
         elif training:
             z = backend.bn_forward(x, bn, residual, norm, relu)[0]
         else:

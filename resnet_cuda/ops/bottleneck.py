@@ -9,7 +9,7 @@ from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, _requires_grad, apply_conv_bn
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, requires_grad, apply_conv_bn
 from resnet_cuda.ops.conv_unit import ConvUnit
 
 
@@ -121,18 +121,20 @@ def _fused_projection(
         or not p.is_pointwise
         or (
             torch.is_grad_enabled()
-            and _requires_grad(
+            and requires_grad(
                 x, weight, bn.gamma, bn.beta, residual, p.weight, p.gamma, p.beta
             )
         )
     ):
         return None
     shape = _validate.convolution(x, weight, call.geometry)
-    _validate.batch_norm(x, bn, shape, *call.norm)
+    _validate.weight_dtype(weight, x.dtype)
+    _validate.batch_norm(x, x.dtype, bn, shape, *call.norm)
     _validate.activation(residual, "residual")
     projection_call = p.call(relu=False)
     shortcut_shape = _validate.convolution(residual, p.weight, projection_call.geometry)
-    _validate.batch_norm(residual, p.bn(), shortcut_shape, *projection_call.norm)
+    _validate.weight_dtype(p.weight, residual.dtype)
+    _validate.batch_norm(residual, residual.dtype, p.bn(), shortcut_shape, *projection_call.norm)
     if shortcut_shape != shape or residual.dtype != x.dtype or residual.device != x.device:
         return None  # the unfused path raises the error
     z = backend.expand_projection_inference(

@@ -99,74 +99,79 @@ def apply_conv_bn(
     *,
     folded: FoldedConv | None = None,
     donate_residual: bool = False,
+    widened_from: torch.dtype | None = None,
 ) -> Tensor:
-    """The op behind conv_bn_relu and the bottleneck's ends; `folded` and `donate_residual` serve CPU inference."""
+    """The op behind conv_bn_relu and the bottleneck's ends.
+
+    CPU inference: `folded` caches the folded weights, a donated residual may be overwritten, and `widened_from` is the
+    dtype of a network whose activations run in a wider one here (x, residual and the result are wide).
+    """
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
-    channels_last = is_channels_last(x) or (weight.dim() == 4 and is_channels_last(weight))
-    grad = torch.is_grad_enabled() and _requires_grad(x, weight, bn.gamma, bn.beta, residual)
-    dtype = _autocast.autocast_dtype(x)
-    raw_weight = weight
-    if dtype is not None:
-        x, weight = _autocast.cast(x, dtype), _autocast.cast(weight, dtype)
+    geometry, norm = call.geometry, call.norm
+    dtype = widened_from or _autocast.autocast_dtype(x)
+    if dtype is None:
+        dtype = x.dtype
+        if isinstance(weight, Tensor):
+            _validate.weight_dtype(weight, dtype)
+    elif widened_from is None:
+        x = _autocast.cast(x, dtype)
         residual = None if residual is None else _autocast.cast(residual, dtype)
-    shape = _validate.convolution(x, weight, call.geometry)
-    _validate.batch_norm(x, bn, shape, *call.norm)
+    shape = _validate.convolution(x, weight, geometry)
+    _validate.batch_norm(x, dtype, bn, shape, *norm)
     if residual is not None:
         _validate.residual(x, residual, shape)
+    channels_last = is_channels_last(x) or is_channels_last(weight)
+    grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta, residual)
 
+    if folded is not None and not grad and not norm.training and x.shape[0] != 0:
+        z = backend.folded_inference(
+            x, weight, bn, residual, geometry, norm.eps, call.relu, folded, donate_residual
+        )
+        if z is not None:
+            return match_format(z, channels_last)
+    weight = weight.to(x.dtype)
     if x.shape[0] == 0:
-        z = _empty_batch(x, weight, bn, residual, call)
+        z = _empty_batch(x, weight, bn, residual, geometry)
     elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
         from resnet_cuda import reference
 
-        g, norm = call.geometry, call.norm
         z = reference.conv_bn_relu(
-            x, weight, *bn, residual=residual, **g._asdict(), **norm._asdict(), relu=call.relu
+            x,
+            weight,
+            *bn,
+            residual=residual,
+            **geometry._asdict(),
+            **norm._asdict(),
+            relu=call.relu,
         )
-    elif grad or call.norm.training:
-        z = _run(backend, x, weight, bn, residual, call, grad)
     else:
-        z = backend.conv_bn_inference(
-            backend.prepare(x),
-            raw_weight if folded is not None else weight,
-            bn,
-            residual,
-            call.geometry,
-            call.norm.eps,
-            call.relu,
-            call.launch,
-            folded,
-            donate_residual,
-        )
+        x = backend.prepare(x)
+        residual = None if residual is None else backend.prepare(residual)
+        if grad:
+            fused_bn, deferred = defer_running_update(bn, norm)
+            z, _y, *saved = _ConvBnRelu.apply(x, weight, *fused_bn, residual, backend, call)
+            if deferred:
+                update_running(bn, norm, backend.statistics(saved, norm), z)
+        elif norm.training:
+            z = backend.conv_bn_forward(x, weight, bn, residual, *call)[0]
+        else:
+            z = backend.conv_bn_inference(x, weight, bn, residual, *call)
     return match_format(z, channels_last)
 
 
-def _requires_grad(*tensors: Tensor | None) -> bool:
+def requires_grad(*tensors: Tensor | None) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _run(
-    backend: Backend,
+def _empty_batch(
     x: Tensor,
     weight: Tensor,
     bn: BatchNormTensors,
     residual: Tensor | None,
-    call: ConvBnCall,
-    grad: bool,
-) -> Tensor:
-    x = backend.prepare(x)
-    residual = None if residual is None else backend.prepare(residual)
-    if grad:
-        return _ConvBnRelu.apply(x, weight, *bn, residual, backend, call)[0]
-    return backend.conv_bn_forward(x, weight, bn, residual, *call)[0]
-
-
-def _empty_batch(
-    x: Tensor, weight: Tensor, bn: BatchNormTensors, residual: Tensor | None, call: ConvBnCall
+    g: ConvGeometry,
 ) -> Tensor:
     """An empty output that still hands zero gradients to every input; statistics are not touched."""
-    g = call.geometry
     z = torch.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
     for vector in (bn.gamma, bn.beta):
         if vector is not None:
@@ -212,8 +217,9 @@ class _ConvBnRelu(torch.autograd.Function):
         needed = ctx.needs_input_grad
         needs = Needs(needed[0], needed[1], needed[2], needed[3], needed[6])
         if torch.is_grad_enabled():
-            gate = backend.gate(z, saved[0], saved[1:]) if call.relu else None
-            statistics = backend.statistics(saved, call.norm)
+            y, *of_bn = saved
+            gate = backend.gate(z, y, of_bn) if call.relu else None
+            statistics = backend.statistics(of_bn, call.norm)
             gradients = _second_order.conv_bn_backward(
                 dz, x, weight, gamma, gate, statistics, call.geometry, call.norm, needs
             )
@@ -222,6 +228,28 @@ class _ConvBnRelu(torch.autograd.Function):
                 dz, x, weight, gamma, z, saved, *call[:3], needs=needs
             )
         return (*in_parameter_dtypes(gradients, gamma, beta), None, None)
+
+
+def defer_running_update(
+    bn: BatchNormTensors, norm: BatchNormSpec
+) -> tuple[BatchNormTensors, bool]:
+    """Under torch.compile an autograd function must not write to its inputs: the running statistics move outside of it."""
+    if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
+        return bn._replace(running_mean=None, running_var=None), True
+    return bn, False
+
+
+def update_running(
+    bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], z: Tensor
+) -> None:
+    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the variance is made unbiased."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    mean, invstd = statistics
+    count = z.shape[0] * z.shape[2] * z.shape[3]
+    with torch.no_grad():
+        var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
+        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
+        bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
 
 
 def in_parameter_dtypes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from resnet_cuda.ops import _validate
@@ -76,7 +77,9 @@ def run_unit(
     *,
     launch: str = "conv",
     donate_residual: bool = False,
+    widened_from: torch.dtype | None = None,
 ) -> Tensor:
+    """A unit with the ReLU flag, kernels and inference privileges that its caller chooses (see `apply_conv_bn`)."""
     return apply_conv_bn(
         x,
         unit.weight,
@@ -85,4 +88,5 @@ def run_unit(
         unit.call(relu, launch),
         folded=unit.folded,
         donate_residual=donate_residual,
+        widened_from=widened_from,
     )

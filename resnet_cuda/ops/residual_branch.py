@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _validate
+from resnet_cuda.ops import _autocast, _validate
+from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops.bottleneck import bottleneck_expand
+from resnet_cuda.ops.conv_bn_relu import requires_grad
 from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
 
 
@@ -67,12 +70,51 @@ def residual_branch(
     """
     if not units:
         raise ValueError("units is empty; accepted: at least one ConvUnit")
+    if shortcut is not None and not isinstance(shortcut, (ConvUnit, Identity, ZeroPad)):
+        raise TypeError(
+            f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
+        )
+    _validate.activation(x, "x")
+    dtype = _autocast.autocast_dtype(x) or x.dtype
+    compute = _wider_dtype(x, dtype, units, shortcut)
+    if compute is None:
+        return _compose(x, units, shortcut, donate_input, None)
+    wide = x.to(dtype).to(compute)
+    return _compose(wide, units, shortcut, donate_input or wide is not x, dtype).to(dtype)
+
+
+def _wider_dtype(
+    x: Tensor, dtype: torch.dtype, units: Sequence[ConvUnit], shortcut: Shortcut | None
+) -> torch.dtype | None:
+    """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
+    backend = _backend.resolve(x)
+    compute = backend.inference_dtype(dtype)
+    if compute == dtype or x.shape[0] == 0:
+        return None
+    every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
+    for unit in every:
+        if unit.training or unit.folded is None:
+            return None
+        if not isinstance(unit.weight, Tensor) or unit.weight.dtype not in (x.dtype, dtype):
+            return None  # the unit's own checks say what is wrong
+        if torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta):
+            return None
+    return compute if is_plain(x) else None
+
+
+def _compose(
+    x: Tensor,
+    units: Sequence[ConvUnit],
+    shortcut: Shortcut | None,
+    donate_input: bool,
+    widened_from: torch.dtype | None,
+) -> Tensor:
     z = x
     for unit in units[:-1]:
-        z = run_unit(z, unit, None, unit.relu, launch=_launch(unit))
+        z = run_unit(z, unit, None, unit.relu, launch=_launch(unit), widened_from=widened_from)
     last = units[-1]
     if shortcut is None:
-        return run_unit(z, last, None, True, launch=_launch(last))
+        return run_unit(z, last, None, True, launch=_launch(last), widened_from=widened_from)
     if isinstance(shortcut, ConvUnit):
         if _backend.resolve(x).fuses_projection and _expands(last) and shortcut.is_pointwise:
             return bottleneck_expand(
@@ -85,18 +127,23 @@ def residual_branch(
                 momentum=last.momentum,
                 eps=last.eps,
             )
-        residual = run_unit(x, shortcut, None, False, launch=_launch(shortcut))
+        launch = _launch(shortcut)
+        residual = run_unit(
+            x, shortcut, None, False, launch=launch, widened_from=widened_from
+        )
     elif isinstance(shortcut, ZeroPad):
         residual = shortcut(x)
-    elif isinstance(shortcut, Identity):
-        residual = x
     else:
-        raise TypeError(
-            f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
-        )
-    launch = "expand" if _expands(last) else "conv"
-    donate = residual is not x or donate_input
-    return run_unit(z, last, residual, True, launch=launch, donate_residual=donate)
+        residual = x
+    return run_unit(
+        z,
+        last,
+        residual,
+        True,
+        launch="expand" if _expands(last) else "conv",
+        donate_residual=residual is not x or donate_input,
+        widened_from=widened_from,
+    )
 
 
 def _launch(unit: ConvUnit) -> str:

@@ -1,4 +1,5 @@
-// Params of the batch-norm passes over y [rows, C], rows = N H W. T is the storage type, Acc = AccOf<T>.
+// Params of the batch-norm passes over y [rows, C], rows = N H W. T is the storage type, Acc =
+// AccOf<T>.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +9,14 @@ namespace rnc {
 // Rows of y that one statistics tile covers, in every pass that writes or reads partials.
 constexpr int32_t kStatsTileRows = 64;
 
+// Per-channel coefficients of the batch-norm backward; the centre c3 keeps large means from
+// cancelling.
+constexpr int32_t kBnCoefficients = 4;
+
 inline int64_t stats_tiles(int64_t rows) { return (rows + kStatsTileRows - 1) / kStatsTileRows; }
 
-// Which elements a ReLU let through: a bit mask, or recomputed from the pre-activation, or all of them (every pointer null).
+// Which elements a ReLU let through: a bit mask, or recomputed from the pre-activation, or all of
+// them (every pointer null).
 struct ReluGate {
   const uint8_t* mask;  // [ceil(rows C / 8)], bit i % 8 of byte i / 8 belongs to element i, or null
   const void* scale;    // Acc [C] or null: pass where not (y * scale + bias <= 0)
@@ -21,7 +27,8 @@ struct BnStatisticsParams {
   int64_t rows;
   int32_t C;
   const void* y;   // T [rows, C]
-  void* partials;  // Acc [stats_tiles(rows)][2][C]: mean and M2 (sum of squares about that mean) per tile
+  void* partials;  // Acc [stats_tiles(rows)][2][C]: mean and M2 (sum of squares about that mean)
+                   // per tile
 };
 
 struct BnFinalizeParams {
@@ -31,7 +38,8 @@ struct BnFinalizeParams {
   const void* gamma;     // Acc [C] or null (1)
   const void* beta;      // Acc [C] or null (0)
   void* running_mean;    // Acc [C] or null; updated in place
-  void* running_var;     // Acc [C], null exactly when running_mean is; updated with the unbiased variance
+  void* running_var;     // Acc [C], null exactly when running_mean is; updated with the unbiased
+                         // variance
   double momentum;       // weight of the new value
   double eps;
   void* mean;    // Acc [C]
@@ -60,7 +68,8 @@ struct BnBackwardReduceParams {
   const void* y;     // T [rows, C]
   const void* mean;  // Acc [C]
   ReluGate gate;
-  void* partials;  // Acc [stats_tiles(rows)][2][C]: sums of g and of g * (y - mean), g = dz where the gate passes, else 0
+  void* partials;  // Acc [stats_tiles(rows)][2][C]: sums of g and of g * (y - mean), g = dz where
+                   // the gate passes, else 0
 };
 
 struct BnBackwardFinalizeParams {
@@ -73,7 +82,7 @@ struct BnBackwardFinalizeParams {
   bool training;         // false: mean and invstd were constants (eval mode)
   void* dgamma;          // Acc [C]
   void* dbeta;           // Acc [C]
-  void* coefficients;    // Acc [3][C]: dy = c0 * g + c1 * y + c2
+  void* coefficients;    // Acc [kBnCoefficients][C]: dy = c0 * g + (c1 * (y - c3) + c2)
 };
 
 struct BnBackwardApplyParams {
@@ -82,7 +91,7 @@ struct BnBackwardApplyParams {
   const void* dz;  // T [rows, C]
   const void* y;   // T [rows, C]
   ReluGate gate;
-  const void* coefficients;  // Acc [3][C]
+  const void* coefficients;  // Acc [kBnCoefficients][C]
   void* dy;                  // T [rows, C]
   void* dresidual;           // T [rows, C] or null: receives g
 };

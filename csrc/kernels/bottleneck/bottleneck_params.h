@@ -5,10 +5,11 @@
 
 namespace rnc {
 
-// z = relu(scale * (x W^T) + bias), or y = x W^T with statistics. Strided: row (n, p, q) reads pixel (n, p stride, q stride).
+// z = relu(scale * (x W^T) + bias), or y = x W^T with statistics. Strided: row (n, p, q) reads
+// pixel (n, p stride, q stride).
 struct BottleneckReduceParams {
-  int32_t N, H, W, C;    // x [N, H, W, C]
-  int32_t K, P, Q;       // z [N, P, Q, K]
+  int32_t N, H, W, C;  // x [N, H, W, C]
+  int32_t K, P, Q;     // z [N, P, Q, K]
   int32_t stride;
   const void* x;       // T [N, H, W, C]
   const void* weight;  // T [K, C]
@@ -19,7 +20,8 @@ struct BottleneckReduceParams {
   bool relu;
 };
 
-// z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual, or projection_scale * (residual_s Wp^T) + projection_bias.
+// z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual, or projection_scale *
+// (residual_s Wp^T) + projection_bias.
 struct BottleneckExpandParams {
   int32_t N, P, Q, C, K;  // x [N, P, Q, C], z [N, P, Q, K]
   const void* x;          // T [N, P, Q, C]

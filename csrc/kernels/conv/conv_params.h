@@ -1,12 +1,13 @@
-// One params struct per convolution pass: raw pointers, the shape beside each. T is the storage type, Acc = AccOf<T>; a pointer that
-// may be null says so.
+// One params struct per convolution pass: raw pointers, the shape beside each. T is the storage
+// type, Acc = AccOf<T>; a pointer that may be null says so.
 #pragma once
 
 #include "kernels/conv/conv_problem.h"
 
 namespace rnc {
 
-// y = relu?(scale * conv(a, weight) + bias + residual), a = x or relu(x * x_scale + x_bias) (zero at padding).
+// y = relu?(scale * conv(a, weight) + bias + residual), a = x or relu(x * x_scale + x_bias) (zero
+// at padding).
 struct ConvFpropParams {
   Conv2dProblem problem;
   const void* x;         // T [N, H, W, C]
@@ -17,26 +18,29 @@ struct ConvFpropParams {
   const void* scale;     // Acc [K] or null (1)
   const void* bias;      // Acc [K] or null (0)
   const void* residual;  // T [N, P, Q, K] or null
-  void* partials;        // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y per row tile and channel;
-                         // needs scale, bias, residual null and relu false
+  void* partials;  // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y
+                   // per row tile and channel; needs scale, bias, residual null and relu false
   bool relu;
 };
 
 // g = (dgrad(dy, weight) + addend) * mask, mask = not (act * act_scale + act_bias <= 0) or 1.
 struct ConvDgradParams {
   Conv2dProblem problem;
-  const void* dy;         // T [N, P, Q, K]
-  const void* weight;     // T [K, R, S, C / groups]
-  void* dx;               // T [N, H, W, C], receives g
-  const void* addend;     // T [N, H, W, C] or null: another branch's gradient
-  const void* act;        // T [N, H, W, C] or null: the raw convolution output that batch norm + ReLU turned into x
+  const void* dy;      // T [N, P, Q, K]
+  const void* weight;  // T [K, R, S, C / groups]
+  void* dx;            // T [N, H, W, C], receives g
+  const void* addend;  // T [N, H, W, C] or null: another branch's gradient
+  const void* act;     // T [N, H, W, C] or null: the raw convolution output that batch norm + ReLU
+                       // turned into x
   const void* act_scale;  // Acc [C], null exactly when act is
   const void* act_bias;   // Acc [C], null exactly when act is
   const void* act_mean;   // Acc [C], null exactly when partials is
-  void* partials;         // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g * (act - mean) per row tile
+  void* partials;  // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g
+                   // * (act - mean) per row tile
 };
 
-// dweight = wgrad(dy, a), a as in fprop. The reduction over pixels is split into `splits` ordered parts.
+// dweight = wgrad(dy, a), a as in fprop. The reduction over pixels is split into `splits` ordered
+// parts.
 struct ConvWgradParams {
   Conv2dProblem problem;
   const void* dy;       // T [N, P, Q, K]

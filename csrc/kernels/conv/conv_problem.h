@@ -7,7 +7,8 @@ namespace rnc {
 
 enum class ConvOp : int32_t { kFprop, kDgrad, kWgrad };
 
-// x [N, H, W, C], weight [K, R, S, C / groups], y [N, P, Q, K], all dense with the last index fastest.
+// x [N, H, W, C], weight [K, R, S, C / groups], y [N, P, Q, K], all dense with the last index
+// fastest.
 struct Conv2dProblem {
   int32_t N, H, W, C;
   int32_t K, R, S;
@@ -17,7 +18,8 @@ struct Conv2dProblem {
   int32_t dilation_h, dilation_w;
   int32_t groups;
 
-  static int32_t output_size(int32_t in, int32_t pad, int32_t dilation, int32_t kernel, int32_t stride) {
+  static int32_t output_size(int32_t in, int32_t pad, int32_t dilation, int32_t kernel,
+                             int32_t stride) {
     return (in + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
   }
 
@@ -25,21 +27,28 @@ struct Conv2dProblem {
   int32_t filters_per_group() const { return K / groups; }
   int64_t input_pixels() const { return int64_t(N) * H * W; }
   int64_t output_pixels() const { return int64_t(N) * P * Q; }
-  int64_t filter_size() const { return int64_t(R) * S * channels_per_group(); }  // elements of one filter
+  int64_t filter_size() const {
+    return int64_t(R) * S * channels_per_group();
+  }  // elements of one filter
   int64_t x_size() const { return input_pixels() * C; }
   int64_t y_size() const { return output_pixels() * K; }
   int64_t weight_size() const { return int64_t(K) * filter_size(); }
   int64_t macs() const { return output_pixels() * K * filter_size(); }
 
-  // A 1x1 convolution without padding reads each (sampled) pixel's channels as one GEMM row: no im2col.
+  // A 1x1 convolution without padding reads each (sampled) pixel's channels as one GEMM row: no
+  // im2col.
   bool is_pointwise() const { return R == 1 && S == 1 && pad_h == 0 && pad_w == 0; }
 
   // The implicit GEMM of one group: D[m, n] = sum over k of A[m, k] B[n, k].
   int64_t gemm_m(ConvOp op) const {
-    return op == ConvOp::kFprop ? output_pixels() : op == ConvOp::kDgrad ? input_pixels() : filters_per_group();
+    return op == ConvOp::kFprop   ? output_pixels()
+           : op == ConvOp::kDgrad ? input_pixels()
+                                  : filters_per_group();
   }
   int64_t gemm_n(ConvOp op) const {
-    return op == ConvOp::kFprop ? filters_per_group() : op == ConvOp::kDgrad ? channels_per_group() : filter_size();
+    return op == ConvOp::kFprop   ? filters_per_group()
+           : op == ConvOp::kDgrad ? channels_per_group()
+                                  : filter_size();
   }
   int64_t gemm_k(ConvOp op) const {
     return op == ConvOp::kFprop   ? filter_size()

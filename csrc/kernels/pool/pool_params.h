@@ -5,8 +5,8 @@
 namespace rnc {
 
 struct MaxPoolGeometry {
-  int32_t N, H, W, C;  // x [N, H, W, C]
-  int32_t P, Q;        // y [N, P, Q, C]
+  int32_t N, H, W, C;           // x [N, H, W, C]
+  int32_t P, Q;                 // y [N, P, Q, C]
   int32_t kernel, stride, pad;  // square window; kernel * kernel <= 255
 };
 
@@ -14,7 +14,8 @@ struct MaxPoolForwardParams {
   MaxPoolGeometry geometry;
   const void* x;    // T [N, H, W, C]
   void* y;          // T [N, P, Q, C]
-  uint8_t* argmax;  // [N, P, Q, C] or null: r * kernel + s of the winner (the first maximum, or the last NaN, as torch)
+  uint8_t* argmax;  // [N, P, Q, C] or null: r * kernel + s of the winner (the first maximum, or the
+                    // last NaN, as torch)
 };
 
 struct MaxPoolBackwardParams {

@@ -1,0 +1,96 @@
+# Finds nvcc (CUDA_HOME, then PATH, then NVIDIA's pip wheels beside the Python in use) and enables CUDA with it.
+# Sets RNC_WITH_CUDA (0 or 1), RNC_CUDA_VERSION and RNC_CUDA_ARCHITECTURES, and defines the target rnc_cudart.
+set(RNC_WITH_CUDA 0)
+set(RNC_CUDA_VERSION "")
+set(RNC_CUDA_ARCHITECTURES "")
+
+function(rnc_find_nvcc result)
+  set(candidates "")
+  foreach(variable CUDA_HOME CUDA_PATH)
+    if(DEFINED ENV{${variable}})
+      list(APPEND candidates $ENV{${variable}}/bin/nvcc)
+    endif()
+  endforeach()
+  find_program(RNC_NVCC_ON_PATH nvcc PATHS /usr/local/cuda/bin)
+  mark_as_advanced(RNC_NVCC_ON_PATH)
+  if(RNC_NVCC_ON_PATH)
+    list(APPEND candidates ${RNC_NVCC_ON_PATH})
+  endif()
+  # The wheels unpack a toolkit: .../site-packages/nvidia/cu13/{bin,include,lib,nvvm}.
+  execute_process(COMMAND ${Python_EXECUTABLE} -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+                  OUTPUT_VARIABLE site_packages OUTPUT_STRIP_TRAILING_WHITESPACE)
+  file(GLOB wheel_nvcc ${site_packages}/nvidia/cu*/bin/nvcc)
+  list(APPEND candidates ${wheel_nvcc})
+  foreach(candidate IN LISTS candidates)
+    if(EXISTS ${candidate})
+      set(${result} ${candidate} PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${result} "" PARENT_SCOPE)
+endfunction()
+
+# The compute capabilities of this machine's GPUs as CMake architectures ("90a-real;80-real"), or the default set: Ampere with PTX
+# (which newer GPUs can translate) and Hopper.
+function(rnc_default_architectures result)
+  set(architectures "")
+  find_program(RNC_NVIDIA_SMI nvidia-smi)
+  mark_as_advanced(RNC_NVIDIA_SMI)
+  if(RNC_NVIDIA_SMI)
+    execute_process(COMMAND ${RNC_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE capabilities ERROR_QUIET RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT failed)
+      string(REGEX MATCHALL "[0-9]+\\.[0-9]" capabilities "${capabilities}")
+      foreach(capability IN LISTS capabilities)
+        string(REPLACE "." "" capability ${capability})
+        if(capability EQUAL 90)
+          set(capability 90a)  # Hopper's warpgroup instructions exist only in the architecture-specific target.
+        endif()
+        list(APPEND architectures ${capability}-real)
+      endforeach()
+      list(REMOVE_DUPLICATES architectures)
+    endif()
+  endif()
+  if(NOT architectures)
+    set(architectures 80 90a-real)
+  endif()
+  set(${result} ${architectures} PARENT_SCOPE)
+endfunction()
+
+if(NOT RNC_CUDA STREQUAL "OFF")
+  if(NOT CMAKE_CUDA_COMPILER)
+    rnc_find_nvcc(CMAKE_CUDA_COMPILER)
+  endif()
+  if(CMAKE_CUDA_COMPILER)
+    if(NOT CMAKE_CUDA_ARCHITECTURES)
+      rnc_default_architectures(CMAKE_CUDA_ARCHITECTURES)
+    endif()
+    enable_language(CUDA)
+    set(RNC_WITH_CUDA 1)
+    set(RNC_CUDA_VERSION ${CMAKE_CUDA_COMPILER_VERSION})
+    list(JOIN CMAKE_CUDA_ARCHITECTURES " " RNC_CUDA_ARCHITECTURES)  # a semicolon would split the definition
+    message(STATUS "CUDA kernels: nvcc ${CMAKE_CUDA_COMPILER_VERSION} at ${CMAKE_CUDA_COMPILER}, "
+                   "architectures ${CMAKE_CUDA_ARCHITECTURES}")
+  elseif(RNC_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "RNC_CUDA=ON, but there is no nvcc: set CUDA_HOME, put nvcc on PATH, or install NVIDIA's pip wheels "
+                        "(pip install the packages of the extra `nvcc` in pyproject.toml)")
+  endif()
+endif()
+
+if(RNC_WITH_CUDA)
+  # The runtime is linked statically, so that one build also loads on machines without a driver or a toolkit. CMake's own
+  # FindCUDAToolkit wants parts of a full toolkit that the pip wheels do not have.
+  cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH rnc_nvcc_bin)
+  find_path(RNC_CUDA_INCLUDE cuda_runtime_api.h
+            HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${rnc_nvcc_bin}/../include REQUIRED)
+  find_library(RNC_CUDART_STATIC cudart_static
+               HINTS ${CMAKE_CUDA_HOST_IMPLICIT_LINK_DIRECTORIES} ${rnc_nvcc_bin}/../lib ${rnc_nvcc_bin}/../lib64 REQUIRED)
+  add_library(rnc_cudart INTERFACE)
+  target_include_directories(rnc_cudart SYSTEM INTERFACE ${RNC_CUDA_INCLUDE})
+  target_link_libraries(rnc_cudart INTERFACE ${RNC_CUDART_STATIC} Threads::Threads ${CMAKE_DL_LIBS} rt)
+else()
+  message(STATUS "")
+  message(STATUS "*** No CUDA kernels for GPUs in this build: RNC_CUDA=${RNC_CUDA} and no nvcc was used. CPU backend and emulator only.")
+  message(STATUS "*** To get them: set CUDA_HOME, put nvcc on PATH, or install the extra `nvcc`, and build again.")
+  message(STATUS "")
+endif()

@@ -1,0 +1,98 @@
+#include <tuple>
+
+#include "bindings/conv_geometry.h"
+#include "bindings/register.h"
+#include "bindings/stage.h"
+
+namespace rnc::bindings {
+namespace {
+
+// The 1x1 convolution `weight` of `x`.
+Conv2dProblem pointwise_problem(const Arguments& args, const char* weight_name, const Shape& x,
+                                const Shape& weight, int64_t stride) {
+  args.require(weight.H == 1 && weight.W == 1, weight_name, " has ", weight.H, "x", weight.W,
+               " filters, expected 1x1");
+  args.require(weight.C == x.C, weight_name, " has ", weight.C,
+               " channels in each filter, expected the channels of its input, ", x.C);
+  return conv_problem(args, x, weight, {{stride, stride}, {0, 0}, {1, 1}, 1});
+}
+
+std::tuple<Tensor, Tensor> bottleneck_expand(
+    const Tensor& x, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
+    const OptionalTensor& residual, const OptionalTensor& projection_weight,
+    const OptionalTensor& projection_scale, const OptionalTensor& projection_bias,
+    int64_t projection_stride, bool relu, bool statistics) {
+  const Arguments args("bottleneck_expand", "x", x);
+  const Shape x_shape = args.activation("x", x);
+  const Shape z_shape =
+      output_shape(pointwise_problem(args, "weight", x_shape, args.weight("weight", weight), 1));
+  args.together("scale", scale, "bias", bias);
+  args.together("projection_weight", projection_weight, "projection_scale", projection_scale);
+  args.together("projection_weight", projection_weight, "projection_bias", projection_bias);
+  args.accumulators("scale", scale, {z_shape.C});
+  args.accumulators("bias", bias, {z_shape.C});
+  args.accumulators("projection_scale", projection_scale, {z_shape.C});
+  args.accumulators("projection_bias", projection_bias, {z_shape.C});
+  args.require(!statistics || !(scale || residual || relu),
+               "statistics is True, expected scale, bias and residual None and relu False: the "
+               "statistics are those of the raw output");
+  args.require(scale || !(residual || relu),
+               "scale is None, expected a tensor because residual or relu is given");
+
+  Shape residual_shape = z_shape;
+  if (projection_weight) {
+    args.require(residual.has_value(),
+                 "residual is None, expected a tensor because projection_weight is given");
+    residual_shape = args.activation("residual", *residual);
+    const Shape projected = output_shape(
+        pointwise_problem(args, "projection_weight", residual_shape,
+                          args.weight("projection_weight", *projection_weight), projection_stride));
+    args.require(projected.nchw() == z_shape.nchw(), "the projected residual has ", projected.N,
+                 "x", projected.C, "x", projected.H, "x", projected.W, " elements, expected ",
+                 z_shape.N, "x", z_shape.C, "x", z_shape.H, "x", z_shape.W);
+  } else {
+    args.activation("residual", residual, z_shape);
+  }
+  const Tensor z = args.new_activation(z_shape);
+  const Tensor partials = statistics
+                              ? args.new_accumulators({stats_tiles(z_shape.pixels()), 2, z_shape.C})
+                              : args.no_accumulators();
+
+  Stage stage(args);
+  BottleneckExpandParams params{};
+  params.N = z_shape.N;
+  params.P = z_shape.H;
+  params.Q = z_shape.W;
+  params.C = x_shape.C;
+  params.K = z_shape.C;
+  params.x = stage.in("x", x);
+  params.weight = stage.in("weight", weight);
+  params.scale = stage.in("scale", scale);
+  params.bias = stage.in("bias", bias);
+  params.residual = stage.in("residual", residual);
+  params.z = stage.out("z", z);
+  params.partials = stage.out("partials", partials);
+  params.relu = relu;
+  params.projection_weight = stage.in("projection_weight", projection_weight);
+  params.projection_scale = stage.in("projection_scale", projection_scale);
+  params.projection_bias = stage.in("projection_bias", projection_bias);
+  params.H = residual_shape.H;
+  params.W = residual_shape.W;
+  params.residual_C = residual_shape.C;
+  params.projection_stride = projection_weight ? int32_t(projection_stride) : 1;
+  stage.run(&KernelLibrary::bottleneck_expand, params);
+  return {z, partials};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
+  m.def(
+      "_bottleneck_expand(Tensor x, Tensor weight, Tensor? scale, Tensor? bias, Tensor? residual, "
+      "Tensor? projection_weight, Tensor? projection_scale, Tensor? projection_bias, "
+      "int projection_stride, bool relu, bool statistics) -> (Tensor z, Tensor partials)");
+}
+
+RNC_IMPLEMENT_OPS(m) { m.impl("_bottleneck_expand", TORCH_BOX(&bottleneck_expand)); }
+
+}  // namespace rnc::bindings

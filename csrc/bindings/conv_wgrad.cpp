@@ -1,0 +1,47 @@
+#include "bindings/conv_geometry.h"
+#include "bindings/register.h"
+#include "bindings/stage.h"
+
+namespace rnc::bindings {
+namespace {
+
+Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
+                  const OptionalTensor& x_scale, const OptionalTensor& x_bias, const Sizes& stride,
+                  const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  const Arguments args("conv_wgrad", "dy", dy);
+  const Shape x_shape = args.activation("x", x);
+  const Shape weight_shape = args.sizes("weight_size", weight_size);
+  const Conv2dProblem problem =
+      conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
+  args.activation("dy", dy, output_shape(problem));
+  args.together("x_scale", x_scale, "x_bias", x_bias);
+  args.accumulators("x_scale", x_scale, {problem.C});
+  args.accumulators("x_bias", x_bias, {problem.C});
+  const Tensor dweight = args.new_activation(weight_shape);
+  const Tensor workspace =
+      args.new_accumulators({conv_wgrad_splits(problem), problem.weight_size()});
+
+  Stage stage(args);
+  ConvWgradParams params{};
+  params.problem = problem;
+  params.dy = stage.in("dy", dy);
+  params.x = stage.in("x", x);
+  params.dweight = stage.out("dweight", dweight);
+  params.x_scale = stage.in("x_scale", x_scale);
+  params.x_bias = stage.in("x_bias", x_bias);
+  params.workspace = stage.workspace("workspace", workspace);
+  stage.run(&KernelLibrary::conv_wgrad, params);
+  return dweight;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
+  m.def(
+      "_conv_wgrad(Tensor dy, Tensor x, int[] weight_size, Tensor? x_scale, Tensor? x_bias, "
+      "int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor");
+}
+
+RNC_IMPLEMENT_OPS(m) { m.impl("_conv_wgrad", TORCH_BOX(&conv_wgrad)); }
+
+}  // namespace rnc::bindings

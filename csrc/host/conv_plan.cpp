@@ -1,0 +1,111 @@
+#include "host/conv_plan.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+#include <climits>
+#include <stdexcept>
+#include <string>
+
+#include "launch/plan.h"
+
+namespace rnc::host {
+namespace {
+
+namespace py = pybind11;
+using Pair = std::array<int64_t, 2>;
+
+ConvOp op_named(const std::string& name) {
+  if (name == "fprop") return ConvOp::kFprop;
+  if (name == "dgrad") return ConvOp::kDgrad;
+  if (name == "wgrad") return ConvOp::kWgrad;
+  throw py::value_error("op is '" + name + "', expected 'fprop', 'dgrad' or 'wgrad'");
+}
+
+DType dtype_named(const std::string& name) {
+  std::string accepted;
+#define RNC_COMPARE(id, T, Acc, text) \
+  if (name == text) return DType::id; \
+  accepted += std::string(accepted.empty() ? "" : ", ") + text;
+  RNC_FOR_EACH_DTYPE(RNC_COMPARE)
+#undef RNC_COMPARE
+  throw py::value_error("dtype is '" + name + "', expected one of " + accepted);
+}
+
+int32_t checked(const char* name, int64_t value, int64_t lowest) {
+  if (value < lowest || value > INT32_MAX) {
+    throw py::value_error(std::string(name) + " contains " + std::to_string(value) +
+                          ", expected values from " + std::to_string(lowest) + " to 2^31 - 1");
+  }
+  return int32_t(value);
+}
+
+int32_t output_size(int64_t in, int64_t padding, int64_t dilation, int64_t kernel, int64_t stride) {
+  const int64_t room = in + 2 * padding - dilation * (kernel - 1) - 1;
+  if (room < 0 || in + 2 * padding > INT32_MAX) {
+    throw py::value_error("the window spans more than the padded input");
+  }
+  return int32_t(room / stride + 1);
+}
+
+// x_size [N, C, H, W] and weight_size [K, C / groups, R, S], as torch has them.
+Conv2dProblem problem_of(const std::array<int64_t, 4>& x_size,
+                         const std::array<int64_t, 4>& weight_size, Pair stride, Pair padding,
+                         Pair dilation, int64_t groups) {
+  Conv2dProblem p{};
+  p.N = checked("x_size", x_size[0], 1);
+  p.C = checked("x_size", x_size[1], 1);
+  p.H = checked("x_size", x_size[2], 1);
+  p.W = checked("x_size", x_size[3], 1);
+  p.K = checked("weight_size", weight_size[0], 1);
+  p.R = checked("weight_size", weight_size[2], 1);
+  p.S = checked("weight_size", weight_size[3], 1);
+  p.stride_h = checked("stride", stride[0], 1);
+  p.stride_w = checked("stride", stride[1], 1);
+  p.pad_h = checked("padding", padding[0], 0);
+  p.pad_w = checked("padding", padding[1], 0);
+  p.dilation_h = checked("dilation", dilation[0], 1);
+  p.dilation_w = checked("dilation", dilation[1], 1);
+  p.groups = checked("groups", groups, 1);
+  if (p.C % p.groups || p.K % p.groups || weight_size[1] != p.C / p.groups) {
+    throw py::value_error("groups is " + std::to_string(groups) +
+                          ", expected a divisor of the channels and filters, with weight_size[1] = "
+                          "channels / groups");
+  }
+  p.P = output_size(p.H, p.pad_h, p.dilation_h, p.R, p.stride_h);
+  p.Q = output_size(p.W, p.pad_w, p.dilation_w, p.S, p.stride_w);
+  return p;
+}
+
+py::dict conv_plan(const std::string& op, const std::string& dtype,
+                   const std::array<int64_t, 4>& x_size, const std::array<int64_t, 4>& weight_size,
+                   Pair stride, Pair padding, Pair dilation, int64_t groups) {
+  const ConvPlan plan =
+      plan_conv(op_named(op), problem_of(x_size, weight_size, stride, padding, dilation, groups),
+                dtype_named(dtype));
+  py::dict out;
+  out["kernel"] = plan.kernel;
+  out["why"] = plan.why;
+  out["pointwise"] = plan.pointwise;
+  out["tile"] = py::make_tuple(plan.tile_m, plan.tile_n, plan.tile_k);
+  out["splits"] = plan.splits;
+  out["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
+  out["macs"] = plan.macs;
+  out["bytes"] = plan.bytes;
+  out["error"] = plan.error ? py::object(py::str(plan.error)) : py::object(py::none());
+  return out;
+}
+
+}  // namespace
+
+void bind_conv_plan(py::module_& m) {
+  m.def("conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
+        py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
+        py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
+        "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad') as a dict: kernel, why, "
+        "pointwise, tile (m, n, k), splits, grid, macs, bytes (every operand once), error (None, "
+        "or why no kernel can run it). x_size is [N, C, H, W], weight_size [K, C / groups, R, S]. "
+        "Raises ValueError for impossible geometry.");
+}
+
+}  // namespace rnc::host

@@ -1,0 +1,112 @@
+// Batch norm's elementwise passes over y [rows, C], read as one run of elements: z = relu?(y scale
+// + bias + residual) and the backward dy = c0 g + (c1 (y - c3) + c2).
+#pragma once
+
+#include "common/fast_divmod.h"
+#include "kernels/batch_norm/relu_gate.cuh"
+#include "tile/element_group.cuh"
+
+namespace rnc {
+
+// The channels of consecutive elements, without a 64-bit division per element.
+struct ChannelWalk {
+  int32_t channel, C;
+
+  __device__ __forceinline__ ChannelWalk(const FastDivmod& by_channels)
+      : C(int32_t(by_channels.divisor)) {
+    // [rows C] -> channel: of the block's first element, then of the thread's.
+    const int32_t first = int32_t(int64_t(blockIdx.x) * kGroupBlockElements % C);
+    by_channels.divide(first + int32_t(threadIdx.x) * kGroupElements, channel);
+  }
+  __device__ __forceinline__ void next() { channel = channel + 1 == C ? 0 : channel + 1; }
+};
+
+template <class T>
+struct BnApplyKernelParams {
+  int64_t size;
+  FastDivmod by_channels;
+  const T* y;
+  const AccOf<T>* scale;
+  const AccOf<T>* bias;
+  const T* residual;
+  T* z;
+  uint8_t* mask;
+  bool relu, aligned;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kGroupThreads)
+    bn_apply_kernel(const __grid_constant__ BnApplyKernelParams<T> params) {
+  using Acc = AccOf<T>;
+  const GroupPosition at(params.size);
+  if (at.count <= 0) return;
+  // Load the group.
+  ElementGroup<T> y, residual;
+  y.load(params.y, at.offset, at.count, params.aligned);
+  if (params.residual) residual.load(params.residual, at.offset, at.count, params.aligned);
+  // Normalise, add, activate.
+  ChannelWalk walk(params.by_channels);
+  unsigned bits = 0;
+#pragma unroll
+  for (int e = 0; e < kGroupElements; ++e) {
+    if (e >= at.count) break;
+    Acc v = affine(y.widened(e), ptx::load_global_nc(params.scale + walk.channel),
+                   ptx::load_global_nc(params.bias + walk.channel));
+    if (params.residual) v += residual.widened(e);
+    if (relu_passes<T>(v)) bits |= 1u << e;
+    y.v[e] = narrow_to<T>(params.relu ? relu(v) : v);
+    walk.next();
+  }
+  // Store the group and its mask byte.
+  y.store(params.z, at.offset, at.count, params.aligned);
+  if (params.mask) ptx::store_global(params.mask + at.offset / kGroupElements, uint8_t(bits));
+}
+
+template <class T>
+struct BnBackwardApplyKernelParams {
+  int64_t size;
+  FastDivmod by_channels;
+  const T* dz;
+  const T* y;
+  ReluGate gate;
+  const AccOf<T>* coefficients;  // [kBnCoefficients][C]
+  T* dy;
+  T* dresidual;
+  bool aligned;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kGroupThreads)
+    bn_backward_apply_kernel(const __grid_constant__ BnBackwardApplyKernelParams<T> params) {
+  using Acc = AccOf<T>;
+  const GroupPosition at(params.size);
+  if (at.count <= 0) return;
+  const ReluGateView<T> gate(params.gate);
+  // Load the group.
+  ElementGroup<T> gradient, y, dy;
+  gradient.load(params.dz, at.offset, at.count, params.aligned);
+  y.load(params.y, at.offset, at.count, params.aligned);
+  // Pass the gradient through the ReLU and the normalisation.
+  ChannelWalk walk(params.by_channels);
+  const int64_t C = walk.C;
+#pragma unroll
+  for (int e = 0; e < kGroupElements; ++e) {
+    if (e >= at.count) break;
+    const Acc* c = params.coefficients + walk.channel;
+    const Acc g =
+        gate.passes(at.offset + e, walk.channel, y.widened(e)) ? gradient.widened(e) : Acc(0);
+    Acc correction = ptx::load_global_nc(c + 2 * C);
+    // Eval mode has c1 = 0: an infinite y must not turn that into NaN.
+    const Acc through_var = ptx::load_global_nc(c + C);
+    if (through_var != Acc(0))
+      correction += through_var * (y.widened(e) - ptx::load_global_nc(c + 3 * C));
+    dy.v[e] = narrow_to<T>(fma(ptx::load_global_nc(c), g, correction));
+    gradient.v[e] = narrow_to<T>(g);
+    walk.next();
+  }
+  // Store dy, and the residual's gradient where there is a residual.
+  dy.store(params.dy, at.offset, at.count, params.aligned);
+  if (params.dresidual) gradient.store(params.dresidual, at.offset, at.count, params.aligned);
+}
+
+}  // namespace rnc

@@ -1,0 +1,126 @@
+// The SIMT main loop: a 64 x 64 tile of an implicit GEMM, 16 deep per step, operands widened to the
+// accumulator type in shared memory. The next step's elements are fetched into registers while this
+// step's are multiplied.
+#pragma once
+
+#include "tile/simt_tile.cuh"
+
+namespace rnc {
+
+template <class Acc>
+struct SimtMainloopStorage {
+  // Two columns of padding: lanes that store down a column (depth-contiguous operands) hit
+  // different banks.
+  static constexpr int kPadding = 2;
+  Acc a[SimtTile::kDepth][SimtTile::kRows + kPadding];
+  Acc b[SimtTile::kDepth][SimtTile::kColumns + kPadding];
+};
+
+// One operand's share of the loads: 4 elements per thread and step, neighbouring lanes along the
+// operand's contiguous index.
+template <class Operand>
+struct SimtOperandLoader {
+  using Acc = typename Operand::Acc;
+  static constexpr int kElements = SimtTile::kRows * SimtTile::kDepth / SimtTile::kThreads;
+  static constexpr bool kAlongDepth = Operand::kDepthIsContiguous;
+  static constexpr int kLanes =
+      kAlongDepth ? SimtTile::kDepth : SimtTile::kRows;      // threads along the contiguous index
+  static constexpr int kStep = SimtTile::kThreads / kLanes;  // and along the other one
+  static_assert(SimtTile::kThreads % kLanes == 0 &&
+                (kAlongDepth ? SimtTile::kRows : SimtTile::kDepth) % kStep == 0);
+  static constexpr int kRowsHeld = kAlongDepth ? kElements : 1;
+
+  const Operand& operand;
+  int32_t group;
+  typename Operand::Row rows[kRowsHeld];
+  Acc fetched[kElements];
+
+  // Finds the rows this thread will load, once for all steps.
+  __device__ __forceinline__ SimtOperandLoader(const Operand& operand, int32_t first_row,
+                                               int32_t row_count, int32_t group)
+      : operand(operand), group(group) {
+#pragma unroll
+    for (int e = 0; e < kRowsHeld; ++e)
+      rows[e] = operand.row(first_row + row_in_tile(e), row_count, group);
+  }
+
+  static __device__ __forceinline__ int row_in_tile(int e) {
+    return kAlongDepth ? int(threadIdx.x) / kLanes + e * kStep : int(threadIdx.x) % kLanes;
+  }
+  static __device__ __forceinline__ int depth_in_tile(int e) {
+    return kAlongDepth ? int(threadIdx.x) % kLanes : int(threadIdx.x) / kLanes + e * kStep;
+  }
+
+  __device__ __forceinline__ void fetch(int32_t first_depth, int32_t depth_end) {
+    typename Operand::Depth depth;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      if (!kAlongDepth || e == 0)
+        depth = operand.depth(first_depth + depth_in_tile(e), depth_end, group);
+      fetched[e] = operand.load(rows[kAlongDepth ? e : 0], depth, group);
+    }
+  }
+
+  __device__ __forceinline__ void put(
+      Acc (&shared)[SimtTile::kDepth][SimtTile::kRows + SimtMainloopStorage<Acc>::kPadding]) const {
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) shared[depth_in_tile(e)][row_in_tile(e)] = fetched[e];
+  }
+};
+
+// Where a tile starts in the implicit GEMM of one group, and the part of the reduction it covers.
+struct GemmTile {
+  int32_t first_row, rows;        // rows: of the whole GEMM
+  int32_t first_column, columns;  // columns: of the whole GEMM
+  int32_t depth_begin, depth_end;
+  int32_t group;
+};
+
+// tile += A[first_row + 0..63, depth_begin..depth_end) B[first_column + 0..63, same]^T
+template <class OperandA, class OperandB>
+__device__ __forceinline__ void simt_mainloop(const OperandA& operand_a, const OperandB& operand_b,
+                                              const GemmTile& at,
+                                              ThreadTile<typename OperandA::Acc>& tile,
+                                              SimtMainloopStorage<typename OperandA::Acc>& shared) {
+  using Acc = typename OperandA::Acc;
+  SimtOperandLoader<OperandA> load_a(operand_a, at.first_row, at.rows, at.group);
+  SimtOperandLoader<OperandB> load_b(operand_b, at.first_column, at.columns, at.group);
+  load_a.fetch(at.depth_begin, at.depth_end);
+  load_b.fetch(at.depth_begin, at.depth_end);
+  for (int32_t depth = at.depth_begin; depth < at.depth_end; depth += SimtTile::kDepth) {
+    // Publish the fetched step.
+    load_a.put(shared.a);
+    load_b.put(shared.b);
+    __syncthreads();
+    // Fetch the next one.
+    if (depth + SimtTile::kDepth < at.depth_end) {
+      load_a.fetch(depth + SimtTile::kDepth, at.depth_end);
+      load_b.fetch(depth + SimtTile::kDepth, at.depth_end);
+    }
+    // Multiply. The step has its own sum, so that rounding errors grow with the number of steps,
+    // not of products.
+    ThreadTile<Acc> step;
+    step.clear();
+#pragma unroll
+    for (int k = 0; k < SimtTile::kDepth; ++k) {
+      Acc a[SimtTile::kPerThread], b[SimtTile::kPerThread];
+#pragma unroll
+      for (int i = 0; i < SimtTile::kPerThread; ++i) {
+        a[i] = shared.a[k][ThreadTile<Acc>::row(i)];
+        b[i] = shared.b[k][ThreadTile<Acc>::column(i)];
+      }
+#pragma unroll
+      for (int i = 0; i < SimtTile::kPerThread; ++i)
+#pragma unroll
+        for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
+    }
+#pragma unroll
+    for (int i = 0; i < SimtTile::kPerThread; ++i)
+#pragma unroll
+      for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
+    // Release the step.
+    __syncthreads();
+  }
+}
+
+}  // namespace rnc

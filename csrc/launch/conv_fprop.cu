@@ -1,0 +1,63 @@
+#include "launch/implicit_gemm.h"
+#include "launch/kernel_library.h"
+#include "tile/im2col.cuh"
+
+namespace rnc {
+namespace {
+
+template <class T, class Prologue, class Epilogue>
+Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
+              const Epilogue& epilogue, Stream stream) {
+  const Conv2dProblem& problem = params.problem;
+  const FilterRows<T> filter(params.weight, problem.filters_per_group(), problem.filter_size());
+  if (plan.pointwise) {
+    const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
+    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
+                                stream);
+  }
+  const Im2colActivation<T, Prologue> activation(params.x, prologue, problem);
+  return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
+}
+
+template <class T, class Prologue>
+Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
+              Stream stream) {
+  using Acc = AccOf<T>;
+  T* y = static_cast<T*>(params.y);
+  const int64_t K = params.problem.K;
+  if (params.partials) {
+    const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K};
+    return launch<T>(plan, params, prologue, epilogue, stream);
+  }
+  const ScaleBiasAddReluStore<T> epilogue{y,
+                                          static_cast<const Acc*>(params.scale),
+                                          static_cast<const Acc*>(params.bias),
+                                          static_cast<const T*>(params.residual),
+                                          K,
+                                          params.relu};
+  return launch<T>(plan, params, prologue, epilogue, stream);
+}
+
+}  // namespace
+
+Status conv_fprop(DType dtype, const ConvFpropParams& params, Stream stream) {
+  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype);
+  if (plan.error) return {plan.error};
+  if (params.partials && (params.scale || params.bias || params.residual || params.relu)) {
+    return {
+        "conv_fprop: statistics are those of the raw output: scale, bias, residual and relu must "
+        "be off"};
+  }
+  return visit_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    using Acc = AccOf<T>;
+    if (params.x_scale) {
+      const ScaleBiasRelu<T> prologue{static_cast<const Acc*>(params.x_scale),
+                                      static_cast<const Acc*>(params.x_bias)};
+      return launch<T>(plan, params, prologue, stream);
+    }
+    return launch<T>(plan, params, Identity<T>{}, stream);
+  });
+}
+
+}  // namespace rnc

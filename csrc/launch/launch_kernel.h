@@ -1,0 +1,66 @@
+// The one way a kernel is launched: cudaLaunchKernelEx on the GPU, the emulator on the host.
+#pragma once
+
+#include <cstddef>
+
+#include "common/dim3.h"
+#include "common/status.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#else
+#include "emulator/emulator.h"
+#endif
+
+namespace rnc {
+
+using Stream = void*;  // a cudaStream_t; ignored under emulation
+
+#if defined(__CUDACC__)
+
+// Launches `kernel(params)` on `stream`; asynchronous. `name` appears in error messages.
+template <class Params>
+Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
+                     size_t shared_bytes, Stream stream, const Params& params) {
+  constexpr size_t kSharedBytesWithoutOptIn = 48 * 1024;
+  cudaError_t error = cudaSuccess;
+  if (shared_bytes > kSharedBytesWithoutOptIn) {
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared_bytes));
+  }
+  if (error == cudaSuccess) {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(grid.x, grid.y, grid.z);
+    config.blockDim = dim3(block.x, block.y, block.z);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    error = cudaLaunchKernelEx(&config, kernel, params);
+  }
+  if (error == cudaSuccess) return Status{};
+  (void)cudaGetLastError();  // a refused launch must not surface again in somebody else's call
+  thread_local char message[256];
+  std::snprintf(message, sizeof message,
+                "%s: grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of shared memory: %s", name,
+                grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes,
+                cudaGetErrorString(error));
+  return Status{message};
+}
+
+#else
+
+// Runs `kernel(params)` on the emulator, to completion.
+template <class Params>
+Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
+                     size_t shared_bytes, Stream, const Params& params) {
+  const auto call = [](void* function, const void* argument) {
+    reinterpret_cast<void (*)(Params)>(function)(*static_cast<const Params*>(argument));
+  };
+  return Status{emulator::launch({name, grid, block, shared_bytes, call,
+                                  reinterpret_cast<void*>(kernel), &params, sizeof(Params)})};
+}
+
+#endif
+
+}  // namespace rnc

@@ -1,0 +1,27 @@
+// Which kernel runs a convolution pass, with which tile and why: decided on the host from the shape
+// alone, so that it can be explained, tested and repeated on another device.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "kernels/conv/conv_problem.h"
+
+namespace rnc {
+
+struct ConvPlan {
+  const char* kernel;  // e.g. "conv_fprop_simt_im2col"
+  const char* why;     // one sentence
+  bool pointwise;      // the GEMM path: rows are pixels, no im2col
+  int32_t tile_m, tile_n, tile_k;
+  int32_t splits;  // ordered parts of the reduction (wgrad)
+  int32_t depth_per_split;
+  int64_t grid[3];
+  int64_t macs;
+  int64_t bytes;      // minimal traffic: every operand once
+  const char* error;  // nullptr, or why no kernel can run this problem
+};
+
+ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype);
+
+}  // namespace rnc

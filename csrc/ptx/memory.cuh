@@ -1,0 +1,112 @@
+// Loads and stores of global memory: ld.global, ld.global.nc, st.global of 1 to 16 bytes as ONE
+// access. Kernels use them for all global memory: the emulator checks and counts exactly these, and
+// a raw dereference of a vector may be split by the compiler.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+
+#include "ptx/keywords.h"
+
+namespace rnc::ptx {
+
+template <class T>
+inline constexpr bool kIsOneAccess =
+    std::is_trivially_copyable_v<T> && sizeof(T) <= 16 && (sizeof(T) & (sizeof(T) - 1)) == 0;
+
+#if defined(__CUDACC__)
+
+namespace detail {
+template <size_t kBytes>
+struct Register;
+template <>
+struct Register<1> {
+  using type = unsigned char;
+};
+template <>
+struct Register<2> {
+  using type = unsigned short;
+};
+template <>
+struct Register<4> {
+  using type = unsigned int;
+};
+template <>
+struct Register<8> {
+  using type = uint2;
+};
+template <>
+struct Register<16> {
+  using type = uint4;
+};
+template <class T>
+using RegisterOf = typename Register<sizeof(T)>::type;
+}  // namespace detail
+
+// Address aligned to sizeof(T).
+template <class T>
+__device__ __forceinline__ T load_global(const T* address) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  const auto bits = *reinterpret_cast<const detail::RegisterOf<T>*>(address);
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// The read-only path: nothing may write the address during the launch.
+template <class T>
+__device__ __forceinline__ T load_global_nc(const T* address) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  const auto bits = __ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address));
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+template <class T>
+__device__ __forceinline__ void store_global(T* address, std::type_identity_t<T> value) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  detail::RegisterOf<T> bits;
+  memcpy(&bits, &value, sizeof value);
+  *reinterpret_cast<detail::RegisterOf<T>*>(address) = bits;
+}
+
+#else
+
+template <class T>
+__device__ __forceinline__ T load_global(const T* address) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  T value;
+  if (__builtin_expect(emulator::observing, 0)) {
+    emulator::load_global(&value, address, sizeof value);
+    return value;
+  }
+  if (__builtin_expect(reinterpret_cast<uintptr_t>(address) % sizeof value != 0, 0)) {
+    emulator::misaligned_access(address, sizeof value, false);
+  }
+  std::memcpy(&value, address, sizeof value);
+  return value;
+}
+
+template <class T>
+__device__ __forceinline__ T load_global_nc(const T* address) {
+  return load_global(address);
+}
+
+template <class T>
+__device__ __forceinline__ void store_global(T* address, std::type_identity_t<T> value) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  if (__builtin_expect(emulator::observing, 0)) {
+    emulator::store_global(address, &value, sizeof value);
+    return;
+  }
+  if (__builtin_expect(reinterpret_cast<uintptr_t>(address) % sizeof value != 0, 0)) {
+    emulator::misaligned_access(address, sizeof value, true);
+  }
+  std::memcpy(static_cast<void*>(address), &value, sizeof value);
+}
+
+#endif
+
+}  // namespace rnc::ptx

@@ -1,0 +1,331 @@
+"""The compiled extension: loading it, what was built, fake kernels for its raw ops (for tracing), and the emulator's choice.
+
+The raw ops, `torch.ops.resnet_cuda._*`, are one kernel pass each, without autograd. Activations are [N, C, H, W] tensors in
+channels_last memory, per-channel vectors are in the accumulator's dtype; an output that was not asked for is empty, [0].
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PACKAGE = Path(__file__).parent
+_STATS_TILE_ROWS = 64
+_HOW_TO_BUILD = (
+    "build them with `make build`, or `pip install --no-build-isolation .` in the source tree (needs a C++ compiler, and nvcc "
+    'for a GPU); until then `use_backend("cpu")` and `use_backend("reference")` work'
+)
+
+_import_error: ImportError | None = None
+try:
+    importlib.import_module("resnet_cuda._C")
+except ImportError as error:
+    _import_error = error
+
+
+def is_built() -> bool:
+    """Whether the compiled extension is there."""
+    return _import_error is None
+
+
+def require() -> None:
+    """Raises RuntimeError, saying how to build, where the compiled extension is missing."""
+    if _import_error is not None:
+        raise RuntimeError(
+            f"the CUDA kernels are not built (importing resnet_cuda._C: {_import_error}); {_HOW_TO_BUILD}"
+        ) from _import_error
+
+
+def build_info() -> dict[str, Any]:
+    """What was compiled: CUDA or not, its version, architectures, torch's ABI, the compiler. Empty without the extension."""
+    return json.loads(torch.ops.resnet_cuda._build_info()) if is_built() else {}
+
+
+def require_cuda() -> None:
+    """Raises RuntimeError where the extension is missing or was built without CUDA."""
+    require()
+    if not build_info()["cuda_compiled"]:
+        raise RuntimeError(
+            f"the extension was built without nvcc, so it has no kernels for a GPU; {_HOW_TO_BUILD}"
+        )
+
+
+def emulator_library(checked: bool) -> Path:
+    """The shared library with the kernels compiled for the host; `checked` reports races, bounds and uninitialised reads.
+
+    Raises:
+        RuntimeError: it is not built.
+    """
+    require()
+    path = PACKAGE / ("librnc_emulated_checked.so" if checked else "librnc_emulated.so")
+    if not path.exists():
+        raise RuntimeError(f"the emulated kernels are missing ({path}); {_HOW_TO_BUILD}")
+    return path
+
+
+_selected: Path | None = None
+
+
+def select_emulator(path: Path | None) -> None:
+    """Opens the library that runs raw ops on CPU tensors; None deselects."""
+    global _selected
+    if path != _selected:
+        torch.ops.resnet_cuda._select_emulator("" if path is None else str(path))
+        _selected = path
+
+
+def selected_emulator() -> Path | None:
+    """The library opened by the last `select_emulator`."""
+    return _selected
+
+
+def _accumulator(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _activation(like: Tensor, sizes: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(
+        sizes,
+        dtype=dtype or like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def _vector(like: Tensor, *sizes: int) -> Tensor:
+    return like.new_empty(sizes, dtype=_accumulator(like))
+
+
+def _no_bytes(like: Tensor) -> Tensor:
+    return like.new_empty((0,), dtype=torch.uint8)
+
+
+def _partials(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """[ceil(rows / 64), 2, C] of an activation of `shape`."""
+    n, c, h, w = shape
+    return _vector(like, (n * h * w + _STATS_TILE_ROWS - 1) // _STATS_TILE_ROWS, 2, c)
+
+
+def _bit_mask(like: Tensor, wanted: bool) -> Tensor:
+    return like.new_empty(((like.numel() + 7) // 8,), dtype=torch.uint8) if wanted else _no_bytes(like)
+
+
+def conv_output_shape(
+    x: Sequence[int],
+    weight: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, int, int, int]:
+    """[N, C, H, W] convolved with [K, C / groups, R, S] -> [N, K, P, Q]."""
+    p, q = (
+        (x[2 + i] + 2 * padding[i] - dilation[i] * (weight[2 + i] - 1) - 1) // stride[i] + 1
+        for i in (0, 1)
+    )
+    return x[0], weight[0], p, q
+
+
+def _conv_fprop(
+    x: Tensor,
+    weight: Tensor,
+    x_scale: Tensor | None,
+    x_bias: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    statistics: bool,
+) -> tuple[Tensor, Tensor]:
+    shape = conv_output_shape(x.shape, weight.shape, stride, padding, dilation)
+    return _activation(x, shape), _partials(x, shape) if statistics else _vector(x, 0)
+
+
+def _conv_dgrad(
+    dy: Tensor,
+    weight: Tensor,
+    input_size: Sequence[int],
+    addend: Tensor | None,
+    act: Tensor | None,
+    act_scale: Tensor | None,
+    act_bias: Tensor | None,
+    act_mean: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> tuple[Tensor, Tensor]:
+    partials = _vector(dy, 0) if act_mean is None else _partials(dy, input_size)
+    return _activation(dy, input_size), partials
+
+
+def _conv_wgrad(
+    dy: Tensor,
+    x: Tensor,
+    weight_size: Sequence[int],
+    x_scale: Tensor | None,
+    x_bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    return _activation(x, weight_size)
+
+
+def _bottleneck_reduce(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    stride: int,
+    relu: bool,
+    statistics: bool,
+) -> tuple[Tensor, Tensor]:
+    shape = conv_output_shape(x.shape, weight.shape, (stride, stride), (0, 0), (1, 1))
+    return _activation(x, shape), _partials(x, shape) if statistics else _vector(x, 0)
+
+
+def _bottleneck_expand(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    projection_weight: Tensor | None,
+    projection_scale: Tensor | None,
+    projection_bias: Tensor | None,
+    projection_stride: int,
+    relu: bool,
+    statistics: bool,
+) -> tuple[Tensor, Tensor]:
+    return _bottleneck_reduce(x, weight, scale, bias, 1, relu, statistics)
+
+
+def _bn_statistics(y: Tensor) -> Tensor:
+    return _partials(y, y.shape)
+
+
+def _bn_finalize(
+    partials: Tensor,
+    rows: int,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    mean, invstd, scale, bias = (_vector(partials, partials.shape[2]) for _ in range(4))
+    return mean, invstd, scale, bias
+
+
+def _bn_apply(
+    y: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, mask: bool
+) -> tuple[Tensor, Tensor]:
+    return _activation(y, y.shape), _bit_mask(y, mask)
+
+
+def _bn_backward_reduce(
+    dz: Tensor,
+    y: Tensor,
+    mean: Tensor,
+    mask: Tensor | None,
+    gate_scale: Tensor | None,
+    gate_bias: Tensor | None,
+) -> Tensor:
+    return _partials(y, y.shape)
+
+
+def _bn_backward_finalize(
+    partials: Tensor,
+    rows: int,
+    gamma: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels = mean.shape[0]
+    return _vector(mean, channels), _vector(mean, channels), _vector(mean, 3, channels)
+
+
+def _bn_backward_apply(
+    dz: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    gate_scale: Tensor | None,
+    gate_bias: Tensor | None,
+    coefficients: Tensor,
+    residual_grad: bool,
+) -> tuple[Tensor, Tensor]:
+    dresidual = _activation(y, y.shape) if residual_grad else y.new_empty((0,))
+    return _activation(y, y.shape), dresidual
+
+
+def _add_relu_forward(x: Tensor, residual: Tensor, mask: bool) -> tuple[Tensor, Tensor]:
+    return _activation(x, x.shape), _bit_mask(x, mask)
+
+
+def _add_relu_backward(dz: Tensor, mask: Tensor) -> Tensor:
+    return _activation(dz, dz.shape)
+
+
+def _max_pool_forward(
+    x: Tensor, kernel: int, stride: int, padding: int, argmax: bool
+) -> tuple[Tensor, Tensor]:
+    n, c, h, w = x.shape
+    shape = (
+        n,
+        c,
+        (h + 2 * padding - kernel) // stride + 1,
+        (w + 2 * padding - kernel) // stride + 1,
+    )
+    return _activation(x, shape), _activation(x, shape, torch.uint8) if argmax else _no_bytes(x)
+
+
+def _max_pool_backward(
+    dy: Tensor, argmax: Tensor, input_size: Sequence[int], kernel: int, stride: int, padding: int
+) -> Tensor:
+    return _activation(dy, input_size)
+
+
+def _global_avg_pool_forward(x: Tensor) -> Tensor:
+    return _activation(x, (x.shape[0], x.shape[1], 1, 1))
+
+
+def _global_avg_pool_backward(dy: Tensor, input_size: Sequence[int]) -> Tensor:
+    return _activation(dy, input_size)
+
+
+FAKES: tuple[Callable[..., Any], ...] = (
+    _conv_fprop,
+    _conv_dgrad,
+    _conv_wgrad,
+    _bottleneck_reduce,
+    _bottleneck_expand,
+    _bn_statistics,
+    _bn_finalize,
+    _bn_apply,
+    _bn_backward_reduce,
+    _bn_backward_finalize,
+    _bn_backward_apply,
+    _add_relu_forward,
+    _add_relu_backward,
+    _max_pool_forward,
+    _max_pool_backward,
+    _global_avg_pool_forward,
+    _global_avg_pool_backward,
+)
+
+if is_built():
+    for _fake in FAKES:
+        torch.library.register_fake(f"resnet_cuda::{_fake.__name__}", _fake)
