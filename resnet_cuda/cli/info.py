@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import platform
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import torch
 
 import resnet_cuda
+from resnet_cuda import _raw
 
 _EMULATORS = ("librnc_emulated.so", "librnc_emulated_checked.so")
 _OPTIONAL = ("torchvision", "timm", "scikit-learn", "matplotlib", "rich")
@@ -48,25 +46,12 @@ def facts() -> Iterator[tuple[str, str]]:
         yield "GPU", "none that torch can use"
     yield "CPU threads", str(torch.get_num_threads())
     yield "default backend", resnet_cuda.backend()
-    built = build_info()
-    if built is None:
-        yield "compiled ops", "not built: only the 'cpu' and 'reference' backends exist"
-    else:
-        for key, value in built.items():
-            yield f"built: {key.replace('_', ' ')}", "none" if value is None else str(value)
+    if not _raw.is_built():
+        yield "compiled extension", "not built: only the 'cpu' and 'reference' backends exist"
+    for key, value in _raw.build_info().items():
+        yield f"built: {key.replace('_', ' ')}", "none" if value is None else str(value)
     for name in _EMULATORS:
-        present = (Path(resnet_cuda.__file__).parent / name).exists()
-        yield name, "built" if present else "not built"
-
-
-def build_info() -> dict[str, Any] | None:
-    """What the compiled extension says about its build; None where there is no extension."""
-    try:
-        import resnet_cuda._C  # noqa: F401
-    except ImportError:
-        return None
-    info: dict[str, Any] = json.loads(torch.ops.resnet_cuda._build_info())
-    return info
+        yield name, "built" if (_raw.PACKAGE / name).exists() else "not built"
 
 
 def _version(name: str) -> str:
