@@ -19,7 +19,9 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         # Tools that pip installed beside this Python are found although its folder need not be on PATH.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        path = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        )
         cmake, ninja = (shutil.which(tool, path=path) for tool in ("cmake", "ninja"))
         if cmake is None or ninja is None:
             raise SystemExit("the build needs cmake >= 3.24 and ninja: pip install cmake ninja")
@@ -36,6 +38,9 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[Extension("resnet_cuda._C", [], py_limited_api=True), Extension("resnet_cuda._host", [])],
+    ext_modules=[
+        Extension("resnet_cuda._C", [], py_limited_api=True),
+        Extension("resnet_cuda._host", []),
+    ],
     cmdclass={"build_ext": CMakeBuild},
 )

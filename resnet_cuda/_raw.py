@@ -17,6 +17,7 @@ from torch import Tensor
 
 PACKAGE = Path(__file__).parent
 _STATS_TILE_ROWS = 64
+_BN_COEFFICIENTS = 4
 _HOW_TO_BUILD = (
     "build them with `make build`, or `pip install --no-build-isolation .` in the source tree (needs a C++ compiler, and nvcc "
     'for a GPU); until then `use_backend("cpu")` and `use_backend("reference")` work'
@@ -255,7 +256,7 @@ def _bn_backward_finalize(
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     channels = mean.shape[0]
-    return _vector(mean, channels), _vector(mean, channels), _vector(mean, 3, channels)
+    return _vector(mean, channels), _vector(mean, channels), _vector(mean, _BN_COEFFICIENTS, channels)
 
 
 def _bn_backward_apply(

@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_backward_finalize(const Tensor& partials, 
   args.accumulators("mean", mean, {C});
   args.accumulators("invstd", invstd, {C});
   const Tensor dgamma = args.new_accumulators({C}), dbeta = args.new_accumulators({C});
-  const Tensor coefficients = args.new_accumulators({3, C});
+  const Tensor coefficients = args.new_accumulators({kBnCoefficients, C});
 
   Stage stage(args);
   BnBackwardFinalizeParams params{};
@@ -174,7 +174,7 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
   const GateArguments gate{mask, gate_scale, gate_bias};
   args.activation("y", y, shape);
   gate.check(args, shape);
-  args.accumulators("coefficients", coefficients, {3, shape.C});
+  args.accumulators("coefficients", coefficients, {kBnCoefficients, shape.C});
   const Tensor dy = args.new_activation(shape);
   const Tensor dresidual = residual_grad ? args.new_activation(shape) : args.no_activation();
 

@@ -78,7 +78,7 @@ template <class T>
 __device__ __forceinline__ T load_global(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
   T value;
-  if (__builtin_expect(emulator::observing, 0)) {
+  if (__builtin_expect(emulator::must_observe(), 0)) {
     emulator::load_global(&value, address, sizeof value);
     return value;
   }
@@ -97,7 +97,7 @@ __device__ __forceinline__ T load_global_nc(const T* address) {
 template <class T>
 __device__ __forceinline__ void store_global(T* address, std::type_identity_t<T> value) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-  if (__builtin_expect(emulator::observing, 0)) {
+  if (__builtin_expect(emulator::must_observe(), 0)) {
     emulator::store_global(address, &value, sizeof value);
     return;
   }

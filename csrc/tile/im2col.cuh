@@ -7,9 +7,9 @@
 // walk that way.
 #pragma once
 
+#include "common/dtype.h"
 #include "common/fast_divmod.h"
 #include "kernels/conv/conv_problem.h"
-#include "kernels/fusion/prologue.cuh"
 #include "ptx/memory.cuh"
 
 namespace rnc {

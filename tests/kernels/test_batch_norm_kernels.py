@@ -7,7 +7,7 @@ import torch
 from passes import nhwc, pack_mask, per_channel, rows, tile_statistics, tile_sums, vector
 from torch import Tensor
 
-import resnet_cuda  # noqa: F401  (registers the raw ops)
+import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 
 raw = torch.ops.resnet_cuda
 
@@ -151,10 +151,9 @@ def test_nan_passes_through_apply_and_its_mask(device: str) -> None:
 
 def test_eval_backward_does_not_turn_infinite_outputs_into_nan(device: str) -> None:
     y = nhwc(torch.full((1, 2, 2, 2), float("inf")))
-    dz, one = nhwc(torch.ones(1, 2, 2, 2)), torch.ones(2)
+    dz = nhwc(torch.ones(1, 2, 2, 2))
     coefficients = torch.tensor([[2.0, 2.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     dy, _ = raw._bn_backward_apply(
         dz.to(device), y.to(device), None, None, None, coefficients.to(device), False
     )
     assert torch.equal(dy.cpu(), 2 * dz), "eval mode's gradient does not depend on y"
-    assert one.sum() == 2

@@ -15,7 +15,7 @@ from passes import (
     vector,
 )
 
-import resnet_cuda  # noqa: F401  (registers the raw ops)
+import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 
 raw = torch.ops.resnet_cuda
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from passes import Conv, nhwc, pack_mask, per_channel, tile_statistics, vector
 
-import resnet_cuda  # noqa: F401  (registers the raw ops)
+import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 
 raw = torch.ops.resnet_cuda
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

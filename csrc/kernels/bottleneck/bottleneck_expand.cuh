@@ -5,6 +5,7 @@
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/fusion/activation.cuh"
 #include "kernels/fusion/epilogue.cuh"
+#include "kernels/fusion/prologue.cuh"
 #include "tile/im2col.cuh"
 
 namespace rnc {

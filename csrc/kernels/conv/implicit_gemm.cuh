@@ -4,6 +4,7 @@
 
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/fusion/epilogue.cuh"
+#include "kernels/fusion/prologue.cuh"
 
 namespace rnc {
 

@@ -1,0 +1,44 @@
+# make demo, make test: everything from nothing (Python >= 3.10 with venv, a C++ compiler and make), in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# TORCH=2.14.0 picks another torch; an existing .venv keeps the one it has. torchvision's releases follow torch's.
+TORCH ?= $(shell cat $(VENV)/torch-version 2>/dev/null || echo 2.13.0)
+TORCHVISION ?= $(shell echo $(TORCH) | awk -F. '{ print "0." $$2 + 15 "." $$3 }')
+INSTALLED := $(VENV)/installed-torch-$(TORCH)
+
+.PHONY: venv build test demo lint check clean
+.DEFAULT_GOAL := build
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml scripts/requirements.py
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) scripts/requirements.py build test demo > $(VENV)/requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --progress-bar off torch==$(TORCH) torchvision==$(TORCHVISION) -r $(VENV)/requirements.txt
+	rm -f $(VENV)/installed-torch-*
+	echo $(TORCH) > $(VENV)/torch-version
+	touch $@
+
+# cmake and ninja know what is out of date.
+build: $(INSTALLED)
+	RNC_TESTS=ON $(PY) setup.py --quiet build_ext --inplace
+
+test: build
+	PYTHON=$(PY) scripts/test.sh static cpp python
+
+lint: $(INSTALLED)
+	PYTHON=$(PY) scripts/test.sh static
+
+demo: build
+	$(PY) -m resnet_cuda demo
+
+check: build
+	$(PY) -m resnet_cuda check
+
+clean:
+	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache
+	rm -f resnet_cuda/*.so
+	find resnet_cuda tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,209 @@
+#include "emulator/launch.h"
+
+#include <pthread.h>
+
+#include <chrono>
+#include <deque>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <set>
+#include <string>
+
+#include "emulator/block.h"
+#include "emulator/fault_handler.h"
+#include "emulator/fiber.h"
+#include "emulator/worker_pool.h"
+
+namespace rnc::emulator {
+
+bool kernels_are_instrumented = false;
+
+namespace {
+
+constexpr uint32_t kMaxThreads = 1024;
+constexpr size_t kMaxSharedBytes = 227 * 1024;
+constexpr uint64_t kKeptRecords = 131072;
+
+// A launch whose first blocks took no longer than this is not worth waking other threads.
+constexpr std::chrono::microseconds kWorthHelp{40};
+
+struct State {
+  std::mutex launch_mutex;
+  Worker own_worker;  // of whichever thread launches
+  WorkerPool* pool = nullptr;
+
+  std::mutex record_mutex;
+  std::deque<LaunchRecord> records;
+  std::set<std::string> names;  // what the records point to
+};
+
+State& state();
+
+// After fork() only the calling thread exists in the child: it must find no lock taken and start
+// its own pool.
+void before_fork() {
+  state().launch_mutex.lock();
+  state().record_mutex.lock();
+  lock_device_memory();
+}
+void after_fork_in_parent() {
+  unlock_device_memory();
+  state().record_mutex.unlock();
+  state().launch_mutex.unlock();
+}
+void after_fork_in_child() {
+  state().pool = nullptr;  // its threads are gone; joining them would wait for ever
+  after_fork_in_parent();
+}
+
+State& state() {  // never destroyed: launches may happen until the process ends
+  static State* const instance = [] {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    return new State;
+  }();
+  return *instance;
+}
+
+// Empty if the GPU would accept the launch as well.
+std::string find_refusal(const LaunchRequest& request) {
+  const Dim3& grid = request.grid;
+  const Dim3& block = request.block;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || threads > kMaxThreads || block.z > 64) {
+    return "block " + name_of(block) +
+           "; at most 1024 threads, at least one, and at most 64 along z";
+  }
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7FFFFFFFu || grid.y > 65535 ||
+      grid.z > 65535) {
+    return "grid " + name_of(grid) + "; from 1 to 2147483647 blocks along x, 65535 along y and z";
+  }
+  if (request.shared_bytes > kMaxSharedBytes) {
+    return format("%zu bytes of shared memory; at most %zu", request.shared_bytes, kMaxSharedBytes);
+  }
+  return "";
+}
+
+// Runs blocks until none is left; with a time limit, at least one block and no new one after it.
+void run_blocks(Worker& worker, Launch& launch,
+                std::chrono::nanoseconds limit = std::chrono::nanoseconds::max()) {
+  const auto start = std::chrono::steady_clock::now();
+  while (!launch.aborted) {
+    const uint64_t position = launch.next_block.fetch_add(1, std::memory_order_relaxed);
+    if (position >= launch.blocks) return;
+    run_block(worker, launch.order.at(position));
+    if (std::chrono::steady_clock::now() - start > limit) return;
+  }
+}
+
+void run(Launch& launch, State& global, Counters& counters) {
+  const AlternateStack alternate_stack;
+  const FaultHandler fault_handler;
+  Worker& own = global.own_worker;
+  begin_launch(own, launch);
+  const uint32_t helpers = WorkerPool::workers(launch.options) - 1;
+  run_blocks(own, launch, kWorthHelp);
+  const bool help = helpers > 0 && launch.next_block + 1 < launch.blocks && !launch.aborted;
+  if (help) {
+    if (global.pool == nullptr) global.pool = new WorkerPool;
+    global.pool->start(helpers, [&launch](Worker& worker) {
+      begin_launch(worker, launch);
+      run_blocks(worker, launch);
+    });
+  }
+  run_blocks(own, launch);
+  if (help) global.pool->finish(counters);
+  add(counters, own.counters);
+}
+
+void record(State& global, const LaunchRequest& request, const Counters& counters) {
+  const std::lock_guard<std::mutex> lock(global.record_mutex);
+  if (global.records.size() >= kKeptRecords) return;
+  const char* const name = global.names.insert(request.name).first->c_str();
+  global.records.push_back({name,
+                            {request.grid.x, request.grid.y, request.grid.z},
+                            {request.block.x, request.block.y, request.block.z},
+                            request.shared_bytes,
+                            counters});
+}
+
+std::string run_and_record(const LaunchRequest& request) {
+  State& global = state();
+  const std::lock_guard<std::mutex> lock(global.launch_mutex);
+  const std::string refusal = find_refusal(request);
+  if (!refusal.empty()) return std::string(request.name) + ": cannot launch with " + refusal;
+  try {
+    Launch launch(request, options(), kernels_are_instrumented);
+    Counters counters{};
+    observing = launch.options.check != 0 || launch.options.count != 0;
+    run(launch, global, counters);
+    observing = false;
+    launch.memory.count_distinct(counters);
+    record(global, request, counters);
+    std::string errors = launch.errors.text();
+    const std::string margin = find_overwritten_margin();
+    if (errors.empty() && !margin.empty()) {
+      errors =
+          std::string(request.name) + ": " + margin + "; options.check = 1 names block and thread";
+    }
+    return errors;
+  } catch (const std::bad_alloc&) {
+    observing = false;
+    return std::string(request.name) + ": the emulator cannot get the memory for this launch";
+  }
+}
+
+}  // namespace
+
+Options& options() {
+  static Options values{kRoundRobin, 1, 0, 0, 0, 1};
+  return values;
+}
+
+BlockOrder::BlockOrder(uint64_t block_count, const Options& options)
+    : blocks(block_count), reversed(options.schedule == kReversed) {
+  if (options.schedule != kRandom) return;
+  step = (options.seed * 0x9E3779B97F4A7C15ull >> 16) % blocks;
+  while (std::gcd(step, blocks) != 1) step = (step + 1) % blocks;
+  offset = options.seed % blocks;
+}
+
+uint64_t BlockOrder::at(uint64_t position) const {
+  if (reversed) return blocks - 1 - position;
+  __extension__ using Product = unsigned __int128;
+  return static_cast<uint64_t>((Product{position} * step + offset) % blocks);
+}
+
+Launch::Launch(const LaunchRequest& launch_request, const Options& launch_options,
+               bool instrumented)
+    : request(launch_request),
+      options(launch_options),
+      threads(request.block.x * request.block.y * request.block.z),
+      blocks(uint64_t{request.grid.x} * request.grid.y * request.grid.z),
+      check_shared(instrumented && options.check != 0),
+      order(blocks, options),
+      errors(options.max_errors),
+      memory(options, check_shared, blocks) {}
+
+const char* launch(const LaunchRequest& request) {
+  thread_local std::string message;
+  message = run_and_record(request);
+  return message.empty() ? nullptr : message.c_str();
+}
+
+uint64_t launch_count() {
+  const std::lock_guard<std::mutex> lock(state().record_mutex);
+  return state().records.size();
+}
+
+void launch_record(uint64_t index, LaunchRecord* out) {
+  const std::lock_guard<std::mutex> lock(state().record_mutex);
+  *out = index < state().records.size() ? state().records[index] : LaunchRecord{};
+}
+
+void clear_launches() {
+  const std::lock_guard<std::mutex> lock(state().record_mutex);
+  state().records.clear();
+}
+
+}  // namespace rnc::emulator

@@ -1,0 +1,79 @@
+#include <climits>
+
+#include "check.h"
+#include "launch/kernel_library.h"
+#include "launch/plan.h"
+
+namespace {
+
+using rnc::Conv2dProblem;
+using rnc::ConvOp;
+using rnc::ConvPlan;
+using rnc::DType;
+
+Conv2dProblem square(int32_t n, int32_t size, int32_t c, int32_t k, int32_t kernel,
+                     int32_t stride) {
+  const int32_t pad = kernel / 2;
+  const int32_t out = Conv2dProblem::output_size(size, pad, 1, kernel, stride);
+  return {.N = n,
+          .H = size,
+          .W = size,
+          .C = c,
+          .K = k,
+          .R = kernel,
+          .S = kernel,
+          .P = out,
+          .Q = out,
+          .pad_h = pad,
+          .pad_w = pad,
+          .stride_h = stride,
+          .stride_w = stride,
+          .dilation_h = 1,
+          .dilation_w = 1,
+          .groups = 1};
+}
+
+}  // namespace
+
+RNC_TEST(a_plan_covers_the_output_and_the_reduction) {
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    for (const Conv2dProblem& p : {square(1, 1, 1, 1, 1, 1), square(8, 56, 64, 64, 3, 1),
+                                   square(3, 7, 33, 65, 3, 2), square(2, 14, 1024, 256, 1, 1)}) {
+      const ConvPlan plan = rnc::plan_conv(op, p, DType::kFloat32);
+      EXPECT(plan.error == nullptr);
+      EXPECT(plan.kernel != nullptr && plan.why != nullptr);
+      EXPECT(plan.grid[0] * plan.tile_m >= p.gemm_m(op));
+      EXPECT(plan.grid[1] * plan.tile_n >= p.gemm_n(op));
+      EXPECT_EQ(plan.grid[2], int64_t(p.groups) * plan.splits);
+      EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.gemm_k(op));
+    }
+  }
+}
+
+RNC_TEST(only_wgrad_splits_its_reduction_and_the_same_way_in_every_dtype) {
+  const Conv2dProblem p = square(32, 56, 64, 64, 3, 1);
+  EXPECT_EQ(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).splits, 1);
+  EXPECT_EQ(rnc::plan_conv(ConvOp::kDgrad, p, DType::kFloat32).splits, 1);
+  EXPECT(rnc::conv_wgrad_splits(p) > 1);
+  for (const DType dtype : {DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+    EXPECT_EQ(rnc::plan_conv(ConvOp::kWgrad, p, dtype).splits, rnc::conv_wgrad_splits(p));
+  }
+}
+
+RNC_TEST(an_unpadded_1x1_takes_the_gemm_path_unless_it_is_a_strided_dgrad) {
+  const Conv2dProblem plain = square(2, 14, 64, 64, 1, 1), strided = square(2, 14, 64, 64, 1, 2);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, plain, DType::kFloat32).pointwise);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, strided, DType::kFloat32).pointwise);
+  EXPECT(rnc::plan_conv(ConvOp::kDgrad, plain, DType::kFloat32).pointwise);
+  EXPECT(!rnc::plan_conv(ConvOp::kDgrad, strided, DType::kFloat32).pointwise);
+  EXPECT(!rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32).pointwise);
+}
+
+RNC_TEST(a_problem_that_32_bit_pixel_indices_cannot_hold_is_refused) {
+  Conv2dProblem p = square(1, 46341, 1, 1, 1, 1);  // 46341^2 > 2^31
+  EXPECT(p.input_pixels() > INT32_MAX);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
+  p = square(1, 8, 8, 8, 1, 1);
+  p.C = p.K = p.groups = 70000;  // one GEMM for each group, along the grid's z
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
+}
