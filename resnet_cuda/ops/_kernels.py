@@ -168,12 +168,8 @@ class KernelBackend(Backend):
             partials, rows, gamma, beta, running_mean, running_var, norm.momentum, norm.eps
         )
         for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
-            if given is None or updated is None:
-                continue
-            if updated is not given:
+            if given is not None and updated is not None and updated is not given:
                 given.copy_(updated)
-            elif not torch.compiler.is_compiling():
-                torch.autograd.graph.increment_version(given)  # a raw op does not count its writes
         return vectors
 
     def bn_backward(
@@ -208,7 +204,8 @@ class KernelBackend(Backend):
             )
         elif needs.x:
             scale = invstd if gamma is None else gamma.to(mean.dtype) * invstd
-            coefficients = torch.stack((scale, torch.zeros_like(scale), torch.zeros_like(scale)))
+            zero = torch.zeros_like(scale)
+            coefficients = torch.stack((scale, zero, zero, zero))  # dy = scale * g
         gated_residual = needs.residual and relu
         if needs.x:
             dy, dresidual = _ops._bn_backward_apply.default(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_FLOOR_ULPS = 1.0  # of the largest reference value: a rounding that PyTorch may have been spared
+_FLOOR_ULPS = 2.0  # of the largest reference value: roundings that PyTorch may have been spared
 
 
 def assert_close_to_fp64(
@@ -100,6 +100,16 @@ def check_gradient_rule(
     )
 
 
+def away_from_gate(dz: Tensor, preactivation: Tensor) -> Tensor:
+    """`dz` with zeros where the exact `preactivation` of a ReLU is so small that rounding decides whether the gate is open.
+
+    Each flipped gate moves gradients by whole elements of dz: on few elements, who flips fewer is luck and not accuracy.
+    """
+    exact = preactivation.detach().abs()
+    margin = 16 * torch.finfo(dz.dtype).eps * exact.max()
+    return torch.where(exact > margin, dz, torch.zeros_like(dz))
+
+
 def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
     """1 - cos(a, b) as |a/|a| - b/|b||^2 / 2, which does not cancel."""
     if a.norm() == 0:
@@ -145,7 +155,8 @@ def gradcheck_op(
 ) -> None:
     """Finite differences in float64 against `op`'s gradients and, with second_order, against their gradients.
 
-    Deterministic: two backward passes must agree to the last bit.
+    Deterministic: two backward passes must agree to the last bit. `fast` compares along random directions instead of element by
+    element, as the second derivatives always do.
 
     Raises:
         AssertionError, torch.autograd.gradcheck.GradcheckError: the gradients are wrong.
@@ -154,4 +165,4 @@ def gradcheck_op(
         assert tensor is None or tensor.dtype == torch.float64, f"input {i} is not float64"
     assert torch.autograd.gradcheck(op, inputs, nondet_tol=0.0, fast_mode=fast)
     if second_order:
-        assert torch.autograd.gradgradcheck(op, inputs, nondet_tol=1e-12, fast_mode=fast)
+        assert torch.autograd.gradgradcheck(op, inputs, nondet_tol=1e-12, fast_mode=True)
