@@ -98,7 +98,7 @@ class _Entry:
         self.storage = weight.untyped_storage()
         self.address = weight.data_ptr()
         self.version = weight._version if self.cacheable else 0
-        self.sample = _sample(weight) if self.cacheable else ()
+        self.sample = _sample(weight) if self.cacheable else []
         self.vectors = _contents(bn)
         self.dtype, self.geometry, self.eps = dtype, geometry, eps
         self.weight, self.wide_bias = fold_batch_norm(weight, bn, eps, dtype)
@@ -252,29 +252,30 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Ordinary CPU tensors with memory: no subclasses, no functorch wrappers, no tracing."""
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return False
-    return all(
-        tensor is None or (type(tensor) in _PLAIN_TYPES and tensor.device.type == "cpu")
-        for tensor in tensors
-    )
+    for tensor in tensors:
+        if tensor is not None and not (type(tensor) in _PLAIN_TYPES and tensor.is_cpu):
+            return False
+    return True
 
 
 def _is_dense(weight: Tensor) -> bool:
     return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def _contents(bn: BatchNormTensors) -> tuple[bytes | None, ...]:
+def _contents(bn: BatchNormTensors) -> list[bytes | None]:
     """The vectors' bytes: a few KB per convolution, read in about a microsecond."""
-    return tuple(None if vector is None else _bytes(vector) for vector in bn)
+    return [None if vector is None else _bytes(vector) for vector in bn]
 
 
 def _bytes(vector: Tensor) -> bytes:
-    vector = vector.detach().contiguous()
+    if not vector.is_contiguous():
+        vector = vector.detach().contiguous()
     return ctypes.string_at(vector.data_ptr(), vector.numel() * vector.element_size())
 
 
-def _sample(weight: Tensor) -> tuple[bytes, ...]:
+def _sample(weight: Tensor) -> list[bytes]:
     size = weight.numel() * weight.element_size()
     if size <= _SAMPLES * _SAMPLE_BYTES:
-        return (ctypes.string_at(weight.data_ptr(), size),)
+        return [ctypes.string_at(weight.data_ptr(), size)]
     start, step = weight.data_ptr(), (size - _SAMPLE_BYTES) // (_SAMPLES - 1)
-    return tuple(ctypes.string_at(start + i * step, _SAMPLE_BYTES) for i in range(_SAMPLES))
+    return [ctypes.string_at(start + i * step, _SAMPLE_BYTES) for i in range(_SAMPLES)]

@@ -16,6 +16,10 @@ _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 def pair(value: Any, name: str, least: int) -> Pair:
     """An int or a pair of ints, each at least `least`."""
+    if type(value) is tuple and len(value) == 2:  # the usual case, quickly
+        first, second = value
+        if type(first) is int and type(second) is int and first >= least and second >= least:
+            return value
     if isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; accepted: an int or two ints")
     if isinstance(value, (int, torch.SymInt)):

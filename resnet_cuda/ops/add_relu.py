@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops.conv_bn_relu import requires_grad
@@ -45,7 +46,7 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
     channels_last = is_channels_last(x)
     x, residual = backend.prepare(x), backend.prepare(residual)
     if torch.is_grad_enabled() and requires_grad(x, residual):
-        z = _AddRelu.apply(x, residual, backend)[0]
+        z = apply_function(_AddRelu, x, residual, backend)[0]
     else:
         z = backend.add_relu_inference(x, residual)
     return match_format(z, channels_last)

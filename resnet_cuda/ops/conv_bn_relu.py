@@ -14,6 +14,7 @@ from torch import Tensor
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
 from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -124,16 +125,18 @@ def apply_conv_bn(
     channels_last = is_channels_last(x) or is_channels_last(weight)
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta, residual)
 
-    if folded is not None and not grad and not norm.training and x.shape[0] != 0:
+    compiling = torch.compiler.is_compiling()
+    if folded is not None and not (grad or norm.training or compiling or x.shape[0] == 0):
         z = backend.folded_inference(
             x, weight, bn, residual, geometry, norm.eps, call.relu, folded, donate_residual
         )
         if z is not None:
             return match_format(z, channels_last)
-    weight = weight.to(x.dtype)
+    if weight.dtype != x.dtype:
+        weight = weight.to(x.dtype)
     if x.shape[0] == 0:
         z = _empty_batch(x, weight, bn, residual, geometry)
-    elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
+    elif backend.is_composite or (compiling and backend.gate_is_output):
         from resnet_cuda import reference
 
         z = reference.conv_bn_relu(
@@ -150,7 +153,8 @@ def apply_conv_bn(
         residual = None if residual is None else backend.prepare(residual)
         if grad:
             fused_bn, deferred = defer_running_update(bn, norm)
-            z, _y, *saved = _ConvBnRelu.apply(x, weight, *fused_bn, residual, backend, call)
+            z, _y, *saved = apply_function(
+                _ConvBnRelu, x, weight, *fused_bn, residual, backend, call)
             if deferred:
                 update_running(bn, norm, backend.statistics(saved, norm), z)
         elif norm.training:

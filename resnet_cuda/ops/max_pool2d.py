@@ -10,6 +10,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 
@@ -49,7 +50,7 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
     channels_last = is_channels_last(x)
     x = backend.prepare(x)
     if torch.is_grad_enabled() and x.requires_grad:
-        y = _MaxPool2d.apply(x, backend, window)[0]
+        y = apply_function(_MaxPool2d, x, backend, window)[0]
     else:
         y = backend.max_pool_forward(x, *window, argmax=False)[0]
     return match_format(y, channels_last)

@@ -87,9 +87,10 @@ def _wider_dtype(
     x: Tensor, dtype: torch.dtype, units: Sequence[ConvUnit], shortcut: Shortcut | None
 ) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    backend = _backend.resolve(x)
-    compute = backend.inference_dtype(dtype)
-    if compute == dtype or x.shape[0] == 0:
+    if not is_plain(x) or x.shape[0] == 0:
+        return None
+    compute = _backend.resolve(x).inference_dtype(dtype)
+    if compute == dtype:
         return None
     every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
     for unit in every:
@@ -99,7 +100,7 @@ def _wider_dtype(
             return None  # the unit's own checks say what is wrong
         if torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta):
             return None
-    return compute if is_plain(x) else None
+    return compute
 
 
 def _compose(
