@@ -1,4 +1,5 @@
-"""The CPU backend: ATen in training at the cost of the unfused modules, oneDNN's fused convolutions in inference."""
+"""The CPU backend: ATen in training at the cost of the unfused modules, oneDNN's fused
+convolutions in inference."""
 
 from __future__ import annotations
 

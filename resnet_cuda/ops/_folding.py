@@ -1,7 +1,8 @@
 """Batch norm folded into a convolution for CPU inference, and oneDNN's fused convolution + add + ReLU on it.
 
-relu(gamma (conv(x, w) - mean) / sqrt(var + eps) + beta) = relu(conv(x, w') + b') with s = gamma / sqrt(var + eps),
-w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the accumulator's dtype, then rounded once.
+relu(gamma (conv(x, w) - mean) / sqrt(var + eps) + beta) = relu(conv(x, w') + b') with s = gamma /
+sqrt(var + eps), w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the
+accumulator's dtype, then rounded once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _SAMPLES, _SAMPLE_BYTES = 4, 32
 
 
 class FoldedWeights(NamedTuple):
-    """weight [K, C / groups, R, S] with the scale in it, bias [K]; packed: the weight in oneDNN's layout, or None."""
+    """weight [K, C / groups, R, S] with the scale in it, bias [K]; packed: the weight in oneDNN's
+    layout, or None."""
 
     weight: Tensor
     bias: Tensor
@@ -32,12 +34,13 @@ class FoldedWeights(NamedTuple):
 
 
 class FoldedConv:
-    """The folded and prepacked weights of one convolution + batch norm, remade whenever anything they depend on changed.
+    """The folded and prepacked weights of one convolution + batch norm, remade whenever anything
+    they depend on changed.
 
-    A module owns one per convolution and passes it along. What is compared at each call: the weight by identity,
-    address, version counter and a sample of its content (which catches most writes through `.data`, invisible to version
-    counters); the batch norm's vectors by their whole content; eps, dtype and geometry by value. The cache is never
-    copied or pickled.
+    A module owns one per convolution and passes it along. What is compared at each call: the
+    weight by identity, address, version counter and a sample of its content (which catches most
+    writes through `.data`, invisible to version counters); the batch norm's vectors by their whole
+    content; eps, dtype and geometry by value. The cache is never copied or pickled.
     """
 
     __slots__ = ("_entry",)
@@ -83,7 +86,8 @@ class FoldedConv:
 
 
 class _Entry:
-    """One folded weight and what it was made from. Holds the sources' memory, so that an address cannot be reused."""
+    """One folded weight and what it was made from. Holds the sources' memory, so that an address
+    cannot be reused."""
 
     def __init__(
         self,
@@ -165,7 +169,8 @@ def fused_convolution(
     relu: bool,
     donate_residual: bool,
 ) -> Tensor:
-    """relu?(conv(x, weight) + bias + residual), in oneDNN's fused call where it can; a donated residual is overwritten."""
+    """relu?(conv(x, weight) + bias + residual), in oneDNN's fused call where it can; a donated
+    residual is overwritten."""
     g = geometry
     if weights.packed is None:
         z = torch.ops.aten.convolution.default(
@@ -225,7 +230,8 @@ def fused_convolution(
 
 @functools.cache
 def has_native_arithmetic(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster (and more precise)."""
+    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster
+    (and more precise)."""
     if dtype == torch.bfloat16:
         if platform.machine() in ("x86_64", "AMD64"):
             probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

@@ -20,7 +20,8 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
 
     Args:
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
-        residual: of x's shape and dtype, not broadcast (under `torch.autocast` the wider dtype of the two is used).
+        residual: of x's shape and dtype, not broadcast (under `torch.autocast` the wider dtype of
+            the two is used).
 
     Returns:
         A tensor of x's shape, dtype and memory format.

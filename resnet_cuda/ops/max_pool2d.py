@@ -22,7 +22,8 @@ class _Window(NamedTuple):
 
 
 def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 1) -> Tensor:
-    """The maximum of every kernel_size x kernel_size window of x, differentiable twice; a NaN in a window wins.
+    """The maximum of every kernel_size x kernel_size window of x, differentiable twice; a NaN in a
+    window wins.
 
     Args:
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
@@ -76,7 +77,8 @@ def _window(kernel_size: int, stride: int, padding: int) -> _Window:
 
 
 def flat_indices(argmax: Tensor, width: int, window: _Window) -> Tensor:
-    """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the image, int64."""
+    """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the
+    image, int64."""
     rows = torch.arange(argmax.shape[2], device=argmax.device).view(-1, 1)
     columns = torch.arange(argmax.shape[3], device=argmax.device)
     argmax = argmax.long()

@@ -1,4 +1,5 @@
-"""For tests and benchmarks: the emulated kernels, the tolerance rule, gradient checks and tables of problems."""
+"""For tests and benchmarks: the emulated kernels, the tolerance rule, gradient checks and tables
+of problems."""
 
 from resnet_cuda.testing import problems
 from resnet_cuda.testing.emulated import Emulation, emulated

@@ -1,4 +1,5 @@
-"""Every behaviour is tested on each backend that computes: the CPU's, our kernels under the emulator, and a GPU where there is one."""
+"""Every behaviour is tested on each backend that computes: the CPU's, our kernels under the
+emulator, and a GPU where there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Autocast: activations and weights are cast as for torch's convolutions, batch norm's vectors stay float32."""
+"""Autocast: activations and weights are cast as for torch's convolutions, batch norm's vectors
+stay float32."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def test_dtypes_under_autocast(
         results.append((z.float(), *(leaf.grad for leaf in inputs.leaves()), inputs.running_mean))
         for leaf in inputs.leaves():
             assert leaf.grad is not None and leaf.grad.dtype == torch.float32
-    for ours, theirs in zip(*results):
+    for ours, theirs in zip(*results, strict=True):
         scale = float(theirs.detach().abs().max())
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05 * scale)
 
@@ -63,7 +64,9 @@ def test_add_relu_widens(backend: str, device: str) -> None:
         assert ops.add_relu(x.bfloat16(), x).dtype == torch.float32
 
 
-def test_second_derivatives_outside_autocast_of_a_graph_made_inside(backend: str, device: str) -> None:
+def test_second_derivatives_outside_autocast_of_a_graph_made_inside(
+    backend: str, device: str
+) -> None:
     inputs = make_inputs(PROBLEM, torch.float32, device=device, requires_grad=True)
     vectors = inputs.gamma, inputs.beta, inputs.running_mean, inputs.running_var
     with torch.autocast(device, dtype=torch.bfloat16):

@@ -100,7 +100,7 @@ def test_unknown_schedules_are_refused() -> None:
 
 @needs_extension
 def test_a_gpu_backend_refuses_cpu_tensors_or_says_what_is_missing() -> None:
-    with pytest.raises(RuntimeError, match='accepts CUDA tensors|without nvcc'):
+    with pytest.raises(RuntimeError, match="accepts CUDA tensors|without nvcc"):
         with resnet_cuda.use_backend("cuda"):
             ops.add_relu(torch.randn(1, 1, 2, 2), torch.randn(1, 1, 2, 2))
 
@@ -127,6 +127,9 @@ def test_without_the_extension_the_package_works_and_says_how_to_build() -> None
             assert "not built" in str(error), error
     """
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr + run.stdout

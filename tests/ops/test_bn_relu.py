@@ -21,9 +21,7 @@ def vectors(channels: int, device: str, dtype: torch.dtype = torch.float64) -> l
     return [gamma, beta, mean, var]
 
 
-@pytest.mark.parametrize(
-    ("training", "relu", "add"), [*itertools.product((False, True), repeat=3)]
-)
+@pytest.mark.parametrize(("training", "relu", "add"), [*itertools.product((False, True), repeat=3)])
 def test_gradients_and_second_derivatives_for_every_flag(
     backend: str, device: str, training: bool, relu: bool, add: bool
 ) -> None:
@@ -31,7 +29,9 @@ def test_gradients_and_second_derivatives_for_every_flag(
     residual = torch.randn_like(x, requires_grad=True)
     gamma, beta, mean, var = vectors(3, device)
 
-    def op(x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor, module: object = ops) -> Tensor:
+    def op(
+        x: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor, module: object = ops
+    ) -> Tensor:
         return module.bn_relu(  # type: ignore[attr-defined]
             x,
             gamma,
@@ -58,9 +58,7 @@ def test_keeps_the_tolerance_rule(
     gamma.requires_grad_()
     beta.requires_grad_()
 
-    def op(
-        x: Tensor, *given: Tensor, module: object = reference, relu: bool = True
-    ) -> Tensor:
+    def op(x: Tensor, *given: Tensor, module: object = reference, relu: bool = True) -> Tensor:
         return module.bn_relu(x, *given, training=training, relu=relu)  # type: ignore[attr-defined]
 
     z = op(x, gamma, beta, mean.clone(), var.clone(), module=ops)

@@ -24,7 +24,15 @@ def _fresh_dynamo() -> Iterator[None]:
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_conv_bn_relu_compiles_into_one_graph(backend: str, device: str, training: bool) -> None:
-    def call(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor, mean: Tensor, var: Tensor):
+    def call(
+        x: Tensor,
+        weight: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        residual: Tensor,
+        mean: Tensor,
+        var: Tensor,
+    ):
         return ops.conv_bn_relu(
             x, weight, gamma, beta, mean, var, residual=residual, padding=1, training=training
         )
@@ -39,7 +47,7 @@ def test_conv_bn_relu_compiles_into_one_graph(backend: str, device: str, trainin
         with torch.no_grad():
             inference = function(*inputs.leaves(), *statistics)
         results.append((z, inference, *statistics, *(leaf.grad for leaf in inputs.leaves())))
-    for eager, traced in zip(*results):
+    for eager, traced in zip(*results, strict=True):
         torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-4)
 
 
@@ -74,7 +82,12 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bn = self.bn
         unit = ops.ConvUnit(
-            self.conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var, folded=self.folded
+            self.conv.weight,
+            bn.weight,
+            bn.bias,
+            bn.running_mean,
+            bn.running_var,
+            folded=self.folded,
         )
         return ops.residual_branch(x, [unit], None)
 
@@ -93,7 +106,9 @@ def test_backends_do_not_leak_into_compiled_code() -> None:
     inputs = make_inputs(PROBLEM, torch.float32)
     vectors = inputs.gamma, inputs.beta, inputs.running_mean, inputs.running_var
     compiled = torch.compile(
-        lambda x: ops.conv_bn_relu(x, inputs.weight, *vectors, padding=1), fullgraph=True, backend="aot_eager"
+        lambda x: ops.conv_bn_relu(x, inputs.weight, *vectors, padding=1),
+        fullgraph=True,
+        backend="aot_eager",
     )
     expected = reference.conv_bn_relu(inputs.x, inputs.weight, *vectors, padding=1)
     for name in ("cpu", "reference", "cpu"):
@@ -109,21 +124,39 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         return torch.randn(*sizes).to(dtype).contiguous(memory_format=torch.channels_last)
 
     x, residual = activation(2, 4, 5, 5), activation(2, 6, 3, 3)
-    weight, pointwise, projection = activation(6, 2, 3, 3), activation(6, 6, 1, 1), activation(6, 4, 1, 1)
+    weight, pointwise, projection = (
+        activation(6, 2, 3, 3),
+        activation(6, 6, 1, 1),
+        activation(6, 4, 1, 1),
+    )
     y, dz = activation(2, 6, 3, 3), activation(2, 6, 3, 3)
     scale, bias, mean, invstd = (torch.rand(6, dtype=acc) + 0.5 for _ in range(4))
     geometry = [2, 2], [1, 1], [1, 1], 2
     mask = torch.randint(0, 256, ((2 * 6 * 9 + 7) // 8,), dtype=torch.uint8)
     partials = torch.rand(1, 2, 6, dtype=acc)
     coefficients = torch.rand(4, 6, dtype=acc)
-    argmax = torch.full((2, 4, 3, 3), 4, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    argmax = torch.full((2, 4, 3, 3), 4, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
     x_scale = torch.rand(4, dtype=acc)
     return {
         "_conv_fprop": (x, weight, x_scale, x_scale, scale, bias, residual, True, *geometry, False),
         "_conv_dgrad": (dz, weight, [2, 4, 5, 5], x, x, x_scale, x_scale, x_scale, *geometry),
         "_conv_wgrad": (dz, x, [6, 2, 3, 3], None, None, *geometry),
         "_bottleneck_reduce": (x, projection, None, None, 2, False, True),
-        "_bottleneck_expand": (y, pointwise, scale, bias, x, projection, scale, bias, 2, True, False),
+        "_bottleneck_expand": (
+            y,
+            pointwise,
+            scale,
+            bias,
+            x,
+            projection,
+            scale,
+            bias,
+            2,
+            True,
+            False,
+        ),
         "_bn_statistics": (y,),
         "_bn_finalize": (partials, 18, scale, bias, mean, invstd, 0.1, 1e-5),
         "_bn_apply": (y, scale, bias, residual, True, True),

@@ -21,7 +21,9 @@ from resnet_cuda.testing.problems import (
 PROBLEMS = adversarial_problems()
 SMALL = ConvProblem(2, 4, 5, 4, 6, 3, 3, stride=2, padding=1, groups=2)
 EVERY_KERNEL_AND_STRIDE = [
-    ConvProblem(2, 3, 6, 5, 3, k, k, stride=s, padding=k // 2) for k in (1, 3, 5, 7) for s in (1, 2, 3)
+    ConvProblem(2, 3, 6, 5, 3, k, k, stride=s, padding=k // 2)
+    for k in (1, 3, 5, 7)
+    for s in (1, 2, 3)
 ]
 
 
@@ -61,7 +63,7 @@ def test_equals_the_reference_on_adversarial_shapes(
     z.backward(dz)
     expected.backward(dz)
     for name, a, b in zip(
-        ("x", "weight", "gamma", "beta", "residual"), ours.leaves(), theirs.leaves()
+        ("x", "weight", "gamma", "beta", "residual"), ours.leaves(), theirs.leaves(), strict=True
     ):
         assert (a.grad is None) == (b.grad is None), f"gradient of {name} is missing or too many"
         if b.grad is not None:
@@ -126,7 +128,9 @@ def test_resnet50_layers_keep_the_tolerance_rule(
 ) -> None:
     inputs = make_inputs(problem, dtype, device=device, requires_grad=True)
     if problem.P * problem.Q < 16:
-        pytest.skip("too few values per channel for batch statistics to mean anything at this image size")
+        pytest.skip(
+            "too few values per channel for batch statistics to mean anything at this image size"
+        )
 
     def op(
         x: Tensor,
@@ -185,7 +189,9 @@ def test_low_precision_running_statistics_and_parameters_are_updated(
 ) -> None:
     inputs = make_inputs(SMALL, dtype, device=device)
     for name in ("gamma", "beta", "running_mean", "running_var"):
-        setattr(inputs, name, getattr(inputs, name).to(dtype).requires_grad_(name in ("gamma", "beta")))
+        setattr(
+            inputs, name, getattr(inputs, name).to(dtype).requires_grad_(name in ("gamma", "beta"))
+        )
     before = inputs.running_mean.clone()
     call(ops, inputs, SMALL, training=True).sum().backward()
     assert inputs.gamma.grad is not None and inputs.gamma.grad.dtype == dtype
@@ -228,7 +234,9 @@ def test_nan_and_infinity_propagate_as_in_torch(backend: str, device: str, train
     (z, dresidual), (expected, expected_dresidual) = results
     assert torch.equal(z.isnan(), expected.isnan()), "relu(NaN) must be NaN"
     assert torch.equal(z.isinf(), expected.isinf())
-    assert torch.equal(dresidual, expected_dresidual), "the gate is not (z <= 0): it lets NaN through"
+    assert torch.equal(dresidual, expected_dresidual), (
+        "the gate is not (z <= 0): it lets NaN through"
+    )
 
 
 def test_functional_grad_transforms(backend: str, device: str) -> None:
@@ -250,5 +258,5 @@ def test_is_deterministic(backend: str, device: str) -> None:
         inputs = make_inputs(problem, torch.float32, device=device, requires_grad=True)
         call(ops, inputs, problem, training=True).sum().backward()
         runs.append([leaf.grad for leaf in inputs.leaves()[:4]])
-    for a, b in zip(*runs):
+    for a, b in zip(*runs, strict=True):
         assert torch.equal(a, b)

@@ -124,7 +124,9 @@ def test_never_stale_after(change: str) -> None:
     with torch.no_grad():
         CHANGES[change](unit)
     assert_fresh(unit, x)
-    assert first.shape != run(unit, x).shape or not torch.equal(first, run(unit, x)), "the change had no effect"
+    assert first.shape != run(unit, x).shape or not torch.equal(first, run(unit, x)), (
+        "the change had no effect"
+    )
 
 
 def test_an_address_that_is_used_again_is_not_mistaken() -> None:
@@ -165,7 +167,9 @@ def test_dtypes_take_turns() -> None:
             assert ops.conv_unit(x, unit).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda c: pickle.loads(pickle.dumps(c))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, copy.copy, lambda c: pickle.loads(pickle.dumps(c))]
+)
 def test_copies_start_empty(duplicate: Callable[[FoldedConv], FoldedConv]) -> None:
     unit = conv_unit()
     run(unit, torch.randn(2, 16, 6, 6))
@@ -183,7 +187,9 @@ def test_inference_mode_and_inference_tensors() -> None:
         made_inside = replace(unit, weight=unit.weight * 1.0, folded=FoldedConv())
         torch.testing.assert_close(ops.conv_unit(x, made_inside), expected)
         made_inside.weight.mul_(2)  # no version counter records this
-        torch.testing.assert_close(ops.conv_unit(x, made_inside), reference.conv_unit(x, made_inside))
+        torch.testing.assert_close(
+            ops.conv_unit(x, made_inside), reference.conv_unit(x, made_inside)
+        )
     torch.testing.assert_close(run(unit, x), expected)
 
 

@@ -1,4 +1,5 @@
-"""Strides of every kind: the result is the reference's, in the format that torch's convolutions would choose."""
+"""Strides of every kind: the result is the reference's, in the format that torch's convolutions
+would choose."""
 
 from __future__ import annotations
 
@@ -42,15 +43,13 @@ def test_views_of_x_and_residual(backend: str, device: str, view: str, training:
         leaf = base.clone().requires_grad_()
         x, residual = VIEWS[view](leaf), VIEWS[view](leaf * 2)
         given = [vector.clone() for vector in vectors]
-        z = module.conv_bn_relu(
-            x, weight, *given, residual=residual, padding=1, training=training
-        )
+        z = module.conv_bn_relu(x, weight, *given, residual=residual, padding=1, training=training)
         z.sum().backward()
         results.append((z, leaf.grad))
         with torch.no_grad():
             inference = module.conv_bn_relu(x, weight, *given, residual=residual, padding=1)
         results[-1] += (inference,)
-    for ours, theirs in zip(*results):
+    for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 

@@ -49,7 +49,9 @@ def block(kind: str, **options: object) -> tuple[list[ConvUnit], object]:
     if kind == "basic":
         return [unit(8, 8, 3, **options), unit(8, 8, 3, **options)], Identity()
     if kind == "basic down":
-        return [unit(8, 12, 3, 2, **options), unit(12, 12, 3, **options)], unit(8, 12, 1, 2, **options)
+        return [unit(8, 12, 3, 2, **options), unit(12, 12, 3, **options)], unit(
+            8, 12, 1, 2, **options
+        )
     if kind == "basic option A":
         return [unit(8, 12, 3, 2, **options), unit(12, 12, 3, **options)], ZeroPad(2, 12)
     if kind == "plain":
@@ -86,7 +88,7 @@ def test_blocks_equal_the_reference(backend: str, device: str, kind: str, traini
     with torch.no_grad():
         z = ops.residual_branch(x, units, shortcut)
         torch.testing.assert_close(z, reference.residual_branch(x, *theirs))
-    for a, b in zip([*units, shortcut], [*theirs[0], theirs[1]]):
+    for a, b in zip([*units, shortcut], [*theirs[0], theirs[1]], strict=True):
         if isinstance(a, ConvUnit):
             torch.testing.assert_close(a.running_mean, b.running_mean)
             torch.testing.assert_close(a.running_var, b.running_var)
@@ -107,7 +109,7 @@ def test_gradients_of_blocks(backend: str, device: str, kind: str, training: boo
         z = module.residual_branch(x, units, shortcut)
         dz = torch.randn_like(z) if dz is None else dz
         grads.append(torch.autograd.grad(z, leaves, dz))
-    for ours, theirs in zip(*grads):
+    for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
 
 
@@ -154,7 +156,9 @@ def test_a_donated_input_gives_the_same_result() -> None:
     x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         expected = ops.residual_branch(x, units, shortcut)
-        donated = ops.residual_branch(x.clone(memory_format=torch.channels_last), units, shortcut, donate_input=True)
+        donated = ops.residual_branch(
+            x.clone(memory_format=torch.channels_last), units, shortcut, donate_input=True
+        )
     torch.testing.assert_close(donated, expected)
 
 

@@ -63,7 +63,9 @@ def test_another_direction_is_caught_by_the_cosine() -> None:
     exact = torch.zeros(100, dtype=torch.float64)
     exact[:50] = 1.0
     torchs = exact.float() * 1.01
-    ours = exact.float() + 0.01 * torch.randn(100, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    ours = exact.float() + 0.01 * torch.randn(
+        100, generator=torch.Generator().manual_seed(0)
+    ).clamp(-1, 1)
     with pytest.raises(AssertionError, match="points elsewhere"):
         check_gradient_rule(ours, torchs, exact, name="dx")
 
@@ -92,7 +94,9 @@ def test_buffers_are_not_modified() -> None:
 
 def test_a_missing_grad_output_is_refused() -> None:
     with pytest.raises(ValueError, match="grad_output is None"):
-        assert_close_to_fp64(torch.ones(1), torch.relu, (torch.ones(1),), actual_grads=(torch.ones(1),))
+        assert_close_to_fp64(
+            torch.ones(1), torch.relu, (torch.ones(1),), actual_grads=(torch.ones(1),)
+        )
 
 
 def test_away_from_gate_removes_only_the_undecided() -> None:

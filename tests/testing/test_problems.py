@@ -37,9 +37,7 @@ def test_the_layers_add_up_to_the_networks(depth: int, convolutions: int, macs: 
 def test_pairwise_covers_every_valid_pair() -> None:
     factors = {"a": (1, 2, 3), "b": "xyz", "c": (False, True), "d": (0, 1)}
     rows = pairwise(factors, lambda row: not (row["a"] == 3 and row["c"]))
-    seen = {
-        (p, row[p], q, row[q]) for row in rows for p, q in itertools.combinations(factors, 2)
-    }
+    seen = {(p, row[p], q, row[q]) for row in rows for p, q in itertools.combinations(factors, 2)}
     for p, q in itertools.combinations(factors, 2):
         for i, j in itertools.product(factors[p], factors[q]):
             assert ((p, i, q, j) in seen) == ((p, i, q, j) != ("a", 3, "c", True))
