@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from resnet_cuda import ops
+from resnet_cuda import models, nn, ops, reference
 from resnet_cuda._backend import backend, use_backend
 
+# These bind the functions over the submodules of the same names, for good: a later import of the submodule finds it loaded
+# and binds nothing.
+from resnet_cuda.explain import explain
+from resnet_cuda.fuse import fuse, fuse_report, unfuse
+
 if TYPE_CHECKING:
-    from resnet_cuda import models, nn, reference, testing
-    from resnet_cuda.explain import explain
-    from resnet_cuda.fuse import fuse, unfuse
+    from resnet_cuda import testing
 
 __version__ = "0.1.0"
 
@@ -20,6 +23,7 @@ __all__ = [
     "backend",
     "explain",
     "fuse",
+    "fuse_report",
     "models",
     "nn",
     "ops",
@@ -29,17 +33,9 @@ __all__ = [
     "use_backend",
 ]
 
-_SUBMODULES = ("models", "nn", "reference", "testing")
-_FUNCTIONS = {"fuse": "fuse", "unfuse": "fuse", "explain": "explain"}
-
 
 def __getattr__(name: str) -> Any:
-    """Loads the parts that not every user needs when they are first asked for."""
-    if name in _SUBMODULES:
-        return importlib.import_module(f"resnet_cuda.{name}")
-    if name in _FUNCTIONS:
-        value = getattr(importlib.import_module(f"resnet_cuda.{_FUNCTIONS[name]}"), name)
-        # The import binds the submodule of the same name to the package; the function is the public meaning.
-        globals()[name] = value
-        return value
+    """Loads what only tests and benchmarks need when it is first asked for."""
+    if name == "testing":
+        return importlib.import_module("resnet_cuda.testing")
     raise AttributeError(f"module 'resnet_cuda' has no attribute {name!r}")

@@ -84,3 +84,11 @@ def _make(name: str) -> Backend:
     from resnet_cuda.ops._kernels import CudaBackend, EmulatedBackend
 
     return CudaBackend() if name == "cuda" else EmulatedBackend()
+
+
+def replace_instance(name: str, new: Backend | None) -> Backend | None:
+    """Puts another object behind a backend's name (None: made anew on the next use); returns the one before."""
+    before = _instances.pop(name, None)
+    if new is not None:
+        _instances[name] = new
+    return before

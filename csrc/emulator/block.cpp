@@ -55,16 +55,6 @@ void map_shared_memory(Worker& worker) {
   worker.shared = window;
 }
 
-void fiber_main() {
-  const LaunchRequest& request = launch_of(self()).request;
-  request.call(request.kernel, request.params);
-  exit_fiber();
-}
-
-// Stack tops are staggered: identical frames of all threads would compete for the same few sets of
-// the L1 cache.
-size_t stack_bytes(uint32_t thread) { return kStackBytes - thread * 1216 % 8192 / 64 * 64; }
-
 void begin_block(Worker& worker, uint64_t index) {
   const Launch& launch = *worker.launch;
   Block& block = worker.block;
@@ -90,7 +80,7 @@ void begin_block(Worker& worker, uint64_t index) {
   for (uint32_t i = 0; i < launch.threads; ++i) {
     Fiber& fiber = worker.fibers[i];
     fiber.state = State::kReady;
-    fiber.context.start(fiber.stack, stack_bytes(i), fiber_main);
+    fiber.stack = nullptr;
     if (launch.check_shared) fiber.clock = block.shadow.initial_clock();
   }
 }
@@ -141,7 +131,6 @@ void begin_launch(Worker& worker, Launch& launch) {
     fiber.warp = &worker.warps[i / kWarpSize];
     fiber.index = i;
     fiber.lane = i % kWarpSize;
-    fiber.stack = worker.stacks + i * kStackBytes;
   }
 }
 

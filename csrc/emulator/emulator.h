@@ -8,9 +8,6 @@
 
 #include "common/dim3.h"
 
-// Hidden: several emulated libraries may live in one process and must not see each other's state.
-#pragma GCC visibility push(hidden)
-
 namespace rnc::emulator {
 
 // The part of an emulated thread that threadIdx & co read.
@@ -20,6 +17,21 @@ struct ThreadView {
   const Dim3* block_dim;
   const Dim3* grid_dim;
 };
+
+struct LaunchRequest {
+  const char* name;
+  Dim3 grid;
+  Dim3 block;
+  size_t shared_bytes;
+  void (*call)(void* kernel,
+               const void* params);  // casts both back to their types and calls the kernel
+  void* kernel;
+  const void* params;
+  size_t params_bytes;
+};
+
+// Hidden: several emulated libraries may live in one process and must not see each other's state.
+#pragma GCC visibility push(hidden)
 
 // The emulated thread that this OS thread runs now, or null.
 extern constinit thread_local ThreadView* current __attribute__((tls_model("initial-exec")));
@@ -67,22 +79,10 @@ void store_global(void* address, const void* value, size_t bytes);
 [[noreturn]] void misaligned_access(const void* address, size_t bytes, bool write);
 [[noreturn]] void trap(const char* what);
 
-struct LaunchRequest {
-  const char* name;
-  Dim3 grid;
-  Dim3 block;
-  size_t shared_bytes;
-  void (*call)(void* kernel,
-               const void* params);  // casts both back to their types and calls the kernel
-  void* kernel;
-  const void* params;
-  size_t params_bytes;
-};
-
 // Runs the kernel to completion. Returns nullptr or a message that stays valid until the next call
 // on the same OS thread.
 const char* launch(const LaunchRequest& request);
 
-}  // namespace rnc::emulator
-
 #pragma GCC visibility pop
+
+}  // namespace rnc::emulator

@@ -69,7 +69,6 @@ void abandon_block() {
   Fiber* fiber = self();
   Worker& worker = worker_of(fiber);
   worker.launch->aborted = true;
-  current = nullptr;
   Context::switch_to(fiber->context, worker.main);
   std::abort();  // an abandoned fiber is never continued
 }

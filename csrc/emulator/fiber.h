@@ -48,7 +48,7 @@ struct Fiber : ThreadView {
   Collective collective{};       // while kInCollective
   uint32_t collective_mask = 0;  // while kInCollective
   ThreadClock clock;             // for the race detector
-  char* stack = nullptr;
+  char* stack = nullptr;         // null until the thread starts
 };
 
 // One warp collective that some lanes have reached.
@@ -122,6 +122,7 @@ struct Worker {
   std::vector<Warp> warps;
   char* stacks = nullptr;
   size_t stack_count = 0;
+  std::vector<uint32_t> free_stacks;
   char* shared_map = nullptr;  // the window of shared memory and the guards around it
   char* shared = nullptr;
   Counters counters{};

@@ -1,5 +1,7 @@
 #include "emulator/launch_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -13,6 +15,7 @@ namespace rnc::emulator {
 namespace {
 
 constexpr size_t kBitsPerWord = 64;
+constexpr size_t kMappedBytes = 64 * 1024;  // smaller arrays are quicker to clear than to map
 
 size_t words_for(size_t bytes) { return (bytes + kBitsPerWord - 1) / kBitsPerWord; }
 
@@ -65,13 +68,21 @@ const char* verb(Access kind) {
 
 }  // namespace
 
-void LaunchMemory::FreeDeleter::operator()(void* memory) const { std::free(memory); }
+void* map_zeroed(size_t bytes) {
+  void* const memory = bytes < kMappedBytes
+                           ? std::calloc(std::max<size_t>(bytes, 1), 1)
+                           : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == nullptr || memory == MAP_FAILED) throw std::bad_alloc();
+  return memory;
+}
 
-template <class T>
-LaunchMemory::ZeroedArray<T> LaunchMemory::zeroed(size_t count) {
-  void* const memory = std::calloc(std::max<size_t>(count, 1), sizeof(T));
-  if (memory == nullptr) throw std::bad_alloc();
-  return ZeroedArray<T>(static_cast<T*>(memory));
+void unmap_zeroed(void* memory, size_t bytes) {
+  if (bytes < kMappedBytes) {
+    std::free(memory);
+  } else {
+    munmap(memory, bytes);
+  }
 }
 
 LaunchMemory::LaunchMemory(const Options& options, bool check_writes, uint64_t blocks)
@@ -87,10 +98,10 @@ LaunchMemory::LaunchMemory(const Options& options, bool check_writes, uint64_t b
     region.bytes = allocation->bytes;
     region.written = allocation->track_writes ? allocation->written.data() : nullptr;
     if (count_) {
-      region.loaded = zeroed<uint64_t>(words_for(region.bytes));
-      region.stored = zeroed<uint64_t>(words_for(region.bytes));
+      region.loaded = ZeroedArray<uint64_t>(words_for(region.bytes));
+      region.stored = ZeroedArray<uint64_t>(words_for(region.bytes));
     }
-    if (check_ && blocks > 1) region.writer = zeroed<uint32_t>(region.bytes);
+    if (check_ && blocks > 1) region.writer = ZeroedArray<uint32_t>(region.bytes);
     region.allocation = std::move(allocation);
     regions_.push_back(std::move(region));
   }
@@ -113,15 +124,15 @@ const LaunchMemory::Region* LaunchMemory::find(Fiber* fiber, uint64_t address) c
 
 void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access kind,
                           const void* pc) {
+  if (std::has_single_bit(bytes) && address % bytes != 0) {
+    fail(format("misaligned global %s of %zu bytes at ", verb(kind), bytes) +
+         describe_address(reinterpret_cast<const void*>(address)) + location(pc));
+  }
   const Region* const region = find(fiber, address);
   if (region == nullptr || address + bytes > region->base + region->bytes) {
     fail(format("global %s of %zu bytes at ", verb(kind), bytes) +
          describe_address(reinterpret_cast<const void*>(address)) + " is out of bounds" +
          location(pc));
-  }
-  if (std::has_single_bit(bytes) && address % bytes != 0) {
-    fail(format("misaligned global %s of %zu bytes at ", verb(kind), bytes) +
-         describe_address(reinterpret_cast<const void*>(address)) + location(pc));
   }
   const size_t offset = address - region->base;
   const bool reads = kind != Access::kWrite;
@@ -130,17 +141,15 @@ void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access k
     if (reads && region->written != nullptr) {
       const size_t missing = find_clear_bit(region->written, offset, bytes);
       if (missing < offset + bytes) {
-        report(
-            fiber,
-            format(
-                "%s of uninitialised global memory: byte %zu of '%s' (%zu bytes) was never written",
-                verb(kind), missing, region->allocation->name.c_str(), region->bytes) +
-                location(pc));
+        report(fiber, format("%s of uninitialised global memory: nobody has written byte %zu of "
+                             "'%s' (%zu bytes)",
+                             verb(kind), missing, region->allocation->name.c_str(), region->bytes) +
+                          location(pc));
       }
     }
     if (writes && region->written != nullptr) set_bits(region->written, offset, bytes);
     // Atomics are what blocks are meant to meet in.
-    if (kind != Access::kAtomic && region->writer != nullptr) {
+    if (kind != Access::kAtomic && region->writer.get() != nullptr) {
       check_conflict(fiber, *region, offset, bytes, writes, pc);
     }
   }
@@ -156,7 +165,7 @@ void LaunchMemory::check_conflict(Fiber* fiber, const Region& region, size_t off
                                   bool write, const void* pc) {
   const auto own = static_cast<uint32_t>(fiber->block->index) + 1;
   for (size_t i = offset; i < offset + bytes; ++i) {
-    const std::atomic_ref<uint32_t> writer(region.writer[i]);
+    const std::atomic_ref<uint32_t> writer(region.writer.get()[i]);
     uint32_t other = writer.load(std::memory_order_relaxed);
     if (write && other != own) other = writer.exchange(own, std::memory_order_relaxed);
     if (other == 0 || other == own) continue;

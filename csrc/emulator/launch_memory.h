@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "emulator/device_memory.h"
@@ -15,6 +16,32 @@
 namespace rnc::emulator {
 
 struct Fiber;
+
+void* map_zeroed(size_t bytes);  // throws std::bad_alloc
+void unmap_zeroed(void* memory, size_t bytes);
+
+// Zeroed memory of which only the pages that are touched cost anything.
+template <class T>
+class ZeroedArray {
+ public:
+  ZeroedArray() = default;
+  explicit ZeroedArray(size_t count)
+      : bytes_(count * sizeof(T)), data_(static_cast<T*>(map_zeroed(bytes_))) {}
+  ZeroedArray(ZeroedArray&& other) noexcept
+      : bytes_(std::exchange(other.bytes_, 0)), data_(std::exchange(other.data_, nullptr)) {}
+  ZeroedArray& operator=(ZeroedArray&& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  ~ZeroedArray() { unmap_zeroed(data_, bytes_); }
+
+  T* get() const { return data_; }
+
+ private:
+  size_t bytes_ = 0;
+  T* data_ = nullptr;
+};
 
 class LaunchMemory {
  public:
@@ -30,15 +57,6 @@ class LaunchMemory {
   void count_distinct(Counters& counters) const;
 
  private:
-  struct FreeDeleter {
-    void operator()(void* memory) const;
-  };
-  template <class T>
-  using ZeroedArray =
-      std::unique_ptr<T[], FreeDeleter>;  // from calloc: pages never touched cost nothing
-  template <class T>
-  static ZeroedArray<T> zeroed(size_t count);
-
   struct Region {
     uint64_t base;
     size_t bytes;

@@ -96,9 +96,10 @@ bool SharedShadow::judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, 
   const bool both_atomic = kind == Access::kAtomic && (cell.write & kAtomicFlag) != 0;
   if (cell.write == 0) {
     if (kind != Access::kWrite) {
-      report(fiber, format("%s of uninitialised shared memory: byte %zu of %zu was never written",
-                           verb(kind), offset, bytes_) +
-                        location(pc));
+      report(fiber,
+             format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
+                    verb(kind), offset, bytes_) +
+                 location(pc));
       return false;
     }
   } else if (!both_atomic && !happened_before(cell.write, fiber)) {
@@ -121,15 +122,22 @@ bool SharedShadow::judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, 
   return true;
 }
 
-// Keeps the reads that a later write may conflict with. When there are more than fit, any of them
-// betrays a missing barrier.
+// Keeps the reads that a later write may conflict with, at most two per warp: warps are what most
+// often gets out of step, and one of two lanes is not the writer. When there are more warps than
+// room, any of them betrays a missing barrier.
 void SharedShadow::remember_read(Fiber* fiber, Cell& cell, const void* pc) {
   const uint32_t own = epoch_of(fiber);
   uint32_t* slot = nullptr;
+  int of_this_warp = 0;
   for (uint32_t& reader : cell.reads) {
     if (reader == own) return;
-    if (slot == nullptr && (reader == 0 || happened_before(reader, fiber))) slot = &reader;
+    if (reader == 0 || happened_before(reader, fiber)) {
+      slot = &reader;
+    } else if (thread_of(reader) / kWarpSize == fiber->index / kWarpSize) {
+      ++of_this_warp;
+    }
   }
+  if (of_this_warp == 2) return;
   if (slot == nullptr) slot = &cell.reads[fiber->block->random(kReaders)];
   *slot = own;
   cell.read_pc = pack(pc);

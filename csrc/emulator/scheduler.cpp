@@ -1,6 +1,7 @@
 #include "emulator/scheduler.h"
 
 #include <cstdlib>
+#include <numeric>
 #include <string>
 
 namespace rnc::emulator {
@@ -95,10 +96,56 @@ Fiber* next_fiber(Block& block) {
   return next;
 }
 
-void switch_to(Fiber* from, Fiber* to) {
-  worker_of(to).counters.context_switches++;
+void run_threads();
+
+void switch_to(Context& from, Fiber* to) {
+  Worker& worker = worker_of(to);
+  worker.counters.context_switches++;
+  if (to->stack == nullptr) {
+    const size_t index = worker.free_stacks.back();
+    worker.free_stacks.pop_back();
+    to->stack = worker.stacks + index * kStackBytes;
+    // Stack tops are staggered: identical frames of all threads would compete for the same few sets
+    // of the L1 cache.
+    to->context.start(to->stack, kStackBytes - index * 1216 % 8192 / 64 * 64, run_threads);
+  }
   current = to;
-  Context::switch_to(from->context, to->context);
+  Context::switch_to(from, to->context);
+}
+
+// Ends the current fiber. Returns if a thread that has not started yet continues on this stack:
+// threads that never wait for each other all run on one, which stays in the cache.
+void exit_fiber() {
+  Fiber* fiber = self();
+  Block& block = *fiber->block;
+  fiber->state = State::kExited;
+  fiber->warp->ready &= ~(1u << fiber->lane);
+  fiber->warp->live &= ~(1u << fiber->lane);
+  if (--block.live == 0) {
+    Context::switch_to(fiber->context, block.worker->main);
+    std::abort();  // an exited fiber is never continued
+  }
+  collectives_lane_exited(*fiber->warp);
+  barrier_thread_exited(block);
+  Fiber* next = next_fiber(block);
+  if (next->stack != nullptr) {
+    Worker& worker = *block.worker;
+    worker.free_stacks.push_back(
+        static_cast<uint32_t>((fiber->stack - worker.stacks) / kStackBytes));
+    switch_to(fiber->context, next);
+    std::abort();  // an exited fiber is never continued
+  }
+  next->stack = fiber->stack;
+  current = next;
+}
+
+// Where every stack begins.
+void run_threads() {
+  for (;;) {
+    const LaunchRequest& request = launch_of(self()).request;
+    request.call(request.kernel, request.params);
+    exit_fiber();
+  }
 }
 
 }  // namespace
@@ -120,31 +167,16 @@ void suspend(State state) {
   fiber->state = state;
   fiber->warp->ready &= ~(1u << fiber->lane);
   Fiber* next = next_fiber(*fiber->block);
-  if (next != fiber) switch_to(fiber, next);
+  if (next != fiber) switch_to(fiber->context, next);
   fiber->state = State::kReady;
 }
 
-void exit_fiber() {
-  Fiber* fiber = self();
-  Block& block = *fiber->block;
-  fiber->state = State::kExited;
-  fiber->warp->ready &= ~(1u << fiber->lane);
-  fiber->warp->live &= ~(1u << fiber->lane);
-  if (--block.live == 0) {
-    current = nullptr;
-    Context::switch_to(fiber->context, block.worker->main);
-  } else {
-    collectives_lane_exited(*fiber->warp);
-    barrier_thread_exited(block);
-    switch_to(fiber, next_fiber(block));
-  }
-  std::abort();  // an exited fiber is never continued
-}
-
 void run_fibers(Block& block) {
-  Fiber* first = next_fiber(block);
-  current = first;
-  Context::switch_to(block.worker->main, first->context);
+  Worker& worker = *block.worker;
+  worker.free_stacks.resize(worker.stack_count);
+  std::iota(worker.free_stacks.rbegin(), worker.free_stacks.rend(),
+            0u);  // the first is at the back
+  switch_to(worker.main, next_fiber(block));
   current = nullptr;
 }
 

@@ -16,9 +16,6 @@ void suspend(State state);
 
 void make_ready(Block& block, Warp& warp, uint32_t lanes);
 
-// Ends the current fiber.
-[[noreturn]] void exit_fiber();
-
 // What waits inside a block, told when a thread exits: the rest may be complete without it.
 // barrier.cpp and warp.cpp.
 void barrier_thread_exited(Block& block);

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import advance, batch_norm_call, conv_blocker, conv_unit_of, touched
-from resnet_cuda.ops import conv_unit, global_avg_pool, max_pool2d
+from resnet_cuda.nn._units import conv_blocker, run_unit, touched
+from resnet_cuda.ops import global_avg_pool, max_pool2d
 
 _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -49,10 +49,7 @@ class FusedStem(FusedModule):
         if self.blocker() is not None:
             z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
         else:
-            call = batch_norm_call(self.bn1)
-            folded = None if call.training else self.folded("conv1")
-            z = conv_unit(x, conv_unit_of(self.conv1, call, True, folded))
-            advance([] if call.counter is None else [call.counter], x)
+            z = run_unit(x, self.conv1, self.bn1, True, lambda: self.folded("conv1"))
         window = _pool_window(self.maxpool)
         return self.maxpool(z) if window is None else max_pool2d(z, *window)
 

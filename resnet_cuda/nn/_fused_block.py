@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
+from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
     advance,
     batch_norm_call,
@@ -66,6 +67,7 @@ class FusedBlock(FusedModule):
             for i, (conv, bn) in enumerate(self.layout.pairs)
         ]
         shortcut = self._shortcut(counters)
+        announce(x, units, shortcut)
         out = residual_branch(x, units, shortcut, donate_input=donate_input)
         advance(counters, x)
         return out

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.ops import ConvUnit
+from resnet_cuda.nn._recording import announce
+from resnet_cuda.ops import ConvUnit, conv_unit
 from resnet_cuda.ops._folding import FoldedConv
 
 
@@ -70,6 +72,23 @@ def conv_unit_of(
         relu=relu,
         folded=folded,
     )
+
+
+def run_unit(
+    x: Tensor,
+    conv: nn.Conv2d,
+    bn: nn.BatchNorm2d,
+    relu: bool,
+    folded: Callable[[], FoldedConv | None],
+    residual: Tensor | None = None,
+) -> Tensor:
+    """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
+    call = batch_norm_call(bn)
+    unit = conv_unit_of(conv, call, relu, None if call.training else folded())
+    announce(x, [unit], residual=residual)
+    out = conv_unit(x, unit, residual)
+    advance([] if call.counter is None else [call.counter], x)
+    return out
 
 
 def advance(counters: list[Tensor], x: Tensor) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import advance, batch_norm_call, conv_blocker, conv_unit_of, touched
-from resnet_cuda.ops import conv_unit
+from resnet_cuda.nn._units import conv_blocker, run_unit, touched
 from resnet_cuda.reference import blocks as plain
 
 
@@ -23,12 +22,8 @@ class ConvBNReLU(FusedModule, plain.ConvBNReLU):
         if is_traced(x) or self.blocker() is not None:
             out: Tensor = super().forward(x, residual)
             return out
-        call = batch_norm_call(self.bn)
         relu = type(self.relu) is nn.ReLU
-        folded = None if call.training else self.folded("conv")
-        out = conv_unit(x, conv_unit_of(self.conv, call, relu, folded), residual)
-        advance([] if call.counter is None else [call.counter], x)
-        return out
+        return run_unit(x, self.conv, self.bn, relu, lambda: self.folded("conv"), residual)
 
     @classmethod
     def blocker_of(cls, module: nn.Module) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,7 @@ from torch.nn.modules import module as torch_module
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._fused_block import FusedBlock
-from resnet_cuda.nn._units import advance, batch_norm_call, conv_blocker, conv_unit_of, touched
-from resnet_cuda.ops import conv_unit
+from resnet_cuda.nn._units import conv_blocker, run_unit, touched
 
 
 class FusedStage(FusedModule, nn.Sequential):
@@ -51,16 +51,10 @@ class FusedStage(FusedModule, nn.Sequential):
                 x = child(x)
                 i += 1
             else:
-                x = self._run_conv(x, children, i, run)
+                cache = partial(self.folded, str(i))
+                x = run_unit(x, children[i], children[i + 1], run.relu, cache)
                 i += run.length
         return x
-
-    def _run_conv(self, x: Tensor, children: Sequence[nn.Module], i: int, run: ConvRun) -> Tensor:
-        call = batch_norm_call(children[i + 1])
-        folded = None if call.training else self.folded(str(i))
-        out = conv_unit(x, conv_unit_of(children[i], call, run.relu, folded))
-        advance([] if call.counter is None else [call.counter], x)
-        return out
 
 
 class ConvRun(NamedTuple):
@@ -91,6 +85,7 @@ def _may_bypass_call(block: FusedBlock) -> bool:
         and not block._backward_hooks
         and not block._backward_pre_hooks
         and "forward" not in block.__dict__
+        and not block.training
         and block.blocker() is None
     )
 

@@ -1,0 +1,133 @@
+"""The problems that `check` runs: each op beside its plain twin, small enough for the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_cuda import ops, reference
+from resnet_cuda.testing.problems import ConvProblem, make_inputs
+
+#                       N  C   H   W   K  R  S
+CONV_PROBLEMS = {
+    "7x7 stride 2": ConvProblem(2, 3, 16, 16, 8, 7, 7, 2, 3),
+    "3x3": ConvProblem(2, 16, 8, 8, 16, 3, 3, 1, 1),
+    "3x3 stride 2": ConvProblem(2, 8, 9, 9, 24, 3, 3, 2, 1),
+    "3x3 dilated": ConvProblem(1, 8, 9, 7, 8, 3, 3, 1, 2, 2),
+    "3x3 grouped": ConvProblem(2, 16, 6, 6, 16, 3, 3, 1, 1, 1, 4),
+    "5x5 odd channels": ConvProblem(3, 5, 7, 9, 7, 5, 5, 2, 1),
+}
+POINTWISE = ConvProblem(2, 32, 7, 7, 16, 1, 1)
+EXPAND = ConvProblem(2, 16, 7, 7, 32, 1, 1)
+TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
+TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
+
+
+class Case(NamedTuple):
+    """`fused` and `plain` are the same function of `inputs`; differentiable inputs require a gradient."""
+
+    name: str
+    fused: Callable[..., Tensor]
+    plain: Callable[..., Tensor]
+    inputs: list[Tensor | None]
+
+
+def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
+    """Every op in the sizes of real networks, scaled down."""
+    for name, problem in CONV_PROBLEMS.items():
+        yield from _conv_cases(name, problem, dtype, device)
+    yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
+    yield from _pointwise_cases((2, 24, 7, 5), dtype, device)
+    yield from _pool_cases((2, 24, 9, 9), dtype, device)
+
+
+def gradient_cases(device: str) -> Iterator[Case]:
+    """The same ops small enough for finite differences in float64."""
+    dtype = torch.float64
+    yield from _conv_cases("3x3 stride 2", TINY, dtype, device)
+    yield from _bottleneck_cases(TINY_POINTWISE, TINY_POINTWISE, dtype, device)
+    yield from _pointwise_cases((2, 3, 3, 2), dtype, device)
+    yield from _pool_cases((1, 2, 5, 4), dtype, device)
+
+
+def _conv_cases(
+    name: str, problem: ConvProblem, dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    given = make_inputs(problem, dtype, device=device, requires_grad=True)
+    for training in (True, False):
+        options = {"training": training, **problem.geometry()}
+
+        def call(op: Callable[..., Tensor], options: dict[str, object], *a: Tensor) -> Tensor:
+            return op(*a[:6], residual=a[6], **options)
+
+        yield Case(
+            f"conv_bn_relu {name}, {_mode(training)}",
+            partial(call, ops.conv_bn_relu, options),
+            partial(call, reference.conv_bn_relu, options),
+            [*_conv_bn(given), given.residual],
+        )
+
+
+def _bottleneck_cases(
+    reduce: ConvProblem, expand: ConvProblem, dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    given = make_inputs(reduce, dtype, device=device, requires_grad=True)
+    wide = make_inputs(expand, dtype, device=device, requires_grad=True)
+    for training in (True, False):
+        yield Case(
+            f"bottleneck_reduce, {_mode(training)}",
+            partial(ops.bottleneck_reduce, training=training),
+            partial(reference.bottleneck_reduce, training=training),
+            _conv_bn(given),
+        )
+        yield Case(
+            f"bottleneck_expand, {_mode(training)}",
+            partial(ops.bottleneck_expand, training=training),
+            partial(reference.bottleneck_expand, training=training),
+            [*_conv_bn(wide), wide.residual],
+        )
+
+
+def _pointwise_cases(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    n, c, h, w = shape
+    given = make_inputs(ConvProblem(n, c, h, w, c, 1, 1), dtype, device=device, requires_grad=True)
+    vectors = [given.gamma, given.beta, given.running_mean, given.running_var]
+    for training in (True, False):
+
+        def call(op: Callable[..., Tensor], training: bool, *a: Tensor) -> Tensor:
+            return op(*a[:5], residual=a[5], training=training)
+
+        yield Case(
+            f"bn_relu, {_mode(training)}",
+            partial(call, ops.bn_relu, training),
+            partial(call, reference.bn_relu, training),
+            [given.x, *vectors, given.residual],
+        )
+    yield Case("add_relu", ops.add_relu, reference.add_relu, [given.x, given.residual])
+
+
+def _pool_cases(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    # Distinct values: a maximum that is reached twice has no gradient to compare.
+    count = shape[0] * shape[1] * shape[2] * shape[3]
+    values = torch.randperm(count, generator=torch.Generator().manual_seed(0)).double()
+    x = (values / count - 0.5).view(shape).to(device, dtype)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    yield Case("max_pool2d", ops.max_pool2d, reference.max_pool2d, [x])
+    yield Case("global_avg_pool", ops.global_avg_pool, reference.global_avg_pool, [x])
+
+
+def _conv_bn(given: object) -> list[Tensor | None]:
+    names = ("x", "weight", "gamma", "beta", "running_mean", "running_var")
+    return [getattr(given, name) for name in names]
+
+
+def _mode(training: bool) -> str:
+    return "training" if training else "inference"

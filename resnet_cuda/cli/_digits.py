@@ -1,0 +1,163 @@
+"""scikit-learn's handwritten digits and a training loop for them, as the demo needs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resnet_cuda import reference
+
+_TEST_IMAGES = 360
+
+
+class Digits(NamedTuple):
+    """images [N, 1, 8, 8] with zero mean and unit variance, labels [N]; split once, by a fixed seed."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def load_digits(device: torch.device) -> Digits:
+    """The 1,797 images that ship inside scikit-learn. Raises ImportError where that is missing."""
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    raw = sklearn_digits()
+    images = torch.from_numpy(raw.images).float().unsqueeze(1)
+    labels = torch.from_numpy(raw.target).long()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, labels = images[order], labels[order]
+    train = images[_TEST_IMAGES:]
+    images = ((images - train.mean()) / train.std()).to(device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = labels.to(device)
+    split = _TEST_IMAGES
+    return Digits(images[split:], labels[split:], images[:split], labels[:split])
+
+
+def digits_network(seed: int) -> nn.Module:
+    """A 20-layer bottleneck ResNet for 8x8 images in plain torch modules, 0.3 million parameters."""
+    torch.manual_seed(seed)
+    return reference.ResNet(
+        reference.Bottleneck,
+        [2, 2, 2],
+        num_classes=10,
+        stem="cifar",
+        planes=(16, 32, 64),
+        in_channels=1,
+    ).to(memory_format=torch.channels_last)
+
+
+@dataclass
+class TrainingRun:
+    """What one training run recorded."""
+
+    losses: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
+    epoch_losses: list[float] = field(default_factory=list)
+    train_accuracy: float = 0.0
+    test_accuracy: float = 0.0
+    memory_bytes: int = 0
+
+
+def train(
+    model: nn.Module,
+    digits: Digits,
+    epochs: int,
+    batch: int,
+    seed: int,
+    advance: Callable[[str], None],
+) -> TrainingRun:
+    """SGD with momentum and a cosine schedule (weight decay as in He et al. 2015); the batches depend on `seed` only."""
+    run = TrainingRun()
+    model.train()
+    steps = epochs * (len(digits.train_images) // batch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
+        order = torch.randperm(len(digits.train_images), generator=generator)
+        first = len(run.losses)
+        for indices in order.split(batch):
+            if len(indices) < batch:
+                break
+            images = digits.train_images[indices.to(digits.train_images.device)]
+            labels = digits.train_labels[indices.to(digits.train_labels.device)]
+            start = _clock(images.device)
+            loss = F.cross_entropy(model(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            run.step_seconds.append(_clock(images.device) - start)
+            run.losses.append(loss.item())
+            advance(f"epoch {epoch + 1}/{epochs}, loss {run.losses[-1]:.4f}")
+        run.epoch_losses.append(sum(run.losses[first:]) / (len(run.losses) - first))
+    run.train_accuracy = accuracy(model, digits.train_images, digits.train_labels)
+    run.test_accuracy = accuracy(model, digits.test_images, digits.test_labels)
+    run.memory_bytes = step_memory(model, digits.train_images[:batch], digits.train_labels[:batch])
+    return run
+
+
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The fraction of `images` that the model classifies right in eval mode; the mode is restored."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        right = (model(images).argmax(1) == labels).float().mean().item()
+    model.train(training)
+    return right
+
+
+def step_memory(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Bytes of one step: the peak of CUDA's allocator, or on the CPU what the forward keeps for the backward pass."""
+    if images.is_cuda:
+        torch.cuda.reset_peak_memory_stats(images.device)
+        F.cross_entropy(model(images), labels).backward()
+        return torch.cuda.max_memory_allocated(images.device)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = F.cross_entropy(model(images), labels)
+    del loss
+    return sum(kept.values())
+
+
+def loss_and_gradients(
+    model: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """(logits, gradients of all parameters) of one training-mode pass; statistics do move."""
+    model.train()
+    model.zero_grad(set_to_none=True)
+    logits = model(images)
+    F.cross_entropy(logits, labels).backward()
+    gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad(set_to_none=True)
+    return logits.detach(), gradients
+
+
+def deviation(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest expected value."""
+    expected = expected.double()
+    scale = expected.abs().max().clamp_min(1e-30)
+    return ((actual.double() - expected).abs().max() / scale).item()
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

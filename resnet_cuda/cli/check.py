@@ -1,0 +1,138 @@
+"""Check the kernels on this machine: against fp64 in every dtype, and by gradcheck.
+
+Runs on the GPU where there is one, on the kernels' own source under the emulator, and on the CPU backend; about a minute.
+The exit code is 1 where anything failed. What could not be checked here is listed at the end, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+import resnet_cuda
+from resnet_cuda import _raw
+from resnet_cuda.cli._check_cases import Case, cases, gradient_cases
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_FP64_TOLERANCE = 1e-10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+class Checker:
+    """Prints one line per check and counts."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+
+    def check(self, name: str, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+            self.failed += 1
+            print(f"FAIL  {name}: {error}", flush=True)
+        else:
+            self.passed += 1
+            print(f"PASS  {name}", flush=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    checker = Checker()
+    available, missing = backends()
+    for name, enter in available:
+        device = "cuda" if name == "cuda" else "cpu"
+        with enter():
+            for dtype in DTYPES:
+                for case in cases(dtype, device):
+                    label = f"{name:16} {str(dtype).removeprefix('torch.'):9} {case.name}"
+                    checker.check(label, lambda case=case: against_fp64(case))
+            for case in gradient_cases(device):
+                label = f"{name:16} gradcheck {case.name}"
+                checker.check(label, lambda case=case: gradients(case))
+    print(
+        f"\n{checker.passed} passed, {checker.failed} failed in "
+        f"{time.perf_counter() - started:.0f} s"
+    )
+    for name, reason in missing:
+        print(f"not checked: {name} ({reason})")
+    return 1 if checker.failed else 0
+
+
+def backends() -> tuple[
+    list[tuple[str, Callable[[], AbstractContextManager[object]]]], list[tuple[str, str]]
+]:
+    """(what can run here, with the context that selects it; what cannot, with the reason)."""
+    available: list[tuple[str, Callable[[], AbstractContextManager[object]]]] = [
+        ("cpu", lambda: resnet_cuda.use_backend("cpu"))
+    ]
+    missing = []
+    for name, checked in (("emulated", False), ("emulated checked", True)):
+        try:
+            _raw.emulator_library(checked)
+        except RuntimeError as error:
+            missing.append((f"the kernels' source, {name}", str(error)))
+        else:
+            available.append(
+                (name, lambda checked=checked: resnet_cuda.testing.emulated(checked=checked))
+            )
+    if not torch.cuda.is_available():
+        missing.append(("the kernels on a GPU", "torch finds no GPU here"))
+    else:
+        try:
+            _raw.require_cuda()
+        except RuntimeError as error:
+            missing.append(("the kernels on a GPU", str(error)))
+        else:
+            available.append(("cuda", lambda: resnet_cuda.use_backend("cuda")))
+    return available, missing
+
+
+def against_fp64(case: Case) -> None:
+    """The tolerance rule for the output and every gradient; in fp64 itself, agreement to 1e-10."""
+    inputs = [_copy(tensor) for tensor in case.inputs]
+    output = case.fused(*inputs)
+    generator = torch.Generator().manual_seed(1)
+    grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    grad_output = grad_output.to(output.device, output.dtype)
+    output.backward(grad_output)
+    grads = [None if t is None else t.grad for t in inputs]
+    if output.dtype != torch.float64:
+        resnet_cuda.testing.assert_close_to_fp64(
+            output, case.plain, case.inputs, grad_output=grad_output, actual_grads=grads
+        )
+        return
+    plain_inputs = [_copy(tensor) for tensor in case.inputs]
+    plain = case.plain(*plain_inputs)
+    plain.backward(grad_output)
+    torch.testing.assert_close(output, plain, rtol=_FP64_TOLERANCE, atol=_FP64_TOLERANCE)
+    for grad, other in zip(grads, plain_inputs, strict=True):
+        if grad is not None and other is not None:
+            torch.testing.assert_close(
+                grad, other.grad, rtol=_FP64_TOLERANCE, atol=_FP64_TOLERANCE
+            )
+
+
+def gradients(case: Case) -> None:
+    """Finite differences against the fused gradients."""
+    inputs = [_copy(tensor) for tensor in case.inputs]
+
+    def call(*given: Tensor | None) -> Tensor:
+        # Training updates the running statistics, which a function under gradcheck must not.
+        return case.fused(*(t if t is None or t.requires_grad else t.clone() for t in given))
+
+    resnet_cuda.testing.gradcheck_op(call, inputs, second_order=False, fast=True)
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None:
+        return None
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)

@@ -1,0 +1,78 @@
+"""Running the CUDA kernels' own source on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from resnet_cuda import _backend, _raw
+
+SCHEDULES = ("round_robin", "reversed", "random")
+
+
+class Emulation:
+    """What ran on the emulator since the context was entered."""
+
+    def __init__(self, emulator: Any) -> None:
+        self._emulator = emulator
+
+    @property
+    def checked(self) -> bool:
+        """Whether races, out-of-bounds accesses and uninitialised reads are reported."""
+        return bool(self._emulator.checked)
+
+    def launches(self) -> list[dict[str, Any]]:
+        """One dict per kernel launch: kernel, grid, block, shared_bytes, counters (filled with count=True)."""
+        return self._emulator.launches()
+
+    def clear(self) -> None:
+        """Forgets the launches so far."""
+        self._emulator.clear()
+
+
+@contextmanager
+def emulated(
+    checked: bool = False,
+    schedule: str = "round_robin",
+    seed: int = 1,
+    count: bool = False,
+    workers: int | None = None,
+) -> Iterator[Emulation]:
+    """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
+
+    Args:
+        checked: use the instrumented build, which raises RuntimeError naming kernel, block and thread on a race, an access out
+            of bounds or a read of memory never written. Slower.
+        schedule: the order in which a block's threads run: "round_robin", "reversed" or "random" (by `seed`).
+        count: fill the launches' counters of memory traffic.
+        workers: host threads; None keeps the emulator's setting.
+
+    Raises:
+        ValueError: the schedule is unknown.
+        RuntimeError: the extension is not built.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; accepted: {', '.join(map(repr, SCHEDULES))}")
+    library = _raw.emulator_library(checked)
+    from resnet_cuda import _host
+    from resnet_cuda.ops._kernels import EmulatedBackend
+
+    emulator = _host.Emulator(str(library))
+    options = emulator.options
+    wanted = {"schedule": SCHEDULES.index(schedule), "seed": seed, "check": checked, "count": count}
+    if workers is not None:
+        wanted["workers"] = workers
+    before = {name: getattr(options, name) for name in wanted}
+    previous = _backend.replace_instance("emulated", EmulatedBackend(library))
+    try:
+        for name, value in wanted.items():
+            setattr(options, name, int(value))
+        emulator.clear()
+        _raw.select_emulator(library)  # raw ops, too, run on it
+        with _backend.use_backend("emulated"):
+            yield Emulation(emulator)
+    finally:
+        for name, value in before.items():
+            setattr(options, name, value)
+        _backend.replace_instance("emulated", previous)

@@ -1,0 +1,80 @@
+"""bottleneck_reduce and bottleneck_expand on every backend."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from resnet_cuda import ops, reference
+from resnet_cuda.testing import gradcheck_op
+
+
+def conv_bn(c: int, k: int, device: str, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    weight = torch.randn(k, c, 1, 1, dtype=dtype, device=device, requires_grad=True)
+    gamma = torch.randn(k, dtype=dtype, device=device, requires_grad=True)
+    beta = torch.randn(k, dtype=dtype, device=device, requires_grad=True)
+    mean = torch.randn(k, dtype=dtype, device=device)
+    var = torch.rand(k, dtype=dtype, device=device) + 0.5
+    return [weight, gamma, beta, mean, var]
+
+
+@pytest.mark.parametrize(("training", "stride"), itertools.product((False, True), (1, 2)))
+def test_reduce(backend: str, device: str, training: bool, stride: int) -> None:
+    x = torch.randn(2, 5, 4, 3, dtype=torch.float64, device=device, requires_grad=True)
+    *parameters, mean, var = conv_bn(5, 3, device)
+
+    def op(*given: Tensor, module: object = ops) -> Tensor:
+        return module.bottleneck_reduce(  # type: ignore[attr-defined]
+            *given, mean.clone(), var.clone(), stride=stride, training=training
+        )
+
+    torch.testing.assert_close(op(x, *parameters), op(x, *parameters, module=reference))
+    with torch.no_grad():
+        torch.testing.assert_close(op(x, *parameters), op(x, *parameters, module=reference))
+    gradcheck_op(op, (x, *parameters), fast=backend != "cpu")
+
+
+@pytest.mark.parametrize(("training", "projected"), itertools.product((False, True), repeat=2))
+def test_expand(backend: str, device: str, training: bool, projected: bool) -> None:
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, device=device, requires_grad=True)
+    *parameters, mean, var = conv_bn(3, 6, device)
+    *shortcut, shortcut_mean, shortcut_var = conv_bn(4, 6, device)
+    shape = (2, 4, 4, 3) if projected else (2, 6, 2, 2)
+    residual = torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
+
+    def op(x: Tensor, residual: Tensor, *given: Tensor, module: object = ops) -> Tensor:
+        main, side = given[:3], given[3:]
+        projection = None
+        if projected:
+            statistics = shortcut_mean.clone(), shortcut_var.clone()
+            projection = ops.ConvUnit(*side, *statistics, stride=(2, 2), training=training)
+        return module.bottleneck_expand(  # type: ignore[attr-defined]
+            x,
+            *main,
+            mean.clone(),
+            var.clone(),
+            residual,
+            projection=projection,
+            training=training,
+        )
+
+    inputs = (x, residual, *parameters, *(shortcut if projected else ()))
+    torch.testing.assert_close(op(*inputs), op(*inputs, module=reference))
+    with torch.no_grad():
+        torch.testing.assert_close(op(*inputs), op(*inputs, module=reference))
+    gradcheck_op(op, inputs, fast=True)
+
+
+def test_other_kernels_are_refused(backend: str, device: str) -> None:
+    x = torch.randn(1, 3, 4, 4, device=device)
+    weight = torch.randn(3, 3, 3, 3, device=device)
+    vectors = [torch.ones(3, device=device)] * 4
+    with pytest.raises(ValueError, match=r"weight has shape \[3, 3, 3, 3\]; accepted: \[K, C, 1, 1\]"):
+        ops.bottleneck_reduce(x, weight, *vectors)
+    with pytest.raises(ValueError, match=r"weight has shape"):
+        ops.bottleneck_expand(x, weight, *vectors, x)
+    with pytest.raises(ValueError, match="stride is"):
+        ops.bottleneck_reduce(x, torch.randn(3, 3, 1, 1, device=device), *vectors, stride=(1, 2))
