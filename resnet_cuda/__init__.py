@@ -1,4 +1,5 @@
-"""Residual networks on fused CUDA kernels: convolution, batch norm, shortcut and ReLU in as few passes as they need."""
+"""Residual networks on fused CUDA kernels: convolution, batch norm, shortcut and ReLU in as few
+passes as they need."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from resnet_cuda import models, nn, ops, reference
 from resnet_cuda._backend import backend, use_backend
 
-# These bind the functions over the submodules of the same names, for good: a later import of the submodule finds it loaded
-# and binds nothing.
+# These bind the functions over the submodules of the same names, for good: a later import of the
+# submodule finds it loaded and binds nothing.
 from resnet_cuda.explain import explain
 from resnet_cuda.fuse import fuse, fuse_report, unfuse
 

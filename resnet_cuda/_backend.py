@@ -1,4 +1,5 @@
-"""Which implementation serves a call: our CUDA kernels, ATen and oneDNN on the CPU, plain torch, or the emulated kernels.
+"""Which implementation serves a call: our CUDA kernels, ATen and oneDNN on the CPU, plain torch,
+or the emulated kernels.
 
 The choice is one process-wide setting (threads see the same one), so that `torch.compile` can guard on it.
 """
@@ -22,7 +23,8 @@ _instances: dict[str, Backend] = {}
 
 
 def backend() -> str:
-    """The name of the backend that serves the next call: the explicit choice, else "cuda" where there is a GPU, else "cpu"."""
+    """The name of the backend that serves the next call: the explicit choice, else "cuda" where
+    there is a GPU, else "cpu"."""
     if _choice is not None:
         return _choice
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,8 +35,8 @@ def use_backend(name: str) -> Iterator[None]:
     """Selects the backend of the enclosed calls; without it, CUDA tensors use "cuda" and all others "cpu".
 
     Args:
-        name: "cuda" (our kernels on the GPU), "cpu" (ATen and oneDNN), "reference" (plain differentiable torch, any
-            device) or "emulated" (our kernels' own source executed on the CPU).
+        name: "cuda" (our kernels on the GPU), "cpu" (ATen and oneDNN), "reference" (plain
+            differentiable torch, any device) or "emulated" (our kernels' own source executed on the CPU).
 
     Raises:
         ValueError: the name is not one of these.
@@ -87,7 +89,8 @@ def _make(name: str) -> Backend:
 
 
 def replace_instance(name: str, new: Backend | None) -> Backend | None:
-    """Puts another object behind a backend's name (None: made anew on the next use); returns the one before."""
+    """Puts another object behind a backend's name (None: made anew on the next use); returns the
+    one before."""
     before = _instances.pop(name, None)
     if new is not None:
         _instances[name] = new

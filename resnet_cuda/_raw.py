@@ -1,7 +1,9 @@
-"""The compiled extension: loading it, what was built, fake kernels for its raw ops (for tracing), and the emulator's choice.
+"""The compiled extension: loading it, what was built, fake kernels for its raw ops (for tracing),
+and the emulator's choice.
 
-The raw ops, `torch.ops.resnet_cuda._*`, are one kernel pass each, without autograd. Activations are [N, C, H, W] tensors in
-channels_last memory, per-channel vectors are in the accumulator's dtype; an output that was not asked for is empty, [0].
+The raw ops, `torch.ops.resnet_cuda._*`, are one kernel pass each, without autograd. Activations
+are [N, C, H, W] tensors in channels_last memory, per-channel vectors are in the accumulator's
+dtype; an output that was not asked for is empty, [0].
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ PACKAGE = Path(__file__).parent
 _STATS_TILE_ROWS = 64
 _BN_COEFFICIENTS = 4
 _HOW_TO_BUILD = (
-    "build them with `make build`, or `pip install --no-build-isolation .` in the source tree (needs a C++ compiler, and nvcc "
-    'for a GPU); until then `use_backend("cpu")` and `use_backend("reference")` work'
+    "build them with `make build`, or `pip install --no-build-isolation .` in the source tree "
+    "(needs a C++ compiler, and nvcc for a GPU); "
+    'until then `use_backend("cpu")` and `use_backend("reference")` work'
 )
 
 _import_error: ImportError | None = None
@@ -44,7 +47,8 @@ def require() -> None:
 
 
 def build_info() -> dict[str, Any]:
-    """What was compiled: CUDA or not, its version, architectures, torch's ABI, the compiler. Empty without the extension."""
+    """What was compiled: CUDA or not, its version, architectures, torch's ABI, the compiler. Empty
+    without the extension."""
     return json.loads(torch.ops.resnet_cuda._build_info()) if is_built() else {}
 
 
@@ -58,7 +62,8 @@ def require_cuda() -> None:
 
 
 def emulator_library(checked: bool) -> Path:
-    """The shared library with the kernels compiled for the host; `checked` reports races, bounds and uninitialised reads.
+    """The shared library with the kernels compiled for the host; `checked` reports races, bounds
+    and uninitialised reads.
 
     Raises:
         RuntimeError: it is not built.
@@ -114,7 +119,9 @@ def _partials(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _bit_mask(like: Tensor, wanted: bool) -> Tensor:
-    return like.new_empty(((like.numel() + 7) // 8,), dtype=torch.uint8) if wanted else _no_bytes(like)
+    return (
+        like.new_empty(((like.numel() + 7) // 8,), dtype=torch.uint8) if wanted else _no_bytes(like)
+    )
 
 
 def conv_output_shape(
@@ -256,7 +263,11 @@ def _bn_backward_finalize(
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     channels = mean.shape[0]
-    return _vector(mean, channels), _vector(mean, channels), _vector(mean, _BN_COEFFICIENTS, channels)
+    return (
+        _vector(mean, channels),
+        _vector(mean, channels),
+        _vector(mean, _BN_COEFFICIENTS, channels),
+    )
 
 
 def _bn_backward_apply(

@@ -58,22 +58,48 @@ bool is_launch_state(const Worker& worker, uint64_t address) {
          is_inside(address, static_cast<const char*>(request.params), request.params_bytes);
 }
 
-void observe_shared(Fiber* fiber, uint64_t address, size_t bytes, Access kind, const void* pc) {
-  const Worker& worker = worker_of(fiber);
+// Reports stay out of the hot functions: building their strings costs registers even when nothing
+// is built.
+[[noreturn, gnu::cold, gnu::noinline]] void fail_outside_shared(const Worker& worker,
+                                                                uint64_t offset, size_t bytes,
+                                                                Access kind, const void* pc) {
+  fail(format("shared %s of %zu bytes at offset %lld is outside the block's %zu bytes",
+              kind == Access::kRead ? "read" : "write", bytes, static_cast<long long>(offset),
+              worker.launch->request.shared_bytes) +
+       location(pc));
+}
+
+[[gnu::noinline]] void count_shared(Fiber* fiber, uint64_t offset, size_t bytes, Access kind,
+                                    const void* pc) {
+  AccessLog& log = fiber->warp->accesses;
+  if (kind != Access::kWrite) log.add(Space::kSharedLoad, fiber->lane, offset, bytes, pc);
+  if (kind != Access::kRead) log.add(Space::kSharedStore, fiber->lane, offset, bytes, pc);
+}
+
+void observe_shared(Fiber* fiber, const Worker& worker, uint64_t address, size_t bytes, Access kind,
+                    const void* pc) {
   const size_t available = worker.launch->request.shared_bytes;
   const uint64_t offset = address - reinterpret_cast<uint64_t>(worker.shared);
   if (offset > available || bytes > available - offset) {
-    fail(format("shared %s of %zu bytes at offset %lld is outside the block's %zu bytes",
-                kind == Access::kRead ? "read" : "write", bytes, static_cast<long long>(offset),
-                available) +
-         location(pc));
+    fail_outside_shared(worker, offset, bytes, kind, pc);
   }
   if (worker.launch->check_shared) fiber->block->shadow.access(fiber, offset, bytes, kind, pc);
-  if (worker.launch->options.count != 0) {
-    AccessLog& log = fiber->warp->accesses;
-    if (kind != Access::kWrite) log.add(Space::kSharedLoad, fiber->lane, offset, bytes, pc);
-    if (kind != Access::kRead) log.add(Space::kSharedStore, fiber->lane, offset, bytes, pc);
+  if (worker.launch->options.count != 0) count_shared(fiber, offset, bytes, kind, pc);
+}
+
+[[gnu::noinline]] void observe_elsewhere(Fiber* fiber, const Worker& worker, uint64_t address,
+                                         size_t bytes, Access kind, const void* pc) {
+  Launch& launch = *worker.launch;
+  if (!launch.memory.contains(fiber, address)) {
+    if (is_inside(address, worker.stacks, worker.stack_count * kStackBytes)) {
+      report(fiber, "access to a local variable of another thread" + location(pc));
+      return;
+    }
+    if (kind == Access::kRead && (is_launch_state(worker, address) || is_static_data(address))) {
+      return;
+    }
   }
+  launch.memory.access(fiber, address, bytes, kind, pc);
 }
 
 uint64_t apply(AtomicOp op, uint64_t old, uint64_t operand, uint64_t compare) {
@@ -120,25 +146,20 @@ uint64_t update(AtomicOp op, void* address, uint64_t operand, uint64_t compare) 
 }  // namespace
 
 void observe(const void* pointer, size_t bytes, Access kind, const void* pc) {
-  if (!observing || current == nullptr) return;
+  if (current == nullptr || !observing) return;
   Fiber* const fiber = self();
   const Worker& worker = worker_of(fiber);
   const auto address = reinterpret_cast<uint64_t>(pointer);
-  if (is_inside(address, fiber->stack, kStackBytes) || is_inside(address, &current)) return;
   if (near_shared_memory(worker, address)) {
-    observe_shared(fiber, address, bytes, kind, pc);
+    observe_shared(fiber, worker, address, bytes, kind, pc);
     return;
   }
-  Launch& launch = *worker.launch;
-  if (!launch.memory.contains(fiber, address)) {
-    if (is_inside(address, worker.stacks, worker.stack_count * kStackBytes)) {
-      report(fiber, "access to a local variable of another thread" + location(pc));
-      return;
-    }
-    if (kind == Access::kRead && (is_launch_state(worker, address) || is_static_data(address)))
-      return;
+  // The thread's own stack, its threadIdx & co.
+  if (is_inside(address, fiber->stack, kStackBytes) || is_inside(address, &current) ||
+      is_inside(address, fiber)) {
+    return;
   }
-  launch.memory.access(fiber, address, bytes, kind, pc);
+  observe_elsewhere(fiber, worker, address, bytes, kind, pc);
 }
 
 void load_global(void* value, const void* address, size_t bytes) {

@@ -12,11 +12,6 @@ namespace rnc::emulator {
 
 namespace {
 
-// The window of shared memory lies in the middle of a larger mapping without access, so that a
-// wrong index faults.
-constexpr size_t kSharedGuardBytes = 256 * 1024;
-constexpr size_t kSharedWindowBytes = 228 * 1024;
-constexpr size_t kSharedMapBytes = kSharedGuardBytes + kSharedWindowBytes + kSharedGuardBytes;
 constexpr size_t kCanaryBytes = 256;  // watched after the end of the launch's shared memory
 
 // Every bit set is a NaN in each floating-point type: uninitialised shared memory shows in the
@@ -74,7 +69,6 @@ void begin_block(Worker& worker, uint64_t index) {
     warp.live = warp.members;
     warp.pending = 0;
     warp.ready = 0;
-    warp.accesses.clear();
     make_ready(block, warp, warp.members);
   }
   for (uint32_t i = 0; i < launch.threads; ++i) {
@@ -119,6 +113,7 @@ void begin_launch(Worker& worker, Launch& launch) {
     const uint32_t lanes = launch.threads - i * kWarpSize;
     warp.fibers = worker.fibers.data() + i * kWarpSize;
     warp.index = i;
+    warp.accesses.clear();  // of a block that was abandoned
     warp.members = lanes >= kWarpSize ? ~0u : (1u << lanes) - 1;
   }
   for (uint32_t i = 0; i < launch.threads; ++i) {
@@ -142,10 +137,6 @@ void run_block(Worker& worker, uint64_t index) {
   if (worker.launch->options.count != 0) {
     for (Warp& warp : worker.warps) warp.accesses.flush(worker.counters);
   }
-}
-
-bool near_shared_memory(const Worker& worker, uint64_t address) {
-  return address - reinterpret_cast<uint64_t>(worker.shared_map) < kSharedMapBytes;
 }
 
 void* dynamic_smem(size_t bytes) {

@@ -21,22 +21,31 @@ class AccessLog {
   // Counts and forgets; only where all lanes of the warp stand at the same point, or have exited.
   void flush(Counters& counters);
   void flush_if_long(Counters& counters);
-  void clear() { records_.clear(); }
+  void clear();
 
  private:
-  struct Record {
-    uint64_t address;
-    const void* pc;
-    uint32_t
-        order;  // position in the log, then: how often this lane executed this instruction before
-    Space space;
-    uint8_t lane;
-    uint8_t bytes;
+  static constexpr uint32_t kLanes = 32;
+
+  // One instruction, once executed by a warp.
+  struct Execution {
+    uint32_t lanes = 0;
+    uint64_t addresses[kLanes];
   };
 
-  static void count_instruction(const Record* begin, const Record* end, Counters& counters);
+  struct Instruction {
+    const void* pc;
+    Space space;
+    uint32_t bytes;
+    uint32_t executed[kLanes] = {};  // times, by lane
+    std::vector<Execution> executions;
+  };
 
-  std::vector<Record> records_;
+  Instruction& find(Space space, size_t bytes, const void* pc);
+  void rebuild_index();
+
+  std::vector<Instruction> instructions_;
+  std::vector<uint32_t> index_;  // hash table: 1 + position in instructions_, or 0
+  size_t accesses_ = 0;
 };
 
 void add(Counters& sum, const Counters& counters);

@@ -96,10 +96,7 @@ bool SharedShadow::judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, 
   const bool both_atomic = kind == Access::kAtomic && (cell.write & kAtomicFlag) != 0;
   if (cell.write == 0) {
     if (kind != Access::kWrite) {
-      report(fiber,
-             format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
-                    verb(kind), offset, bytes_) +
-                 location(pc));
+      uninitialised(fiber, offset, kind, pc);
       return false;
     }
   } else if (!both_atomic && !happened_before(cell.write, fiber)) {
@@ -138,9 +135,15 @@ void SharedShadow::remember_read(Fiber* fiber, Cell& cell, const void* pc) {
     }
   }
   if (of_this_warp == 2) return;
-  if (slot == nullptr) slot = &cell.reads[fiber->block->random(kReaders)];
+  if (slot == nullptr) slot = &cell.reads[next_victim_++ % kReaders];
   *slot = own;
   cell.read_pc = pack(pc);
+}
+
+void SharedShadow::uninitialised(Fiber* fiber, size_t offset, Access kind, const void* pc) {
+  report(fiber, format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
+                       verb(kind), offset, bytes_) +
+                    location(pc));
 }
 
 void SharedShadow::race(Fiber* fiber, size_t offset, size_t bytes, Access kind, const void* pc,

@@ -59,7 +59,7 @@ class SharedShadow {
   void join_live(Fiber* fibers, uint32_t threads);  // all that have not exited
 
  private:
-  static constexpr int kReaders = 5;
+  static constexpr uint32_t kReaders = 5;
 
   // Epochs (thread, flag, time) of the last write and of some reads; 0: none.
   struct Cell {
@@ -73,12 +73,17 @@ class SharedShadow {
   bool judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, Access kind, const void* pc);
   void remember_read(Fiber* fiber, Cell& cell, const void* pc);
   void join_all(const std::vector<Fiber*>& participants);
-  void race(Fiber* fiber, size_t offset, size_t bytes, Access kind, const void* pc, uint32_t other,
-            int32_t other_pc, bool other_reads);
+  // Reports stay out of the hot functions.
+  [[gnu::cold, gnu::noinline]] void uninitialised(Fiber* fiber, size_t offset, Access kind,
+                                                  const void* pc);
+  [[gnu::cold, gnu::noinline]] void race(Fiber* fiber, size_t offset, size_t bytes, Access kind,
+                                         const void* pc, uint32_t other, int32_t other_pc,
+                                         bool other_reads);
 
   uint32_t shift_ = 2;  // log2 of the bytes per cell
   size_t bytes_ = 0;
   uint32_t threads_ = 0;
+  uint32_t next_victim_ = 0;  // reader to forget when there is no room
   ClockRef start_;
   std::vector<Cell> cells_;
   std::vector<Fiber*> participants_;

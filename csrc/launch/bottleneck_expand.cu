@@ -1,6 +1,6 @@
 #include "kernels/bottleneck/bottleneck_expand.cuh"
-#include "launch/implicit_gemm.h"
-#include "launch/kernel_library.h"
+#include "launch/conv_fprop.h"
+#include "launch/launch_kernel.h"
 
 namespace rnc {
 namespace {
@@ -36,38 +36,29 @@ Status launch_with_projection(const ConvPlan& plan, const BottleneckExpandParams
 }  // namespace
 
 Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stream stream) {
-  if (params.partials && (params.scale || params.residual || params.relu)) {
-    return {
-        "bottleneck_expand: statistics are those of the raw output: scale, bias, residual and relu "
-        "must be off"};
-  }
-  if (params.projection_weight && !params.scale) {
-    return {"bottleneck_expand: a projection needs scale and bias"};
-  }
-  const Conv2dProblem problem = {params.N, params.P, params.Q, params.C, params.K, 1, 1, params.P,
-                                 params.Q, 0,        0,        1,        1,        1, 1, 1};
-  ConvPlan plan = plan_conv(ConvOp::kFprop, problem, dtype);
-  if (plan.error) return {plan.error};
-  plan.kernel = "bottleneck_expand_simt_gemm";
-  return visit_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    using Acc = AccOf<T>;
-    if (params.projection_weight) return launch_with_projection<T>(plan, params, stream);
-    const auto x = PixelRows<T, Identity<T>>::of_input(params.x, Identity<T>{}, problem);
-    const FilterRows<T> weight(params.weight, params.K, params.C);
-    T* z = static_cast<T*>(params.z);
-    if (params.partials) {
-      const StoreWithBnStats<T> epilogue{z, static_cast<Acc*>(params.partials), params.K};
-      return launch_implicit_gemm(plan, ConvOp::kFprop, problem, x, weight, epilogue, stream);
+  ConvFpropParams conv{};
+  conv.problem = {params.N, params.P, params.Q, params.C, params.K, 1, 1, params.P,
+                  params.Q, 0,        0,        1,        1,        1, 1, 1};
+  ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype);
+  if (params.projection_weight) {
+    if (plan.error) return {plan.error};
+    if (!params.scale || params.partials) {
+      return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
     }
-    const ScaleBiasAddReluStore<T> epilogue{z,
-                                            static_cast<const Acc*>(params.scale),
-                                            static_cast<const Acc*>(params.bias),
-                                            static_cast<const T*>(params.residual),
-                                            params.K,
-                                            params.relu};
-    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, x, weight, epilogue, stream);
-  });
+    return visit_dtype(dtype, [&](auto type) {
+      return launch_with_projection<decltype(type)>(plan, params, stream);
+    });
+  }
+  conv.x = params.x;
+  conv.weight = params.weight;
+  conv.y = params.z;
+  conv.scale = params.scale;
+  conv.bias = params.bias;
+  conv.residual = params.residual;
+  conv.partials = params.partials;
+  conv.relu = params.relu;
+  plan.kernel = "bottleneck_expand_simt_gemm";
+  return launch_conv_fprop(plan, dtype, conv, stream);
 }
 
 }  // namespace rnc

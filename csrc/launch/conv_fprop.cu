@@ -1,3 +1,4 @@
+#include "launch/conv_fprop.h"
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
 #include "tile/im2col.cuh"
@@ -40,12 +41,12 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 }  // namespace
 
-Status conv_fprop(DType dtype, const ConvFpropParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype);
+Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
+                         Stream stream) {
   if (plan.error) return {plan.error};
   if (params.partials && (params.scale || params.bias || params.residual || params.relu)) {
     return {
-        "conv_fprop: statistics are those of the raw output: scale, bias, residual and relu must "
+        "statistics are those of the raw output: scale, bias, residual and relu must "
         "be off"};
   }
   return visit_dtype(dtype, [&](auto type) {
@@ -58,6 +59,10 @@ Status conv_fprop(DType dtype, const ConvFpropParams& params, Stream stream) {
     }
     return launch<T>(plan, params, Identity<T>{}, stream);
   });
+}
+
+Status conv_fprop(DType dtype, const ConvFpropParams& params, Stream stream) {
+  return launch_conv_fprop(plan_conv(ConvOp::kFprop, params.problem, dtype), dtype, params, stream);
 }
 
 }  // namespace rnc

@@ -1,4 +1,5 @@
-"""The fused operations of residual networks as functions. Activations are [N, C, H, W]; channels_last memory is native."""
+"""The fused operations of residual networks as functions. Activations are [N, C, H, W];
+channels_last memory is native."""
 
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops.add_relu import add_relu

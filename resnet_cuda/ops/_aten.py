@@ -1,4 +1,5 @@
-"""The CPU backend: ATen in training at the cost of the unfused modules, oneDNN's fused convolutions in inference."""
+"""The CPU backend: ATen in training at the cost of the unfused modules, oneDNN's fused
+convolutions in inference."""
 
 from __future__ import annotations
 
@@ -136,7 +137,8 @@ class AtenBackend(Backend):
         folded: FoldedConv,
         donate_residual: bool,
     ) -> Tensor | None:
-        dtype, compute = x.dtype, self.inference_dtype(x.dtype)
+        dtype = x.dtype
+        compute = self.inference_dtype(dtype)
         weights = folded.fold(x, weight, bn, geometry, eps, compute)
         if weights is None:
             return None
@@ -145,7 +147,7 @@ class AtenBackend(Backend):
             donate_residual = donate_residual or residual is not None
             residual = None if residual is None else residual.to(compute)
         z = fused_convolution(x, weights, geometry, residual, relu, donate_residual)
-        return z.to(dtype)
+        return z if compute == dtype else z.to(dtype)
 
     def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype if has_native_arithmetic(dtype) else torch.float32

@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype that autocast gives a convolution of `x` here, or None. As in torch, float64 is left alone."""
+    """The dtype that autocast gives a convolution of `x` here, or None. As in torch, float64 is
+    left alone."""
     if not isinstance(x, Tensor):
         return None
     device_type = x.device.type

@@ -1,7 +1,8 @@
 """Batch norm folded into a convolution for CPU inference, and oneDNN's fused convolution + add + ReLU on it.
 
-relu(gamma (conv(x, w) - mean) / sqrt(var + eps) + beta) = relu(conv(x, w') + b') with s = gamma / sqrt(var + eps),
-w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the accumulator's dtype, then rounded once.
+relu(gamma (conv(x, w) - mean) / sqrt(var + eps) + beta) = relu(conv(x, w') + b') with s = gamma /
+sqrt(var + eps), w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the
+accumulator's dtype, then rounded once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _SAMPLES, _SAMPLE_BYTES = 4, 32
 
 
 class FoldedWeights(NamedTuple):
-    """weight [K, C / groups, R, S] with the scale in it, bias [K]; packed: the weight in oneDNN's layout, or None."""
+    """weight [K, C / groups, R, S] with the scale in it, bias [K]; packed: the weight in oneDNN's
+    layout, or None."""
 
     weight: Tensor
     bias: Tensor
@@ -32,12 +34,13 @@ class FoldedWeights(NamedTuple):
 
 
 class FoldedConv:
-    """The folded and prepacked weights of one convolution + batch norm, remade whenever anything they depend on changed.
+    """The folded and prepacked weights of one convolution + batch norm, remade whenever anything
+    they depend on changed.
 
-    A module owns one per convolution and passes it along. What is compared at each call: the weight by identity,
-    address, version counter and a sample of its content (which catches most writes through `.data`, invisible to version
-    counters); the batch norm's vectors by their whole content; eps, dtype and geometry by value. The cache is never
-    copied or pickled.
+    A module owns one per convolution and passes it along. What is compared at each call: the
+    weight by identity, address, version counter and a sample of its content (which catches most
+    writes through `.data`, invisible to version counters); the batch norm's vectors by their whole
+    content; eps, dtype and geometry by value. The cache is never copied or pickled.
     """
 
     __slots__ = ("_entry",)
@@ -83,7 +86,8 @@ class FoldedConv:
 
 
 class _Entry:
-    """One folded weight and what it was made from. Holds the sources' memory, so that an address cannot be reused."""
+    """One folded weight and what it was made from. Holds the sources' memory, so that an address
+    cannot be reused."""
 
     def __init__(
         self,
@@ -98,7 +102,7 @@ class _Entry:
         self.storage = weight.untyped_storage()
         self.address = weight.data_ptr()
         self.version = weight._version if self.cacheable else 0
-        self.sample = _sample(weight) if self.cacheable else ()
+        self.sample = _sample(weight) if self.cacheable else []
         self.vectors = _contents(bn)
         self.dtype, self.geometry, self.eps = dtype, geometry, eps
         self.weight, self.wide_bias = fold_batch_norm(weight, bn, eps, dtype)
@@ -165,7 +169,8 @@ def fused_convolution(
     relu: bool,
     donate_residual: bool,
 ) -> Tensor:
-    """relu?(conv(x, weight) + bias + residual), in oneDNN's fused call where it can; a donated residual is overwritten."""
+    """relu?(conv(x, weight) + bias + residual), in oneDNN's fused call where it can; a donated
+    residual is overwritten."""
     g = geometry
     if weights.packed is None:
         z = torch.ops.aten.convolution.default(
@@ -225,7 +230,8 @@ def fused_convolution(
 
 @functools.cache
 def has_native_arithmetic(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster (and more precise)."""
+    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster
+    (and more precise)."""
     if dtype == torch.bfloat16:
         if platform.machine() in ("x86_64", "AMD64"):
             probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -252,29 +258,30 @@ def is_plain(*tensors: Tensor | None) -> bool:
     """Ordinary CPU tensors with memory: no subclasses, no functorch wrappers, no tracing."""
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return False
-    return all(
-        tensor is None or (type(tensor) in _PLAIN_TYPES and tensor.device.type == "cpu")
-        for tensor in tensors
-    )
+    for tensor in tensors:
+        if tensor is not None and not (type(tensor) in _PLAIN_TYPES and tensor.is_cpu):
+            return False
+    return True
 
 
 def _is_dense(weight: Tensor) -> bool:
     return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def _contents(bn: BatchNormTensors) -> tuple[bytes | None, ...]:
+def _contents(bn: BatchNormTensors) -> list[bytes | None]:
     """The vectors' bytes: a few KB per convolution, read in about a microsecond."""
-    return tuple(None if vector is None else _bytes(vector) for vector in bn)
+    return [None if vector is None else _bytes(vector) for vector in bn]
 
 
 def _bytes(vector: Tensor) -> bytes:
-    vector = vector.detach().contiguous()
+    if not vector.is_contiguous():
+        vector = vector.detach().contiguous()
     return ctypes.string_at(vector.data_ptr(), vector.numel() * vector.element_size())
 
 
-def _sample(weight: Tensor) -> tuple[bytes, ...]:
+def _sample(weight: Tensor) -> list[bytes]:
     size = weight.numel() * weight.element_size()
     if size <= _SAMPLES * _SAMPLE_BYTES:
-        return (ctypes.string_at(weight.data_ptr(), size),)
+        return [ctypes.string_at(weight.data_ptr(), size)]
     start, step = weight.data_ptr(), (size - _SAMPLE_BYTES) // (_SAMPLES - 1)
-    return tuple(ctypes.string_at(start + i * step, _SAMPLE_BYTES) for i in range(_SAMPLES))
+    return [ctypes.string_at(start + i * step, _SAMPLE_BYTES) for i in range(_SAMPLES)]

@@ -76,8 +76,8 @@ def cast_vector(vector: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 class Backend:
     """The passes of the ops. No autograd here: the ops' autograd functions call these.
 
-    Activations are [N, C, H, W] tensors. `saved` is what a forward hands to its own backward, apart from the op's
-    inputs and (where `gate_is_output`) its output.
+    Activations are [N, C, H, W] tensors. `saved` is what a forward hands to its own backward,
+    apart from the op's inputs and (where `gate_is_output`) its output.
     """
 
     name: str
@@ -101,7 +101,8 @@ class Backend:
         relu: bool,
         launch: str,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """relu?(bn(conv(x)) + residual) and what its backward needs. `launch` is "conv", "reduce" or "expand"."""
+        """relu?(bn(conv(x)) + residual) and what its backward needs. `launch` is "conv", "reduce"
+        or "expand"."""
         raise NotImplementedError
 
     def conv_bn_backward(
@@ -145,7 +146,8 @@ class Backend:
         folded: FoldedConv,
         donate_residual: bool,
     ) -> Tensor | None:
-        """conv_bn_inference on cached folded weights, where the backend has that; may write into a donated residual.
+        """conv_bn_inference on cached folded weights, where the backend has that; may write into a
+        donated residual.
 
         The weight may have another dtype than x: it is rounded once, after folding.
         """
@@ -190,7 +192,8 @@ class Backend:
         raise NotImplementedError
 
     def gate(self, z: Tensor | None, y: Tensor, saved: Sequence[Tensor]) -> Tensor:
-        """Which elements the ReLU of a conv_bn or bn forward let through, as a bool tensor of the output's shape."""
+        """Which elements the ReLU of a conv_bn or bn forward let through, as a bool tensor of the
+        output's shape."""
         raise NotImplementedError
 
     def add_relu_forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -35,12 +35,15 @@ def _pixels(y: Tensor) -> int:
 def _running_affine(
     bn: BatchNormTensors, eps: float, acc: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(mean, invstd, scale, bias) [K] of a batch norm with its running statistics; no views of the buffers."""
+    """(mean, invstd, scale, bias) [K] of a batch norm with its running statistics; no views of the
+    buffers."""
     assert bn.running_mean is not None and bn.running_var is not None
     mean = bn.running_mean.to(acc, copy=True)
     invstd = torch.rsqrt(bn.running_var.to(acc) + eps)
     scale = invstd.clone() if bn.gamma is None else bn.gamma.to(acc) * invstd
-    bias = -mean * scale if bn.beta is None else torch.addcmul(bn.beta.to(acc), mean, scale, value=-1)
+    bias = (
+        -mean * scale if bn.beta is None else torch.addcmul(bn.beta.to(acc), mean, scale, value=-1)
+    )
     return mean, invstd, scale, bias
 
 
@@ -54,8 +57,8 @@ def unpack_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
 class KernelBackend(Backend):
     """Saved by conv_bn: (y, mean, invstd, *gate), by bn: (mean, invstd, *gate).
 
-    The gate is the bit mask (mask,) where a residual was added before the ReLU, (scale, bias) where it can be recomputed from y,
-    and () without a ReLU.
+    The gate is the bit mask (mask,) where a residual was added before the ReLU, (scale, bias)
+    where it can be recomputed from y, and () without a ReLU.
     """
 
     fuses_projection = True
@@ -168,12 +171,8 @@ class KernelBackend(Backend):
             partials, rows, gamma, beta, running_mean, running_var, norm.momentum, norm.eps
         )
         for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
-            if given is None or updated is None:
-                continue
-            if updated is not given:
+            if given is not None and updated is not None and updated is not given:
                 given.copy_(updated)
-            elif not torch.compiler.is_compiling():
-                torch.autograd.graph.increment_version(given)  # a raw op does not count its writes
         return vectors
 
     def bn_backward(
@@ -208,7 +207,8 @@ class KernelBackend(Backend):
             )
         elif needs.x:
             scale = invstd if gamma is None else gamma.to(mean.dtype) * invstd
-            coefficients = torch.stack((scale, torch.zeros_like(scale), torch.zeros_like(scale)))
+            zero = torch.zeros_like(scale)
+            coefficients = torch.stack((scale, zero, zero, zero))  # dy = scale * g
         gated_residual = needs.residual and relu
         if needs.x:
             dy, dresidual = _ops._bn_backward_apply.default(

@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous shapes count as NCHW."""
+    """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous
+    shapes count as NCHW."""
     sizes, strides = x.shape, x.stride()
     if strides[1] == 0:
         return False

@@ -1,7 +1,8 @@
 """The backward of conv + batch norm + ReLU as a differentiable torch composite, for second derivatives.
 
-The raw convolution output is recomputed from the inputs so that the statistics depend on them; the ReLU gate is a
-constant (its derivative is zero almost everywhere). Per-channel arithmetic in the accumulator's dtype.
+The raw convolution output is recomputed from the inputs so that the statistics depend on them; the
+ReLU gate is a constant (its derivative is zero almost everywhere). Per-channel arithmetic in the
+accumulator's dtype.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def _per_channel(vector: Tensor) -> Tensor:
 
 
 def gated(dz: Tensor, gate: Tensor | None) -> Tensor:
-    """dz where the ReLU let its input through, else 0 (a NaN gradient stops at a closed gate, as in torch)."""
+    """dz where the ReLU let its input through, else 0 (a NaN gradient stops at a closed gate, as
+    in torch)."""
     return dz if gate is None else torch.where(gate, dz, torch.zeros_like(dz))
 
 
@@ -37,7 +39,8 @@ def batch_norm_backward(
     invstd: Tensor,
     norm: BatchNormSpec,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dy, dgamma, dbeta) of batch norm over y; with batch statistics, mean and invstd are recomputed from y."""
+    """(dy, dgamma, dbeta) of batch norm over y; with batch statistics, mean and invstd are
+    recomputed from y."""
     acc = accumulator_dtype(y.dtype)
     y, g = y.to(acc), g.to(acc)
     if norm.training:

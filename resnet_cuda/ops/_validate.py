@@ -16,13 +16,19 @@ _LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 def pair(value: Any, name: str, least: int) -> Pair:
     """An int or a pair of ints, each at least `least`."""
+    if type(value) is tuple and len(value) == 2:  # the usual case, quickly
+        first, second = value
+        if type(first) is int and type(second) is int and first >= least and second >= least:
+            return value
     if isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; accepted: an int or two ints")
     if isinstance(value, (int, torch.SymInt)):
         first = second = value
     elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
         first, second = value
-        if not all(isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in (first, second)):
+        if not all(
+            isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in (first, second)
+        ):
             raise TypeError(f"{name} is {value!r}; accepted: an int or two ints")
     else:
         raise TypeError(f"{name} is {value!r}; accepted: an int or two ints")
@@ -37,7 +43,10 @@ def geometry(stride: Any, padding: Any, dilation: Any, groups: Any) -> ConvGeome
     if groups < 1:
         raise ValueError(f"groups is {groups}; accepted: integers of at least 1")
     return ConvGeometry(
-        pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1), groups
+        pair(stride, "stride", 1),
+        pair(padding, "padding", 0),
+        pair(dilation, "dilation", 1),
+        groups,
     )
 
 
@@ -46,7 +55,9 @@ def activation(x: Tensor, name: str) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} is a {type(x).__name__}; accepted: a 4-D Tensor [N, C, H, W]")
     if x.dtype not in ACTIVATION_DTYPES:
-        raise TypeError(f"{name} has dtype {x.dtype}; accepted: float64, float32, bfloat16, float16")
+        raise TypeError(
+            f"{name} has dtype {x.dtype}; accepted: float64, float32, bfloat16, float16"
+        )
     if x.layout != torch.strided:
         raise TypeError(f"{name} has layout {x.layout}; accepted: a dense (strided) tensor")
     if x.dim() != 4:
@@ -55,7 +66,9 @@ def activation(x: Tensor, name: str) -> None:
 
 def spatial(x: Tensor) -> None:
     if x.shape[1] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
-        raise ValueError(f"x has shape {list(x.shape)}; accepted: C, H and W of at least 1 (N may be 0)")
+        raise ValueError(
+            f"x has shape {list(x.shape)}; accepted: C, H and W of at least 1 (N may be 0)"
+        )
 
 
 def _same_device(tensor: Tensor, name: str, x: Tensor) -> None:
@@ -66,7 +79,9 @@ def _same_device(tensor: Tensor, name: str, x: Tensor) -> None:
 def convolution(x: Tensor, weight: Tensor, g: ConvGeometry) -> tuple[int, int, int, int]:
     """Checks x [N, C, H, W] against weight [K, C / groups, R, S]; returns the output's shape [N, K, P, Q]."""
     if not isinstance(weight, Tensor):
-        raise TypeError(f"weight is a {type(weight).__name__}; accepted: a Tensor [K, C / groups, R, S]")
+        raise TypeError(
+            f"weight is a {type(weight).__name__}; accepted: a Tensor [K, C / groups, R, S]"
+        )
     if weight.dim() != 4:
         raise ValueError(
             f"weight has shape {list(weight.shape)}; accepted: 4 dimensions [K, C / groups, R, S]"
@@ -113,9 +128,10 @@ def batch_norm(
     momentum: Any,
     eps: Any,
 ) -> None:
-    """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q] in `dtype` on x's device."""
+    """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q] in
+    `dtype` on x's device."""
     channels = shape[1]
-    for name, vector in zip(bn._fields, bn):
+    for name, vector in zip(bn._fields, bn, strict=True):
         if vector is None:
             continue
         if not isinstance(vector, Tensor):
@@ -124,9 +140,13 @@ def batch_norm(
             raise ValueError(
                 f"{name} has shape {list(vector.shape)}; accepted: [{channels}], one value per output channel"
             )
-        if vector.dtype != dtype and not (vector.dtype == torch.float32 and dtype in _LOW_PRECISION):
+        if vector.dtype != dtype and not (
+            vector.dtype == torch.float32 and dtype in _LOW_PRECISION
+        ):
             also = " or float32" if dtype in _LOW_PRECISION else ""
-            raise TypeError(f"{name} has dtype {vector.dtype}, x has {dtype}; accepted: {dtype}{also}")
+            raise TypeError(
+                f"{name} has dtype {vector.dtype}, x has {dtype}; accepted: {dtype}{also}"
+            )
         _same_device(vector, name, x)
     mean, var = bn.running_mean, bn.running_var
     if (mean is None) != (var is None):
@@ -151,7 +171,9 @@ def batch_norm(
                 "them in place"
             )
     elif mean is None:
-        raise ValueError("running_mean and running_var are None with training=False; accepted: tensors [K]")
+        raise ValueError(
+            "running_mean and running_var are None with training=False; accepted: tensors [K]"
+        )
 
 
 def residual(x: Tensor, tensor: Tensor, shape: Sequence[int], name: str = "residual") -> None:
@@ -159,14 +181,20 @@ def residual(x: Tensor, tensor: Tensor, shape: Sequence[int], name: str = "resid
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a Tensor or None")
     if tuple(tensor.shape) != tuple(shape):
-        raise ValueError(f"{name} has shape {list(tensor.shape)}; accepted: {list(shape)}, the output's")
+        raise ValueError(
+            f"{name} has shape {list(tensor.shape)}; accepted: {list(shape)}, the output's"
+        )
     if tensor.dtype != x.dtype:
-        raise TypeError(f"{name} has dtype {tensor.dtype}, x has {x.dtype}; accepted: the same dtype")
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}, x has {x.dtype}; accepted: the same dtype"
+        )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} has layout {tensor.layout}; accepted: a dense (strided) tensor")
     _same_device(tensor, name, x)
 
 
 def pointwise_weight(weight: Tensor) -> None:
-    if isinstance(weight, Tensor) and (weight.dim() != 4 or weight.shape[2] != 1 or weight.shape[3] != 1):
+    if isinstance(weight, Tensor) and (
+        weight.dim() != 4 or weight.shape[2] != 1 or weight.shape[3] != 1
+    ):
         raise ValueError(f"weight has shape {list(weight.shape)}; accepted: [K, C, 1, 1]")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops.conv_bn_relu import requires_grad
@@ -19,7 +20,8 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
 
     Args:
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
-        residual: of x's shape and dtype, not broadcast (under `torch.autocast` the wider dtype of the two is used).
+        residual: of x's shape and dtype, not broadcast (under `torch.autocast` the wider dtype of
+            the two is used).
 
     Returns:
         A tensor of x's shape, dtype and memory format.
@@ -45,7 +47,7 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
     channels_last = is_channels_last(x)
     x, residual = backend.prepare(x), backend.prepare(residual)
     if torch.is_grad_enabled() and requires_grad(x, residual):
-        z = _AddRelu.apply(x, residual, backend)[0]
+        z = apply_function(_AddRelu, x, residual, backend)[0]
     else:
         z = backend.add_relu_inference(x, residual)
     return match_format(z, channels_last)

@@ -1,4 +1,5 @@
-"""relu(bn(y) + residual) as one differentiable call: batch norm (Ioffe and Szegedy 2015, arXiv 1502.03167), addition, ReLU."""
+"""relu(bn(y) + residual) as one differentiable call: batch norm (Ioffe and Szegedy 2015, arXiv
+1502.03167), addition, ReLU."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _second_order, _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops.conv_bn_relu import (
@@ -74,7 +76,9 @@ def bn_relu(
         residual = None if residual is None else backend.prepare(residual)
         if grad:
             fused_bn, deferred = defer_running_update(bn, norm)
-            z, *saved = _BnRelu.apply(x, *fused_bn, residual, backend, _BnCall(norm, relu))
+            z, *saved = apply_function(
+                _BnRelu, x, *fused_bn, residual, backend, _BnCall(norm, relu)
+            )
             if deferred:
                 update_running(bn, norm, backend.statistics(saved, norm), z)
         elif training:

@@ -9,7 +9,7 @@ from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, requires_grad, apply_conv_bn
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn, requires_grad
 from resnet_cuda.ops.conv_unit import ConvUnit
 
 
@@ -75,8 +75,8 @@ def bottleneck_expand(
         weight: [K, C, 1, 1] in x's dtype.
         gamma, beta, running_mean, running_var: [K], as in `conv_bn_relu`.
         residual: the block's input: [N, K, P, Q], or with a projection [N, Cin, H, W].
-        projection: the shortcut's convolution and batch norm (its own training, momentum and eps; its ReLU flag is
-            ignored), or None: the shortcut is `residual` itself.
+        projection: the shortcut's convolution and batch norm (its own training, momentum and eps;
+            its ReLU flag is ignored), or None: the shortcut is `residual` itself.
         training, momentum, eps: as in `conv_bn_relu`.
 
     Returns:
@@ -121,9 +121,7 @@ def _fused_projection(
         or not p.is_pointwise
         or (
             torch.is_grad_enabled()
-            and requires_grad(
-                x, weight, bn.gamma, bn.beta, residual, p.weight, p.gamma, p.beta
-            )
+            and requires_grad(x, weight, bn.gamma, bn.beta, residual, p.weight, p.gamma, p.beta)
         )
     ):
         return None

@@ -1,7 +1,8 @@
 """relu(bn(conv(x)) + residual) as one differentiable call.
 
-The unit of the residual blocks of He et al. 2015 (arXiv 1512.03385, sec. 3.2-3.4): a convolution without bias, batch norm
-(Ioffe and Szegedy 2015, arXiv 1502.03167) right after it, the shortcut's addition, ReLU.
+The unit of the residual blocks of He et al. 2015 (arXiv 1512.03385, sec. 3.2-3.4): a convolution
+without bias, batch norm (Ioffe and Szegedy 2015, arXiv 1502.03167) right after it, the shortcut's
+addition, ReLU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
 from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -56,17 +58,19 @@ def conv_bn_relu(
     """relu(bn(conv(x, weight)) + residual), differentiable twice; relu=False leaves the ReLU out.
 
     Args:
-        x: activations [N, C, H, W]; float64, float32, bfloat16 or float16. The output is in channels_last memory if x or
-            weight is (torch's rule for convolutions), else NCHW-contiguous. N may be 0: the output is empty, gradients are
-            zero and the running statistics stay.
+        x: activations [N, C, H, W]; float64, float32, bfloat16 or float16. The output is in
+            channels_last memory if x or weight is (torch's rule for convolutions), else
+            NCHW-contiguous. N may be 0: the output is empty, gradients are zero and the running
+            statistics stay.
         weight: filters [K, C / groups, R, S] in x's dtype (under `torch.autocast` both are cast).
-        gamma, beta: batch norm's scale and shift [K] in x's dtype or, for bfloat16 and float16, float32; None means 1 and 0.
+        gamma, beta: batch norm's scale and shift [K] in x's dtype or, for bfloat16 and float16,
+            float32; None means 1 and 0.
         running_mean, running_var: running statistics [K]; may be None when training.
         residual: added before the ReLU, [N, K, P, Q] in x's dtype, not broadcast.
         stride, padding, dilation: an int or (vertical, horizontal), in pixels.
         groups: the channels are split into this many independent convolutions.
-        training: use the batch's statistics (biased variance) and move the running ones by `momentum` towards them (unbiased
-            variance, in place); otherwise use the running statistics.
+        training: use the batch's statistics (biased variance) and move the running ones by
+            `momentum` towards them (unbiased variance, in place); otherwise use the running statistics.
         momentum: weight of the batch's statistics in the running ones.
         eps: added to the variance.
 
@@ -103,8 +107,9 @@ def apply_conv_bn(
 ) -> Tensor:
     """The op behind conv_bn_relu and the bottleneck's ends.
 
-    CPU inference: `folded` caches the folded weights, a donated residual may be overwritten, and `widened_from` is the
-    dtype of a network whose activations run in a wider one here (x, residual and the result are wide).
+    CPU inference: `folded` caches the folded weights, a donated residual may be overwritten, and
+    `widened_from` is the dtype of a network whose activations run in a wider one here (x, residual
+    and the result are wide).
     """
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
@@ -124,22 +129,27 @@ def apply_conv_bn(
     channels_last = is_channels_last(x) or is_channels_last(weight)
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta, residual)
 
-    if folded is not None and not grad and not norm.training and x.shape[0] != 0:
+    compiling = torch.compiler.is_compiling()
+    if folded is not None and not (grad or norm.training or compiling or x.shape[0] == 0):
         z = backend.folded_inference(
             x, weight, bn, residual, geometry, norm.eps, call.relu, folded, donate_residual
         )
         if z is not None:
             return match_format(z, channels_last)
-    weight = weight.to(x.dtype)
+    if weight.dtype != x.dtype:
+        weight = weight.to(x.dtype)
     if x.shape[0] == 0:
         z = _empty_batch(x, weight, bn, residual, geometry)
-    elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
+    elif backend.is_composite or (compiling and backend.gate_is_output):
         from resnet_cuda import reference
 
         z = reference.conv_bn_relu(
             x,
             weight,
-            *bn,
+            bn.gamma,
+            bn.beta,
+            bn.running_mean,
+            bn.running_var,
             residual=residual,
             **geometry._asdict(),
             **norm._asdict(),
@@ -150,7 +160,9 @@ def apply_conv_bn(
         residual = None if residual is None else backend.prepare(residual)
         if grad:
             fused_bn, deferred = defer_running_update(bn, norm)
-            z, _y, *saved = _ConvBnRelu.apply(x, weight, *fused_bn, residual, backend, call)
+            z, _y, *saved = apply_function(
+                _ConvBnRelu, x, weight, *fused_bn, residual, backend, call
+            )
             if deferred:
                 update_running(bn, norm, backend.statistics(saved, norm), z)
         elif norm.training:
@@ -180,7 +192,8 @@ def _empty_batch(
 
 
 class _ConvBnRelu(torch.autograd.Function):
-    """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's transforms can follow."""
+    """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's
+    transforms can follow."""
 
     @staticmethod
     def forward(
@@ -233,7 +246,8 @@ class _ConvBnRelu(torch.autograd.Function):
 def defer_running_update(
     bn: BatchNormTensors, norm: BatchNormSpec
 ) -> tuple[BatchNormTensors, bool]:
-    """Under torch.compile an autograd function must not write to its inputs: the running statistics move outside of it."""
+    """Under torch.compile an autograd function must not write to its inputs: the running
+    statistics move outside of it."""
     if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
         return bn._replace(running_mean=None, running_var=None), True
     return bn, False
@@ -242,7 +256,8 @@ def defer_running_update(
 def update_running(
     bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], z: Tensor
 ) -> None:
-    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the variance is made unbiased."""
+    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the
+    variance is made unbiased."""
     assert bn.running_mean is not None and bn.running_var is not None
     mean, invstd = statistics
     count = z.shape[0] * z.shape[2] * z.shape[3]

@@ -15,10 +15,11 @@ from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 
 @dataclass
 class ConvUnit:
-    """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch norm, as in `conv_bn_relu`.
+    """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch
+    norm, as in `conv_bn_relu`.
 
-    training means batch statistics, updating the running ones where there are any. `folded` is the CPU inference cache
-    of the module that owns the weights.
+    training means batch statistics, updating the running ones where there are any. `folded` is the
+    CPU inference cache of the module that owns the weights.
     """
 
     weight: Tensor
@@ -61,7 +62,8 @@ class ConvUnit:
 
 
 def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tensor:
-    """relu?(bn(conv(x)) + residual) for one unit: x [N, C, H, W], residual [N, K, P, Q] or None -> [N, K, P, Q].
+    """relu?(bn(conv(x)) + residual) for one unit: x [N, C, H, W], residual [N, K, P, Q] or None ->
+    [N, K, P, Q].
 
     Raises:
         TypeError, ValueError: as `conv_bn_relu`.
@@ -79,7 +81,8 @@ def run_unit(
     donate_residual: bool = False,
     widened_from: torch.dtype | None = None,
 ) -> Tensor:
-    """A unit with the ReLU flag, kernels and inference privileges that its caller chooses (see `apply_conv_bn`)."""
+    """A unit with the ReLU flag, kernels and inference privileges that its caller chooses (see
+    `apply_conv_bn`)."""
     return apply_conv_bn(
         x,
         unit.weight,

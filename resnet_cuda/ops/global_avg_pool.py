@@ -9,6 +9,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 
 
@@ -31,7 +32,7 @@ def global_avg_pool(x: Tensor) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(x, 1)
     x = backend.prepare(x)
     if torch.is_grad_enabled() and x.requires_grad:
-        return _GlobalAvgPool.apply(x, backend)
+        return apply_function(_GlobalAvgPool, x, backend)
     return backend.global_avg_pool_forward(x)
 
 

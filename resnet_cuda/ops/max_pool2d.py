@@ -10,6 +10,7 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
+from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 
@@ -21,7 +22,8 @@ class _Window(NamedTuple):
 
 
 def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 1) -> Tensor:
-    """The maximum of every kernel_size x kernel_size window of x, differentiable twice; a NaN in a window wins.
+    """The maximum of every kernel_size x kernel_size window of x, differentiable twice; a NaN in a
+    window wins.
 
     Args:
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
@@ -49,7 +51,7 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
     channels_last = is_channels_last(x)
     x = backend.prepare(x)
     if torch.is_grad_enabled() and x.requires_grad:
-        y = _MaxPool2d.apply(x, backend, window)[0]
+        y = apply_function(_MaxPool2d, x, backend, window)[0]
     else:
         y = backend.max_pool_forward(x, *window, argmax=False)[0]
     return match_format(y, channels_last)
@@ -75,7 +77,8 @@ def _window(kernel_size: int, stride: int, padding: int) -> _Window:
 
 
 def flat_indices(argmax: Tensor, width: int, window: _Window) -> Tensor:
-    """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the image, int64."""
+    """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the
+    image, int64."""
     rows = torch.arange(argmax.shape[2], device=argmax.device).view(-1, 1)
     columns = torch.arange(argmax.shape[3], device=argmax.device)
     argmax = argmax.long()

@@ -27,7 +27,8 @@ class Identity:
 
 @dataclass
 class ZeroPad:
-    """Option A (He et al. 2015, sec. 3.3): every `stride`-th pixel of the input, zero channels added at the end."""
+    """Option A (He et al. 2015, sec. 3.3): every `stride`-th pixel of the input, zero channels
+    added at the end."""
 
     stride: int
     out_channels: int
@@ -58,9 +59,12 @@ def residual_branch(
 
     Args:
         x: [N, C, H, W].
-        units: the branch's conv units in order; the last one's ReLU flag is ignored, the block's ReLU follows the addition.
-        shortcut: a ConvUnit (projection; its ReLU flag is ignored), Identity, ZeroPad, or None: no addition (plain net).
-        donate_input: the caller gives x up: where nothing is differentiated, the result may be written into its memory.
+        units: the branch's conv units in order; the last one's ReLU flag is ignored, the block's
+            ReLU follows the addition.
+        shortcut: a ConvUnit (projection; its ReLU flag is ignored), Identity, ZeroPad, or None: no
+            addition (plain net).
+        donate_input: the caller gives x up: where nothing is differentiated, the result may be
+            written into its memory.
 
     Returns:
         [N, K, P, Q], the last unit's output shape.
@@ -87,9 +91,10 @@ def _wider_dtype(
     x: Tensor, dtype: torch.dtype, units: Sequence[ConvUnit], shortcut: Shortcut | None
 ) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    backend = _backend.resolve(x)
-    compute = backend.inference_dtype(dtype)
-    if compute == dtype or x.shape[0] == 0:
+    if not is_plain(x) or x.shape[0] == 0:
+        return None
+    compute = _backend.resolve(x).inference_dtype(dtype)
+    if compute == dtype:
         return None
     every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
     for unit in every:
@@ -99,7 +104,7 @@ def _wider_dtype(
             return None  # the unit's own checks say what is wrong
         if torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta):
             return None
-    return compute if is_plain(x) else None
+    return compute
 
 
 def _compose(
@@ -128,9 +133,7 @@ def _compose(
                 eps=last.eps,
             )
         launch = _launch(shortcut)
-        residual = run_unit(
-            x, shortcut, None, False, launch=launch, widened_from=widened_from
-        )
+        residual = run_unit(x, shortcut, None, False, launch=launch, widened_from=widened_from)
     elif isinstance(shortcut, ZeroPad):
         residual = shortcut(x)
     else:

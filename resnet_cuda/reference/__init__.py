@@ -1,4 +1,5 @@
-"""The oracle: every op and module of `resnet_cuda` under the same name in plain, differentiable torch, written to be read."""
+"""The oracle: every op and module of `resnet_cuda` under the same name in plain, differentiable
+torch, written to be read."""
 
 from resnet_cuda.reference.add_relu import add_relu
 from resnet_cuda.reference.blocks import (

@@ -54,7 +54,8 @@ def bottleneck_expand(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """x [N, C, P, Q], weight [K, C, 1, 1], vectors [K], residual [N, K, P, Q] or the projection's input -> [N, K, P, Q]."""
+    """x [N, C, P, Q], weight [K, C, 1, 1], vectors [K], residual [N, K, P, Q] or the projection's
+    input -> [N, K, P, Q]."""
     if projection is not None:
         residual = conv_unit(residual, projection, relu=False)
     return conv_bn_relu(

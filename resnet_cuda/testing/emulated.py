@@ -23,7 +23,8 @@ class Emulation:
         return bool(self._emulator.checked)
 
     def launches(self) -> list[dict[str, Any]]:
-        """One dict per kernel launch: kernel, grid, block, shared_bytes, counters (filled with count=True)."""
+        """One dict per kernel launch: kernel, grid, block, shared_bytes, counters (filled with
+        count=True)."""
         return self._emulator.launches()
 
     def clear(self) -> None:
@@ -42,8 +43,8 @@ def emulated(
     """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
 
     Args:
-        checked: use the instrumented build, which raises RuntimeError naming kernel, block and thread on a race, an access out
-            of bounds or a read of memory never written. Slower.
+        checked: use the instrumented build, which raises RuntimeError naming kernel, block and
+            thread on a race, an access out of bounds or a read of memory never written. Slower.
         schedule: the order in which a block's threads run: "round_robin", "reversed" or "random" (by `seed`).
         count: fill the launches' counters of memory traffic.
         workers: host threads; None keeps the emulator's setting.

@@ -1,4 +1,5 @@
-"""Convolution problems for tests and benchmarks: every layer of the ImageNet ResNets, and small adversarial ones."""
+"""Convolution problems for tests and benchmarks: every layer of the ImageNet ResNets, and small
+adversarial ones."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConvProblem:
-    """A convolution x [N, C, H, W] * weight [K, C / groups, R, S] -> [N, K, P, Q]; `count`: how often a network has it."""
+    """A convolution x [N, C, H, W] * weight [K, C / groups, R, S] -> [N, K, P, Q]; `count`: how
+    often a network has it."""
 
     N: int
     C: int
@@ -89,7 +91,8 @@ def make_inputs(
     seed: int = 0,
     requires_grad: bool = False,
 ) -> ConvBnInputs:
-    """Inputs of typical size; gamma has zeros and negative values, per-channel tensors float32 for low precision."""
+    """Inputs of typical size; gamma has zeros and negative values, per-channel tensors float32 for
+    low precision."""
     p, generator = problem, torch.Generator().manual_seed(seed)
     vectors = torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -129,7 +132,8 @@ _BLOCKS = {
 
 
 def resnet_layers(depth: int, batch: int = 1, size: int = 224) -> list[ConvProblem]:
-    """The distinct convolutions of ResNet-`depth` (He et al. 2015, table 1; stride in the 3x3, "v1.5") with their counts."""
+    """The distinct convolutions of ResNet-`depth` (He et al. 2015, table 1; stride in the 3x3,
+    "v1.5") with their counts."""
     kind, stages = _BLOCKS[depth]
     problems = [ConvProblem(batch, 3, size, size, 64, 7, 7, 2, 3)]
     channels, pixels = 64, (size // 2 - 1) // 2 + 1  # after the stem and the max pool
@@ -162,7 +166,8 @@ def resnet_layers(depth: int, batch: int = 1, size: int = 224) -> list[ConvProbl
 def pairwise(
     factors: Mapping[str, Sequence[Any]], valid: Callable[[Mapping[str, Any]], bool], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Few combinations that together contain every pair of values of every two factors (of which a valid one exists).
+    """Few combinations that together contain every pair of values of every two factors (of which a
+    valid one exists).
 
     Greedy: each row is the best of some random candidates, built around a pair that is still missing.
     """
@@ -213,7 +218,8 @@ _ADVERSARIAL: dict[str, Sequence[Any]] = {
 
 
 def adversarial_problems(seed: int = 0) -> list[ConvProblem]:
-    """Small problems that cover every pair of kernel, stride, padding, dilation, groups, odd channels, image and batch sizes."""
+    """Small problems that cover every pair of kernel, stride, padding, dilation, groups, odd
+    channels, image and batch sizes."""
 
     def valid(row: Mapping[str, Any]) -> bool:
         problem = _problem(row)

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RANDOM, REVERSED, ROUND_ROBIN, SCHEDULES, DeviceArray, Emulator, library_path
+from emulator_library import (
+    RANDOM,
+    REVERSED,
+    ROUND_ROBIN,
+    SCHEDULES,
+    DeviceArray,
+    Emulator,
+    library_path,
+)
 
 N = 64  # the transposed matrix is N x N
 
@@ -366,7 +374,7 @@ def test_launches_work_after_fork_and_the_process_ends_cleanly(either: Emulator)
         import os, sys
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from conftest import Emulator
+        from emulator_library import Emulator
         from test_emulator import N, launch
         emulator = Emulator.open(Path({str(library_path(name))!r}))
         emulator.reset()

@@ -1,4 +1,5 @@
-"""Every behaviour is tested on each backend that computes: the CPU's, our kernels under the emulator, and a GPU where there is one."""
+"""Every behaviour is tested on each backend that computes: the CPU's, our kernels under the
+emulator, and a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -39,3 +40,12 @@ def device(backend: str) -> str:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """The tensors are tiny and tests run in parallel processes: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

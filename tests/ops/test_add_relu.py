@@ -27,7 +27,11 @@ def test_equals_torch_to_the_last_bit(backend: str, device: str, dtype: torch.dt
 
 
 def test_the_gate_lets_nan_through_and_stops_zero(backend: str, device: str) -> None:
-    x = torch.tensor([float("nan"), 0.0, -1.0, 2.0], device=device).view(1, 1, 2, 2).requires_grad_()
+    x = (
+        torch.tensor([float("nan"), 0.0, -1.0, 2.0], device=device)
+        .view(1, 1, 2, 2)
+        .requires_grad_()
+    )
     residual = torch.zeros_like(x)
     ops.add_relu(x, residual).backward(torch.ones(1, 1, 2, 2, device=device))
     assert x.grad is not None

@@ -21,7 +21,7 @@ def conv_bn(c: int, k: int, device: str, dtype: torch.dtype = torch.float64) -> 
     return [weight, gamma, beta, mean, var]
 
 
-@pytest.mark.parametrize(("training", "stride"), itertools.product((False, True), (1, 2)))
+@pytest.mark.parametrize(("training", "stride"), [*itertools.product((False, True), (1, 2))])
 def test_reduce(backend: str, device: str, training: bool, stride: int) -> None:
     x = torch.randn(2, 5, 4, 3, dtype=torch.float64, device=device, requires_grad=True)
     *parameters, mean, var = conv_bn(5, 3, device)
@@ -37,7 +37,7 @@ def test_reduce(backend: str, device: str, training: bool, stride: int) -> None:
     gradcheck_op(op, (x, *parameters), fast=backend != "cpu")
 
 
-@pytest.mark.parametrize(("training", "projected"), itertools.product((False, True), repeat=2))
+@pytest.mark.parametrize(("training", "projected"), [*itertools.product((False, True), repeat=2)])
 def test_expand(backend: str, device: str, training: bool, projected: bool) -> None:
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, device=device, requires_grad=True)
     *parameters, mean, var = conv_bn(3, 6, device)
@@ -72,7 +72,9 @@ def test_other_kernels_are_refused(backend: str, device: str) -> None:
     x = torch.randn(1, 3, 4, 4, device=device)
     weight = torch.randn(3, 3, 3, 3, device=device)
     vectors = [torch.ones(3, device=device)] * 4
-    with pytest.raises(ValueError, match=r"weight has shape \[3, 3, 3, 3\]; accepted: \[K, C, 1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"weight has shape \[3, 3, 3, 3\]; accepted: \[K, C, 1, 1\]"
+    ):
         ops.bottleneck_reduce(x, weight, *vectors)
     with pytest.raises(ValueError, match=r"weight has shape"):
         ops.bottleneck_expand(x, weight, *vectors, x)

@@ -8,6 +8,25 @@
 
 namespace rnc {
 
+// The tile of y [rows, C] that a block reads; grid: (row tiles, channel tiles).
+struct StatsTilePosition {
+  int64_t first_row;
+  int32_t first_channel;
+  int rows, columns;  // valid ones
+
+  __device__ __forceinline__ StatsTilePosition(int64_t all_rows, int32_t C)
+      : first_row(int64_t(blockIdx.x) * SimtTile::kRows),
+        first_channel(int32_t(blockIdx.y) * SimtTile::kColumns),
+        rows(int(min(all_rows - first_row, int64_t(SimtTile::kRows)))),
+        columns(min(C - first_channel, int32_t(SimtTile::kColumns))) {}
+
+  // partials [row tiles][2][C] -> this tile's first channel of the first of the two.
+  template <class Acc>
+  __device__ __forceinline__ Acc* slot(Acc* partials, int32_t C) const {
+    return partials + int64_t(blockIdx.x) * 2 * C + first_channel;
+  }
+};
+
 template <class T>
 struct BnStatisticsKernelParams {
   int64_t rows;
@@ -16,28 +35,24 @@ struct BnStatisticsKernelParams {
   AccOf<T>* partials;
 };
 
-// grid: (row tiles, channel tiles)
 template <class T>
 __global__ void __launch_bounds__(SimtTile::kThreads)
     bn_statistics_kernel(const __grid_constant__ BnStatisticsKernelParams<T> params) {
   using Acc = AccOf<T>;
   auto& shared = dynamic_smem<ColumnSums<Acc>>();
-  const int64_t first_row = int64_t(blockIdx.x) * SimtTile::kRows;
-  const int32_t first_channel = int32_t(blockIdx.y) * SimtTile::kColumns;
-  const int rows = int(min(params.rows - first_row, int64_t(SimtTile::kRows)));
-  const int columns = min(params.C - first_channel, int32_t(SimtTile::kColumns));
+  const StatsTilePosition at(params.rows, params.C);
 
   // Load the tile.
   ThreadTile<Acc> tile;
   tile.clear();
-  for_each_element(rows, columns, [&](int i, int j, int row, int column) {
-    tile.v[i][j] = Acc(widen(
-        ptx::load_global_nc(params.y + (first_row + row) * params.C + first_channel + column)));
+  for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
+    tile.v[i][j] = Acc(widen(ptx::load_global_nc(params.y + (at.first_row + row) * params.C +
+                                                 at.first_channel + column)));
   });
 
   // Reduce it.
-  Acc* mean = params.partials + int64_t(blockIdx.x) * 2 * params.C + first_channel;
-  store_column_statistics(tile, rows, columns, mean, mean + params.C, shared);
+  Acc* mean = at.slot(params.partials, params.C);
+  store_column_statistics(tile, at.rows, at.columns, mean, mean + params.C, shared);
 }
 
 template <class T>
@@ -51,25 +66,21 @@ struct BnBackwardReduceKernelParams {
   AccOf<T>* partials;
 };
 
-// grid: (row tiles, channel tiles)
 template <class T>
 __global__ void __launch_bounds__(SimtTile::kThreads)
     bn_backward_reduce_kernel(const __grid_constant__ BnBackwardReduceKernelParams<T> params) {
   using Acc = AccOf<T>;
   auto& shared = dynamic_smem<ColumnSums<Acc>>();
-  const int64_t first_row = int64_t(blockIdx.x) * SimtTile::kRows;
-  const int32_t first_channel = int32_t(blockIdx.y) * SimtTile::kColumns;
-  const int rows = int(min(params.rows - first_row, int64_t(SimtTile::kRows)));
-  const int columns = min(params.C - first_channel, int32_t(SimtTile::kColumns));
+  const StatsTilePosition at(params.rows, params.C);
   const ReluGateView<T> gate(params.gate);
 
   // Load the gated gradient and its product with the centred output.
   ThreadTile<Acc> gradient, moment;
   gradient.clear();
   moment.clear();
-  for_each_element(rows, columns, [&](int i, int j, int row, int column) {
-    const int32_t channel = first_channel + column;
-    const int64_t offset = (first_row + row) * params.C + channel;
+  for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
+    const int32_t channel = at.first_channel + column;
+    const int64_t offset = (at.first_row + row) * params.C + channel;
     const Acc y = Acc(widen(ptx::load_global_nc(params.y + offset)));
     const Acc dz = Acc(widen(ptx::load_global_nc(params.dz + offset)));
     gradient.v[i][j] = gate.passes(offset, channel, y) ? dz : Acc(0);
@@ -77,9 +88,9 @@ __global__ void __launch_bounds__(SimtTile::kThreads)
   });
 
   // Reduce both.
-  Acc* sums = params.partials + int64_t(blockIdx.x) * 2 * params.C + first_channel;
-  store_column_sums(gradient, columns, sums, shared);
-  store_column_sums(moment, columns, sums + params.C, shared);
+  Acc* sums = at.slot(params.partials, params.C);
+  store_column_sums(gradient, at.columns, sums, shared);
+  store_column_sums(moment, at.columns, sums + params.C, shared);
 }
 
 }  // namespace rnc

@@ -1,0 +1,21 @@
+#include "launch/conv_fprop.h"
+
+namespace rnc {
+
+Status bottleneck_reduce(DType dtype, const BottleneckReduceParams& params, Stream stream) {
+  ConvFpropParams conv{};
+  conv.problem = {params.N, params.H, params.W, params.C,      params.K,      1, 1, params.P,
+                  params.Q, 0,        0,        params.stride, params.stride, 1, 1, 1};
+  conv.x = params.x;
+  conv.weight = params.weight;
+  conv.y = params.z;
+  conv.scale = params.scale;
+  conv.bias = params.bias;
+  conv.partials = params.partials;
+  conv.relu = params.relu;
+  ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype);
+  plan.kernel = "bottleneck_reduce_simt_gemm";
+  return launch_conv_fprop(plan, dtype, conv, stream);
+}
+
+}  // namespace rnc

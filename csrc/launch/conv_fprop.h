@@ -1,0 +1,14 @@
+// The forward convolution behind its own op and behind the bottleneck's two ends, which are the
+// same kernels under other names.
+#pragma once
+
+#include "launch/kernel_library.h"
+#include "launch/plan.h"
+
+namespace rnc {
+
+// Launches what `plan` says; `plan.kernel` names the launch.
+Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
+                         Stream stream);
+
+}  // namespace rnc
