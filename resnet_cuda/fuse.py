@@ -175,7 +175,7 @@ class _Survey:
         self.swaps: list[tuple[nn.Module, type[FusedModule]]] = []
         self._edges: dict[int, list[_Edge]] = {}
         self._explained: set[int] = set()  # modules that the report already speaks for
-        self._fusable: set[int] = set()
+        self._blocks: set[int] = set()  # those that are or will be fused
         for path, parent in model.named_modules():
             for name, child in parent._modules.items():
                 if child is not None:
@@ -204,7 +204,8 @@ class _Survey:
             self.report.left.append(FuseEntry(path, plain.__name__, reason))
             return
         self.report.fused.append(FuseEntry(path, plain.__name__, cls.note_of(module)))
-        self._fusable.add(id(module))
+        if issubclass(cls, FusedBlock):
+            self._blocks.add(id(module))
         if type(module) is not cls:
             self.swaps.append((module, cls))
 
@@ -227,7 +228,7 @@ class _Survey:
             return
         children = list(module)
         runs = list(_runs(children))
-        blocks = sum(isinstance(c, FusedBlock) or id(c) in self._fusable for c in children)
+        blocks = sum(id(child) in self._blocks for child in children)
         if not runs and not blocks:
             return
         parts = [part for i, length in runs for part in children[i : i + length]]

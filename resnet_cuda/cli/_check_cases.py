@@ -14,15 +14,15 @@ from resnet_cuda.testing.problems import ConvProblem, make_inputs
 
 #                       N  C   H   W   K  R  S
 CONV_PROBLEMS = {
-    "7x7 stride 2": ConvProblem(2, 3, 16, 16, 8, 7, 7, 2, 3),
-    "3x3": ConvProblem(2, 16, 8, 8, 16, 3, 3, 1, 1),
-    "3x3 stride 2": ConvProblem(2, 8, 9, 9, 24, 3, 3, 2, 1),
-    "3x3 dilated": ConvProblem(1, 8, 9, 7, 8, 3, 3, 1, 2, 2),
-    "3x3 grouped": ConvProblem(2, 16, 6, 6, 16, 3, 3, 1, 1, 1, 4),
-    "5x5 odd channels": ConvProblem(3, 5, 7, 9, 7, 5, 5, 2, 1),
+    "7x7 stride 2": ConvProblem(2, 3, 24, 24, 16, 7, 7, 2, 3),
+    "3x3": ConvProblem(2, 32, 10, 10, 32, 3, 3, 1, 1),
+    "3x3 stride 2": ConvProblem(2, 16, 13, 13, 40, 3, 3, 2, 1),
+    "3x3 dilated": ConvProblem(2, 16, 11, 9, 16, 3, 3, 1, 2, 2),
+    "3x3 grouped": ConvProblem(2, 32, 9, 9, 32, 3, 3, 1, 1, 1, 4),
+    "5x5 odd channels": ConvProblem(3, 5, 15, 11, 7, 5, 5, 2, 1),
 }
-POINTWISE = ConvProblem(2, 32, 7, 7, 16, 1, 1)
-EXPAND = ConvProblem(2, 16, 7, 7, 32, 1, 1)
+POINTWISE = ConvProblem(2, 64, 9, 9, 16, 1, 1)
+EXPAND = ConvProblem(2, 16, 9, 9, 64, 1, 1)
 TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
 TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
 
@@ -41,8 +41,8 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
     for name, problem in CONV_PROBLEMS.items():
         yield from _conv_cases(name, problem, dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
-    yield from _pointwise_cases((2, 24, 7, 5), dtype, device)
-    yield from _pool_cases((2, 24, 9, 9), dtype, device)
+    yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
+    yield from _pool_cases((2, 24, 11, 11), dtype, device)
 
 
 def gradient_cases(device: str) -> Iterator[Case]:

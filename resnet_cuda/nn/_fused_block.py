@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
-    advance,
     batch_norm_call,
     conv_blocker,
     conv_unit_of,
@@ -60,17 +59,14 @@ class FusedBlock(FusedModule):
 
         donate_input: the caller owns x and allows the result to be written into it (inference only).
         """
-        counters: list[Tensor] = []
         last = len(self.layout.pairs) - 1
         units = [
-            self._unit(getattr(self, conv), getattr(self, bn), i < last, conv, counters)
+            self._unit(x, getattr(self, conv), getattr(self, bn), i < last, conv)
             for i, (conv, bn) in enumerate(self.layout.pairs)
         ]
-        shortcut = self._shortcut(counters)
+        shortcut = self._shortcut(x)
         announce(x, units, shortcut)
-        out = residual_branch(x, units, shortcut, donate_input=donate_input)
-        advance(counters, x)
-        return out
+        return residual_branch(x, units, shortcut, donate_input=donate_input)
 
     @classmethod
     def blocker_of(cls, module: nn.Module) -> str | None:
@@ -103,20 +99,18 @@ class FusedBlock(FusedModule):
         return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
 
     def _unit(
-        self, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str, counters: list[Tensor]
+        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str
     ) -> ConvUnit:
-        call = batch_norm_call(bn)
-        if call.counter is not None:
-            counters.append(call.counter)
+        call = batch_norm_call(bn, x)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
-    def _shortcut(self, counters: list[Tensor]) -> Shortcut:
+    def _shortcut(self, x: Tensor) -> Shortcut:
         module = self.downsample
         if module is None or type(module) is nn.Identity:
             return Identity()
         if type(module) is ZeroPadShortcut:
             return ZeroPad(module.stride, module.out_channels)
-        return self._unit(module[-2], module[-1], False, "downsample", counters)
+        return self._unit(x, module[-2], module[-1], False, "downsample")
 
 
 def shortcut_blocker(module: nn.Module | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
@@ -23,19 +22,22 @@ class BatchNormCall(NamedTuple):
     training: bool
     momentum: float
     eps: float
-    counter: Tensor | None  # num_batches_tracked, to be raised by one once the call has succeeded
 
 
-def batch_norm_call(bn: nn.BatchNorm2d) -> BatchNormCall:
-    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`.
+def batch_norm_call(bn: nn.BatchNorm2d, x: Tensor) -> BatchNormCall:
+    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`, which also counts the batch.
 
-    momentum=None is the cumulative average, whose factor needs the counter's value on the host (as in torch).
+    As there, the batch is counted before anything is computed (recomputation under checkpointing may
+    not come back), and momentum=None, the cumulative average, needs the count on the host. An empty
+    batch leaves all statistics untouched.
     """
     update = bn.training and bn.track_running_stats
-    counter = bn.num_batches_tracked if update else None
+    counter = bn.num_batches_tracked if update and x.shape[0] != 0 else None
+    if counter is not None:
+        counter.add_(1)
     momentum = bn.momentum
     if momentum is None:
-        momentum = 0.0 if counter is None else 1.0 / (float(counter) + 1.0)
+        momentum = 0.0 if counter is None else 1.0 / float(counter)
     use_buffers = update or not bn.training
     running_mean = bn.running_mean if use_buffers else None
     running_var = bn.running_var if use_buffers else None
@@ -48,7 +50,6 @@ def batch_norm_call(bn: nn.BatchNorm2d) -> BatchNormCall:
         batch_statistics,
         momentum,
         bn.eps,
-        counter,
     )
 
 
@@ -83,20 +84,10 @@ def run_unit(
     residual: Tensor | None = None,
 ) -> Tensor:
     """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
-    call = batch_norm_call(bn)
+    call = batch_norm_call(bn, x)
     unit = conv_unit_of(conv, call, relu, None if call.training else folded())
     announce(x, [unit], residual=residual)
-    out = conv_unit(x, unit, residual)
-    advance([] if call.counter is None else [call.counter], x)
-    return out
-
-
-def advance(counters: list[Tensor], x: Tensor) -> None:
-    """Count one more batch in every batch norm that tracks them; an empty batch leaves all statistics untouched."""
-    if counters and x.shape[0] != 0:
-        with torch.no_grad():
-            for counter in counters:
-                counter.add_(1)
+    return conv_unit(x, unit, residual)
 
 
 def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
