@@ -1,8 +1,8 @@
 """`fuse` and `unfuse`: the same model object graph, other classes.
 
-Fusing swaps a module's class for a fused subclass of it. Parameters, buffers, attributes, hooks, training flags and
-state-dict keys stay what and where they are; unfusing swaps the class back. No weight is ever changed: batch norm is folded
-on the fly at inference (see `resnet_cuda.ops`), so a convolution used in two places cannot be folded wrongly.
+Fusing swaps a module's class for a fused subclass of it. Parameters, buffers, attributes, hooks, training
+flags and state-dict keys stay what and where they are; unfusing swaps the class back. No weight is ever
+changed: batch norm is folded on the fly at inference (see `resnet_cuda.ops`).
 """
 
 from __future__ import annotations
@@ -102,11 +102,12 @@ class FuseReport:
 
 
 def fuse(model: nn.Module, *, inplace: bool = False, memory: str = "save") -> nn.Module:
-    """`model` with the same weights and state-dict keys, whose residual blocks, stems and conv+bn(+relu) runs run fused.
+    """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
-    Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's `reference`;
-    Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it is. `fuse.report` holds what
-    was done and what was not, and why; `fuse_report(model)` tells the same about any model at any time.
+    Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
+    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it
+    is. `fuse.report` holds what the last call did, what not, and why; `fuse_report(model)` tells the same
+    about any model at any time.
 
     Args:
         model: any module.
@@ -138,7 +139,8 @@ def fuse_report(model: nn.Module) -> FuseReport:
 def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """The inverse of `fuse`: the original classes with the same weights and statistics.
 
-    This package's own modules become their twins in `resnet_cuda.reference`. Subclasses that a user derived from them stay.
+    This package's own modules become their twins in `resnet_cuda.reference`. Subclasses that a user
+    derived from them stay.
 
     Args:
         model: any module.
@@ -153,7 +155,7 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FusedModule) and fused_class_of(module.plain_class) is type(module):
             module.clear_folded()
-            module.__class__ = module.plain_class
+            module.__class__ = module.plain_class  # type: ignore[assignment]
     return model
 
 
@@ -226,7 +228,7 @@ class _Survey:
     def _visit_sequential(self, path: str, module: nn.Module) -> None:
         if type(module) not in (nn.Sequential, FusedStage) or id(module) in self._explained:
             return
-        children = list(module)
+        children = list(module.children())
         runs = list(_runs(children))
         blocks = sum(id(child) in self._blocks for child in children)
         if not runs and not blocks:
@@ -258,7 +260,9 @@ class _Survey:
             reason = touched(module, nn.BatchNorm2d)
         if reason is None and isinstance(parent, nn.Sequential):
             is_conv = isinstance(module, nn.Conv2d)
-            reason = "is not followed by a batch norm" if is_conv else "does not follow a convolution"
+            reason = (
+                "is not followed by a batch norm" if is_conv else "does not follow a convolution"
+            )
         if reason is None:
             reason = _why_unknown(parent)
         self.report.left.append(FuseEntry(path, type(module).__name__, reason))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from resnet_cuda import ops, reference
-from resnet_cuda.testing.problems import ConvProblem, make_inputs
+from resnet_cuda.testing.problems import ConvBnInputs, ConvProblem, make_inputs
 
 #                       N  C   H   W   K  R  S
 CONV_PROBLEMS = {
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     name: str
     fused: Callable[..., Tensor]
     plain: Callable[..., Tensor]
-    inputs: list[Tensor | None]
+    inputs: list[Tensor]
 
 
 def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
@@ -54,14 +54,12 @@ def gradient_cases(device: str) -> Iterator[Case]:
     yield from _pool_cases((1, 2, 5, 4), dtype, device)
 
 
-def _conv_cases(
-    name: str, problem: ConvProblem, dtype: torch.dtype, device: str
-) -> Iterator[Case]:
+def _conv_cases(name: str, problem: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
     given = make_inputs(problem, dtype, device=device, requires_grad=True)
     for training in (True, False):
         options = {"training": training, **problem.geometry()}
 
-        def call(op: Callable[..., Tensor], options: dict[str, object], *a: Tensor) -> Tensor:
+        def call(op: Callable[..., Tensor], options: Mapping[str, Any], *a: Tensor) -> Tensor:
             return op(*a[:6], residual=a[6], **options)
 
         yield Case(
@@ -124,9 +122,9 @@ def _pool_cases(
     yield Case("global_avg_pool", ops.global_avg_pool, reference.global_avg_pool, [x])
 
 
-def _conv_bn(given: object) -> list[Tensor | None]:
-    names = ("x", "weight", "gamma", "beta", "running_mean", "running_var")
-    return [getattr(given, name) for name in names]
+def _conv_bn(given: ConvBnInputs) -> list[Tensor]:
+    vectors = [given.gamma, given.beta, given.running_mean, given.running_var]
+    return [given.x, given.weight, *vectors]
 
 
 def _mode(training: bool) -> str:

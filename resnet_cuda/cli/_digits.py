@@ -45,14 +45,15 @@ def load_digits(device: torch.device) -> Digits:
 def digits_network(seed: int) -> nn.Module:
     """A 20-layer bottleneck ResNet for 8x8 images in plain torch modules, 0.3 million parameters."""
     torch.manual_seed(seed)
-    return reference.ResNet(
+    network: nn.Module = reference.ResNet(
         reference.Bottleneck,
         [2, 2, 2],
         num_classes=10,
         stem="cifar",
         planes=(16, 32, 64),
         in_channels=1,
-    ).to(memory_format=torch.channels_last)
+    )
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass

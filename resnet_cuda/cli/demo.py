@@ -1,7 +1,8 @@
 """Train a residual network on handwritten digits, plain and fused, and compare the two.
 
-The same weights and the same batches go through plain torch modules and through `fuse(model)`; the table at the end puts both
-beside each other. Without a GPU, one training step also runs through the CUDA kernels' own source on the emulator.
+The same weights and the same batches go through plain torch modules and through `fuse(model)`; the table
+at the end puts both beside each other. Without a GPU, one training step also runs through the CUDA
+kernels' own source on the emulator.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +115,9 @@ def emulated_step(plain: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
         max(_digits.deviation(a, b) for a, b in zip(gradients, gradients2, strict=True)),
     )
     print(f"  loss {losses[0]:.7f}, plain torch {losses[1]:.7f}")
-    print(f"  largest deviation of outputs {largest.outputs:.1e}, of gradients {largest.gradients:.1e}")
+    print(
+        f"  largest deviation of outputs {largest.outputs:.1e}, of gradients {largest.gradients:.1e}"
+    )
     print(f"  {launches.total()} launches of {len(launches)} kernels in {seconds:.1f} s:")
     for name, count in sorted(launches.items()):
         print(f"    {count:4} {name}")
@@ -132,8 +137,12 @@ def _train(
         for epoch in range(epochs):
             for name, trainer in trainers.items():
                 prefix = f"{name}, epoch {epoch + 1}/{epochs}, "
-                trainer.epoch(lambda note, prefix=prefix: advance(prefix + note))
+                trainer.epoch(partial(_announce, advance, prefix))
     return [trainer.finish() for trainer in trainers.values()]
+
+
+def _announce(advance: Callable[[str], None], prefix: str, note: str) -> None:
+    advance(prefix + note)
 
 
 def _print_table(
@@ -165,7 +174,10 @@ def _save_picture(runs: list[TrainingRun], folder: Path) -> Path:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    styles = ({"linewidth": 4, "alpha": 0.4}, {"linewidth": 1.2, "linestyle": "--"})
+    styles: tuple[dict[str, Any], ...] = (
+        {"linewidth": 4, "alpha": 0.4},
+        {"linewidth": 1.2, "linestyle": "--"},
+    )
     for name, record, style in zip(("plain torch", "fused"), runs, styles, strict=True):
         axes.plot(range(1, len(record.losses) + 1), record.losses, label=name, **style)
     axes.set(xlabel="step", ylabel="training loss", yscale="log", title="The same network, twice")

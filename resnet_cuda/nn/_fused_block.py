@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -47,6 +47,7 @@ class FusedBlock(FusedModule):
     """Runs a block's children as one `ops.residual_branch` call where that computes the same."""
 
     layout: ClassVar[BlockLayout]
+    downsample: Any  # None or a module
 
     def forward(self, x: Tensor) -> Tensor:
         if is_traced(x) or self.blocker() is not None:
@@ -69,7 +70,7 @@ class FusedBlock(FusedModule):
         return residual_branch(x, units, shortcut, donate_input=donate_input)
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         layout = cls.layout
         for conv, bn in layout.pairs:
             reason = conv_blocker(getattr(module, conv))
@@ -89,12 +90,12 @@ class FusedBlock(FusedModule):
         return shortcut_blocker(module.downsample)
 
     @classmethod
-    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
         parts = [getattr(module, name) for pair in cls.layout.pairs for name in pair]
         return parts if module.downsample is None else [*parts, *module.downsample.modules()]
 
     @classmethod
-    def note_of(cls, module: nn.Module) -> str:
+    def note_of(cls, module: Any) -> str:
         count = f"{len(cls.layout.pairs)} convolutions"
         return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
 
@@ -123,7 +124,7 @@ def shortcut_blocker(module: nn.Module | None) -> str | None:
     reason = touched(module, nn.Sequential)
     if reason is not None:
         return f"downsample {reason}"
-    children = list(module)
+    children = list(module.children())
     # timm's average-pooling shortcut starts with an identity where there is nothing to pool.
     if len(children) == 3 and neutral_blocker(children[0]) is None:
         children = children[1:]

@@ -1,15 +1,16 @@
-"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the `ConvUnit` that the ops take, and when that is not allowed."""
+"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the ops' `ConvUnit`, and when that is not allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.ops import ConvUnit, conv_unit
 from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._interface import Pair
 
 
 class BatchNormCall(NamedTuple):
@@ -63,9 +64,9 @@ def conv_unit_of(
         beta=call.beta,
         running_mean=call.running_mean,
         running_var=call.running_var,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
+        stride=cast(Pair, conv.stride),
+        padding=cast(Pair, conv.padding),  # a string is a blocker
+        dilation=cast(Pair, conv.dilation),
         groups=conv.groups,
         training=call.training,
         momentum=call.momentum,
@@ -77,8 +78,8 @@ def conv_unit_of(
 
 def run_unit(
     x: Tensor,
-    conv: nn.Conv2d,
-    bn: nn.BatchNorm2d,
+    conv: Any,
+    bn: Any,
     relu: bool,
     folded: Callable[[], FoldedConv | None],
     residual: Tensor | None = None,
@@ -110,7 +111,7 @@ def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
     return None
 
 
-def conv_blocker(conv: nn.Module) -> str | None:
+def conv_blocker(conv: Any) -> str | None:
     """Why `conv` cannot be part of a fused unit; None where it can."""
     reason = touched(conv, nn.Conv2d)
     if reason is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
@@ -37,7 +39,7 @@ class BNReLU(FusedModule, plain.BNReLU):
         )
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         reason = touched(module.bn, nn.BatchNorm2d)
         if reason is not None:
             return f"bn {reason}"

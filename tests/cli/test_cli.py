@@ -48,9 +48,7 @@ def test_explain_names_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> N
     assert "resnet51" in capsys.readouterr().err
 
 
-def test_the_demo_runs_and_agrees(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_runs_and_agrees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     if not _raw.is_built():

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda import explain, fuse, models, ops, reference, testing, use_backend
-from resnet_cuda import _raw
+from resnet_cuda import _raw, explain, fuse, models, ops, reference, testing, use_backend
 
 
 def test_every_convolution_of_a_network_is_listed_once() -> None:
@@ -82,9 +81,7 @@ def reference_block() -> type[nn.Module]:
 def test_copies_for_the_memory_format_are_reported() -> None:
     if not _raw.is_built():
         pytest.skip("the compiled extension is not built: make build")
-    network = models.ResNet(
-        reference_block(), [1], num_classes=3, planes=(4,), stem="cifar"
-    ).eval()
+    network = models.ResNet(reference_block(), [1], num_classes=3, planes=(4,), stem="cifar").eval()
     x = torch.zeros(2, 3, 8, 8)
     with testing.emulated():
         contiguous = explain(network, x)
@@ -120,7 +117,10 @@ def test_block_level_ops_are_explained() -> None:
     assert explain(ops.bottleneck_reduce, x, *reduce).units[0].output == (1, 4, 5, 5)
     units = [ops.ConvUnit(*reduce), ops.ConvUnit(torch.zeros(8, 4, 1, 1), *4 * [torch.ones(8)])]
     report = explain(ops.residual_branch, x, units, ops.Identity())
-    assert [unit.operation for unit in report.units] == ["conv + bn + relu", "conv + bn + add + relu"]
+    assert [unit.operation for unit in report.units] == [
+        "conv + bn + relu",
+        "conv + bn + add + relu",
+    ]
 
 
 def test_what_cannot_be_explained_is_named() -> None:

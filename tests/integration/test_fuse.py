@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-import resnet_cuda
 from resnet_cuda import fuse, fuse_report, models, reference, unfuse
 from resnet_cuda import nn as fused_nn
 from tests.networks import assert_close, assert_same_pass, randomise, run_pass
