@@ -37,6 +37,7 @@ Function find_symbol(void* library, const char* symbol, const std::string& path)
   return reinterpret_cast<Function>(address);
 }
 
+#if RNC_WITH_CUDA
 // libtorch_cuda is loaded with RTLD_LOCAL, so neither a weak symbol nor RTLD_DEFAULT would find its
 // functions.
 Stream current_cuda_stream(const Arguments& args) {
@@ -53,6 +54,7 @@ Stream current_cuda_stream(const Arguments& args) {
                "cannot get the current CUDA stream of device ", args.device_index());
   return stream;
 }
+#endif
 
 }  // namespace
 
