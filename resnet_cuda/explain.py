@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from resnet_cuda import _backend, ops
 from resnet_cuda.fuse import FuseEntry, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
-from resnet_cuda.ops import ConvUnit, Identity
+from resnet_cuda.ops import ConvUnit
 from resnet_cuda.ops._layout import is_channels_last
 
-Shape = tuple[int, ...]
+Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Report:
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             ("unit", "operation", "pass", "input", "weight", "kernel", "tile", "GFLOP", "MB", "us")
         ]
         for unit in self.units:
@@ -233,9 +233,7 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
     ops.bottleneck_expand: lambda a: BranchCall(
         a["x"], [_unit_from(a)], a["projection"], a["residual"]
     ),
-    ops.conv_unit: lambda a: BranchCall(
-        a["x"], [copy.copy(a["unit"])], residual=a["residual"]
-    ),
+    ops.conv_unit: lambda a: BranchCall(a["x"], [copy.copy(a["unit"])], residual=a["residual"]),
     ops.residual_branch: lambda a: BranchCall(
         a["x"], [copy.copy(u) for u in a["units"]], copy.copy(a["shortcut"])
     ),
@@ -254,7 +252,7 @@ def _explain_call(
     """The units of one call in the order in which they run: the branch's first, the shortcut before the last."""
     dtype = _compute_dtype(call.x)
     backend = _backend.resolve(call.x).name
-    source = _Operand(tuple(call.x.shape), is_channels_last(call.x), input_gradient)
+    source = _Operand(_shape(call.x), is_channels_last(call.x), input_gradient)
     flow = source
     plans: list[UnitPlan] = []
     last = len(call.units) - 1
@@ -267,7 +265,7 @@ def _explain_call(
             other = call.residual
             start = source
             if other is not None:
-                start = _Operand(tuple(other.shape), is_channels_last(other), other.requires_grad)
+                start = _Operand(_shape(other), is_channels_last(other), other.requires_grad)
             name = names.get(id(call.shortcut.weight), "projection")
             plan, _ = _plan(name, "conv + bn", start, call.shortcut, False, dtype, backend, gpu)
             plans.append(plan)
@@ -287,7 +285,7 @@ def _plan(
     backend: str,
     gpu: Gpu,
 ) -> tuple[UnitPlan, _Operand]:
-    weight = tuple(unit.weight.shape)
+    weight = _shape(unit.weight)
     output = _output_shape(x.shape, unit)
     # torch's rule for convolutions: channels_last if either operand is.
     flow = _Operand(output, x.channels_last or is_channels_last(unit.weight), True)
@@ -324,12 +322,16 @@ def _kernel(
     try:
         from resnet_cuda import _host
     except ImportError:
-        return "unknown", None, "resnet_cuda._host is not built, so the kernels' plan cannot be read"
+        return (
+            "unknown",
+            None,
+            "resnet_cuda._host is not built, so the kernels' plan cannot be read",
+        )
     plan = _host.conv_plan(
         kind,
         str(dtype).removeprefix("torch."),
         x,
-        tuple(unit.weight.shape),
+        _shape(unit.weight),
         stride=unit.stride,
         padding=unit.padding,
         dilation=unit.dilation,
@@ -356,13 +358,18 @@ def _copies(x: _Operand, y: _Operand, unit: ConvUnit, size: int, backend: str) -
 
 
 def _output_shape(x: Shape, unit: ConvUnit) -> Shape:
-    spatial = [
+    height, width = (
         (x[i + 2] + 2 * unit.padding[i] - unit.dilation[i] * (unit.weight.shape[i + 2] - 1) - 1)
         // unit.stride[i]
         + 1
         for i in range(2)
-    ]
-    return (x[0], unit.weight.shape[0], *spatial)
+    )
+    return x[0], unit.weight.shape[0], height, width
+
+
+def _shape(tensor: Tensor) -> Shape:
+    a, b, c, d = tensor.shape
+    return a, b, c, d
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -372,17 +379,20 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _count(shape: Shape) -> int:
+def _count(shape: Sequence[int]) -> int:
     count = 1
     for extent in shape:
         count *= extent
     return count
 
 
-def _dims(shape: Shape) -> str:
+def _dims(shape: Sequence[int]) -> str:
     return "x".join(str(extent) for extent in shape)
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,8 +1,8 @@
 """`fuse` and `unfuse`: the same model object graph, other classes.
 
-Fusing swaps a module's class for a fused subclass of it. Parameters, buffers, attributes, hooks, training flags and
-state-dict keys stay what and where they are; unfusing swaps the class back. No weight is ever changed: batch norm is folded
-on the fly at inference (see `resnet_cuda.ops`), so a convolution used in two places cannot be folded wrongly.
+Fusing swaps a module's class for a fused subclass of it. Parameters, buffers, attributes, hooks, training
+flags and state-dict keys stay what and where they are; unfusing swaps the class back. No weight is ever
+changed: batch norm is folded on the fly at inference (see `resnet_cuda.ops`).
 """
 
 from __future__ import annotations
@@ -102,11 +102,12 @@ class FuseReport:
 
 
 def fuse(model: nn.Module, *, inplace: bool = False, memory: str = "save") -> nn.Module:
-    """`model` with the same weights and state-dict keys, whose residual blocks, stems and conv+bn(+relu) runs run fused.
+    """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
-    Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's `reference`;
-    Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it is. `fuse.report` holds what
-    was done and what was not, and why; `fuse_report(model)` tells the same about any model at any time.
+    Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
+    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it
+    is. `fuse.report` holds what the last call did, what not, and why; `fuse_report(model)` tells the same
+    about any model at any time.
 
     Args:
         model: any module.
@@ -138,7 +139,8 @@ def fuse_report(model: nn.Module) -> FuseReport:
 def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """The inverse of `fuse`: the original classes with the same weights and statistics.
 
-    This package's own modules become their twins in `resnet_cuda.reference`. Subclasses that a user derived from them stay.
+    This package's own modules become their twins in `resnet_cuda.reference`. Subclasses that a user
+    derived from them stay.
 
     Args:
         model: any module.
@@ -153,7 +155,7 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     for module in model.modules():
         if isinstance(module, FusedModule) and fused_class_of(module.plain_class) is type(module):
             module.clear_folded()
-            module.__class__ = module.plain_class
+            module.__class__ = module.plain_class  # type: ignore[assignment]
     return model
 
 
@@ -175,7 +177,7 @@ class _Survey:
         self.swaps: list[tuple[nn.Module, type[FusedModule]]] = []
         self._edges: dict[int, list[_Edge]] = {}
         self._explained: set[int] = set()  # modules that the report already speaks for
-        self._fusable: set[int] = set()
+        self._blocks: set[int] = set()  # those that are or will be fused
         for path, parent in model.named_modules():
             for name, child in parent._modules.items():
                 if child is not None:
@@ -204,7 +206,8 @@ class _Survey:
             self.report.left.append(FuseEntry(path, plain.__name__, reason))
             return
         self.report.fused.append(FuseEntry(path, plain.__name__, cls.note_of(module)))
-        self._fusable.add(id(module))
+        if issubclass(cls, FusedBlock):
+            self._blocks.add(id(module))
         if type(module) is not cls:
             self.swaps.append((module, cls))
 
@@ -225,9 +228,9 @@ class _Survey:
     def _visit_sequential(self, path: str, module: nn.Module) -> None:
         if type(module) not in (nn.Sequential, FusedStage) or id(module) in self._explained:
             return
-        children = list(module)
+        children = list(module.children())
         runs = list(_runs(children))
-        blocks = sum(isinstance(c, FusedBlock) or id(c) in self._fusable for c in children)
+        blocks = sum(id(child) in self._blocks for child in children)
         if not runs and not blocks:
             return
         parts = [part for i, length in runs for part in children[i : i + length]]
@@ -257,7 +260,9 @@ class _Survey:
             reason = touched(module, nn.BatchNorm2d)
         if reason is None and isinstance(parent, nn.Sequential):
             is_conv = isinstance(module, nn.Conv2d)
-            reason = "is not followed by a batch norm" if is_conv else "does not follow a convolution"
+            reason = (
+                "is not followed by a batch norm" if is_conv else "does not follow a convolution"
+            )
         if reason is None:
             reason = _why_unknown(parent)
         self.report.left.append(FuseEntry(path, type(module).__name__, reason))

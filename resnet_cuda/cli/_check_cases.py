@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from resnet_cuda import ops, reference
-from resnet_cuda.testing.problems import ConvProblem, make_inputs
+from resnet_cuda.testing.problems import ConvBnInputs, ConvProblem, make_inputs
 
 #                       N  C   H   W   K  R  S
 CONV_PROBLEMS = {
-    "7x7 stride 2": ConvProblem(2, 3, 16, 16, 8, 7, 7, 2, 3),
-    "3x3": ConvProblem(2, 16, 8, 8, 16, 3, 3, 1, 1),
-    "3x3 stride 2": ConvProblem(2, 8, 9, 9, 24, 3, 3, 2, 1),
-    "3x3 dilated": ConvProblem(1, 8, 9, 7, 8, 3, 3, 1, 2, 2),
-    "3x3 grouped": ConvProblem(2, 16, 6, 6, 16, 3, 3, 1, 1, 1, 4),
-    "5x5 odd channels": ConvProblem(3, 5, 7, 9, 7, 5, 5, 2, 1),
+    "7x7 stride 2": ConvProblem(2, 3, 24, 24, 16, 7, 7, 2, 3),
+    "3x3": ConvProblem(2, 32, 10, 10, 32, 3, 3, 1, 1),
+    "3x3 stride 2": ConvProblem(2, 16, 13, 13, 40, 3, 3, 2, 1),
+    "3x3 dilated": ConvProblem(2, 16, 11, 9, 16, 3, 3, 1, 2, 2),
+    "3x3 grouped": ConvProblem(2, 32, 9, 9, 32, 3, 3, 1, 1, 1, 4),
+    "5x5 odd channels": ConvProblem(3, 5, 15, 11, 7, 5, 5, 2, 1),
 }
-POINTWISE = ConvProblem(2, 32, 7, 7, 16, 1, 1)
-EXPAND = ConvProblem(2, 16, 7, 7, 32, 1, 1)
+POINTWISE = ConvProblem(2, 64, 9, 9, 16, 1, 1)
+EXPAND = ConvProblem(2, 16, 9, 9, 64, 1, 1)
 TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
 TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
 
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     name: str
     fused: Callable[..., Tensor]
     plain: Callable[..., Tensor]
-    inputs: list[Tensor | None]
+    inputs: list[Tensor]
 
 
 def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
@@ -41,8 +41,8 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
     for name, problem in CONV_PROBLEMS.items():
         yield from _conv_cases(name, problem, dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
-    yield from _pointwise_cases((2, 24, 7, 5), dtype, device)
-    yield from _pool_cases((2, 24, 9, 9), dtype, device)
+    yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
+    yield from _pool_cases((2, 24, 11, 11), dtype, device)
 
 
 def gradient_cases(device: str) -> Iterator[Case]:
@@ -54,14 +54,12 @@ def gradient_cases(device: str) -> Iterator[Case]:
     yield from _pool_cases((1, 2, 5, 4), dtype, device)
 
 
-def _conv_cases(
-    name: str, problem: ConvProblem, dtype: torch.dtype, device: str
-) -> Iterator[Case]:
+def _conv_cases(name: str, problem: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
     given = make_inputs(problem, dtype, device=device, requires_grad=True)
     for training in (True, False):
         options = {"training": training, **problem.geometry()}
 
-        def call(op: Callable[..., Tensor], options: dict[str, object], *a: Tensor) -> Tensor:
+        def call(op: Callable[..., Tensor], options: Mapping[str, Any], *a: Tensor) -> Tensor:
             return op(*a[:6], residual=a[6], **options)
 
         yield Case(
@@ -124,9 +122,9 @@ def _pool_cases(
     yield Case("global_avg_pool", ops.global_avg_pool, reference.global_avg_pool, [x])
 
 
-def _conv_bn(given: object) -> list[Tensor | None]:
-    names = ("x", "weight", "gamma", "beta", "running_mean", "running_var")
-    return [getattr(given, name) for name in names]
+def _conv_bn(given: ConvBnInputs) -> list[Tensor]:
+    vectors = [given.gamma, given.beta, given.running_mean, given.running_var]
+    return [given.x, given.weight, *vectors]
 
 
 def _mode(training: bool) -> str:

@@ -45,14 +45,15 @@ def load_digits(device: torch.device) -> Digits:
 def digits_network(seed: int) -> nn.Module:
     """A 20-layer bottleneck ResNet for 8x8 images in plain torch modules, 0.3 million parameters."""
     torch.manual_seed(seed)
-    return reference.ResNet(
+    network: nn.Module = reference.ResNet(
         reference.Bottleneck,
         [2, 2, 2],
         num_classes=10,
         stem="cifar",
         planes=(16, 32, 64),
         in_channels=1,
-    ).to(memory_format=torch.channels_last)
+    )
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass
@@ -67,43 +68,59 @@ class TrainingRun:
     memory_bytes: int = 0
 
 
-def train(
-    model: nn.Module,
-    digits: Digits,
-    epochs: int,
-    batch: int,
-    seed: int,
-    advance: Callable[[str], None],
-) -> TrainingRun:
-    """SGD with momentum and a cosine schedule (weight decay as in He et al. 2015); the batches depend on `seed` only."""
-    run = TrainingRun()
-    model.train()
-    steps = epochs * (len(digits.train_images) // batch)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
-    for epoch in range(epochs):
-        order = torch.randperm(len(digits.train_images), generator=generator)
-        first = len(run.losses)
-        for indices in order.split(batch):
-            if len(indices) < batch:
-                break
-            images = digits.train_images[indices.to(digits.train_images.device)]
-            labels = digits.train_labels[indices.to(digits.train_labels.device)]
+class Trainer:
+    """SGD with momentum and a cosine schedule (weight decay as in He et al. 2015).
+
+    The batches depend on `seed` only, so that two trainers see the same ones.
+    """
+
+    def __init__(
+        self, model: nn.Module, digits: Digits, epochs: int, batch: int, seed: int
+    ) -> None:
+        self.model, self.digits, self.batch = model, digits, batch
+        self.steps_per_epoch = len(digits.train_images) // batch
+        self.run = TrainingRun()
+        self._optimizer = torch.optim.SGD(
+            model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4
+        )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self._optimizer, epochs * self.steps_per_epoch
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def epoch(self, advance: Callable[[str], None]) -> None:
+        """One pass over the training images; `advance` is called after each step."""
+        digits, run = self.digits, self.run
+        self.model.train()
+        order = torch.randperm(len(digits.train_images), generator=self._generator)
+        losses = []
+        for indices in order[: self.steps_per_epoch * self.batch].split(self.batch):
+            indices = indices.to(digits.train_images.device)
+            images, labels = digits.train_images[indices], digits.train_labels[indices]
             start = _clock(images.device)
-            loss = F.cross_entropy(model(images), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+            losses.append(self._step(images, labels))
             run.step_seconds.append(_clock(images.device) - start)
-            run.losses.append(loss.item())
-            advance(f"epoch {epoch + 1}/{epochs}, loss {run.losses[-1]:.4f}")
-        run.epoch_losses.append(sum(run.losses[first:]) / (len(run.losses) - first))
-    run.train_accuracy = accuracy(model, digits.train_images, digits.train_labels)
-    run.test_accuracy = accuracy(model, digits.test_images, digits.test_labels)
-    run.memory_bytes = step_memory(model, digits.train_images[:batch], digits.train_labels[:batch])
-    return run
+            advance(f"loss {losses[-1]:.4f}")
+        run.losses += losses
+        run.epoch_losses.append(sum(losses) / len(losses))
+
+    def _step(self, images: Tensor, labels: Tensor) -> float:
+        loss = F.cross_entropy(self.model(images), labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        self._schedule.step()
+        return loss.item()
+
+    def finish(self) -> TrainingRun:
+        """The record, with the accuracies and the memory of one step."""
+        run, digits, batch = self.run, self.digits, self.batch
+        run.train_accuracy = accuracy(self.model, digits.train_images, digits.train_labels)
+        run.test_accuracy = accuracy(self.model, digits.test_images, digits.test_labels)
+        run.memory_bytes = step_memory(
+            self.model, digits.train_images[:batch], digits.train_labels[:batch]
+        )
+        return run
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:

@@ -13,6 +13,8 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
     try:
         from rich import progress
     except ImportError:
+        progress = None  # type: ignore[assignment]
+    if progress is None or not sys.stdout.isatty():
         yield from _plain_bar(title, total)
         return
     columns = (

@@ -1,7 +1,8 @@
 """Check the kernels on this machine: against fp64 in every dtype, and by gradcheck.
 
-Runs on the GPU where there is one, on the kernels' own source under the emulator, and on the CPU backend; about a minute.
-The exit code is 1 where anything failed. What could not be checked here is listed at the end, with the reason.
+Runs on the GPU where there is one, on the kernels' own source under the emulator, and on the CPU backend;
+about a minute. The exit code is 1 where anything failed. What could not be checked here is listed at the
+end, with the reason.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from resnet_cuda.cli._check_cases import Case, cases, gradient_cases
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _FP64_TOLERANCE = 1e-10
+# On problems this small PyTorch's own error is a matter of luck; the test suite holds real layers to a factor of two.
+_FACTOR = 4.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
             for dtype in DTYPES:
                 for case in cases(dtype, device):
                     label = f"{name:16} {str(dtype).removeprefix('torch.'):9} {case.name}"
-                    checker.check(label, lambda case=case: against_fp64(case))
+                    checker.check(label, partial(against_fp64, case))
             for case in gradient_cases(device):
                 label = f"{name:16} gradcheck {case.name}"
-                checker.check(label, lambda case=case: gradients(case))
+                checker.check(label, partial(gradients, case))
     print(
         f"\n{checker.passed} passed, {checker.failed} failed in "
         f"{time.perf_counter() - started:.0f} s"
@@ -72,7 +76,7 @@ def backends() -> tuple[
 ]:
     """(what can run here, with the context that selects it; what cannot, with the reason)."""
     available: list[tuple[str, Callable[[], AbstractContextManager[object]]]] = [
-        ("cpu", lambda: resnet_cuda.use_backend("cpu"))
+        ("cpu", partial(resnet_cuda.use_backend, "cpu"))
     ]
     missing = []
     for name, checked in (("emulated", False), ("emulated checked", True)):
@@ -81,9 +85,7 @@ def backends() -> tuple[
         except RuntimeError as error:
             missing.append((f"the kernels' source, {name}", str(error)))
         else:
-            available.append(
-                (name, lambda checked=checked: resnet_cuda.testing.emulated(checked=checked))
-            )
+            available.append((name, partial(resnet_cuda.testing.emulated, checked)))
     if not torch.cuda.is_available():
         missing.append(("the kernels on a GPU", "torch finds no GPU here"))
     else:
@@ -92,7 +94,7 @@ def backends() -> tuple[
         except RuntimeError as error:
             missing.append(("the kernels on a GPU", str(error)))
         else:
-            available.append(("cuda", lambda: resnet_cuda.use_backend("cuda")))
+            available.append(("cuda", partial(resnet_cuda.use_backend, "cuda")))
     return available, missing
 
 
@@ -100,14 +102,17 @@ def against_fp64(case: Case) -> None:
     """The tolerance rule for the output and every gradient; in fp64 itself, agreement to 1e-10."""
     inputs = [_copy(tensor) for tensor in case.inputs]
     output = case.fused(*inputs)
-    generator = torch.Generator().manual_seed(1)
-    grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-    grad_output = grad_output.to(output.device, output.dtype)
+    grad_output = _grad_output(case, output)
     output.backward(grad_output)
-    grads = [None if t is None else t.grad for t in inputs]
+    grads = [t.grad for t in inputs]
     if output.dtype != torch.float64:
         resnet_cuda.testing.assert_close_to_fp64(
-            output, case.plain, case.inputs, grad_output=grad_output, actual_grads=grads
+            output,
+            case.plain,
+            case.inputs,
+            grad_output=grad_output,
+            actual_grads=grads,
+            factor=_FACTOR,
         )
         return
     plain_inputs = [_copy(tensor) for tensor in case.inputs]
@@ -115,24 +120,33 @@ def against_fp64(case: Case) -> None:
     plain.backward(grad_output)
     torch.testing.assert_close(output, plain, rtol=_FP64_TOLERANCE, atol=_FP64_TOLERANCE)
     for grad, other in zip(grads, plain_inputs, strict=True):
-        if grad is not None and other is not None:
-            torch.testing.assert_close(
-                grad, other.grad, rtol=_FP64_TOLERANCE, atol=_FP64_TOLERANCE
-            )
+        if grad is not None:
+            torch.testing.assert_close(grad, other.grad, rtol=_FP64_TOLERANCE, atol=_FP64_TOLERANCE)
 
 
 def gradients(case: Case) -> None:
     """Finite differences against the fused gradients."""
     inputs = [_copy(tensor) for tensor in case.inputs]
 
-    def call(*given: Tensor | None) -> Tensor:
+    def call(*given: Tensor) -> Tensor:
         # Training updates the running statistics, which a function under gradcheck must not.
-        return case.fused(*(t if t is None or t.requires_grad else t.clone() for t in given))
+        return case.fused(*(t if t.requires_grad else t.clone() for t in given))
 
     resnet_cuda.testing.gradcheck_op(call, inputs, second_order=False, fast=True)
 
 
-def _copy(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None:
-        return None
+def _grad_output(case: Case, output: Tensor) -> Tensor:
+    """Random, and zero where rounding alone decides whether a ReLU is open: there no two gradients agree."""
+    generator = torch.Generator().manual_seed(1)
+    random = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    random = random.to(output.device, output.dtype)
+    with torch.no_grad():
+        plain = case.plain(*(_copy(t) for t in case.inputs))
+        # A copy even of fp64 tensors: training moves the running statistics.
+        exact = case.plain(*(t.detach().to(torch.float64, copy=True) for t in case.inputs))
+    agree = ((output > 0) == (exact > 0)) & ((plain > 0) == (exact > 0))
+    return random * agree
+
+
+def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)

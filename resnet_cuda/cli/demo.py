@@ -1,7 +1,8 @@
 """Train a residual network on handwritten digits, plain and fused, and compare the two.
 
-The same weights and the same batches go through plain torch modules and through `fuse(model)`; the table at the end puts both
-beside each other. Without a GPU, one training step also runs through the CUDA kernels' own source on the emulator.
+The same weights and the same batches go through plain torch modules and through `fuse(model)`; the table
+at the end puts both beside each other. Without a GPU, one training step also runs through the CUDA
+kernels' own source on the emulator.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +40,7 @@ class Deviations(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder")
@@ -51,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False  # both runs in full fp32
+    torch.set_num_threads(1)  # the images are so small that threads would only wait for each other
     digits = _digits.load_digits(device)
     plain = _digits.digits_network(arguments.seed).to(device)
     fused = resnet_cuda.fuse(plain)
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(digits.train_labels)} training and {len(digits.test_labels)} test images of "
         f"8x8 pixels, on {_device_name(device)}, backend {resnet_cuda.backend()!r}"
     )
-    runs = [_train(name, m, digits, arguments) for name, m in (("plain", plain), ("fused", fused))]
+    runs = _train({"plain": plain, "fused": fused}, digits, arguments)
 
     images, labels = digits.train_images[: arguments.batch], digits.train_labels[: arguments.batch]
     at_start = compare(start, resnet_cuda.fuse(start), images, labels)
@@ -111,7 +115,9 @@ def emulated_step(plain: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
         max(_digits.deviation(a, b) for a, b in zip(gradients, gradients2, strict=True)),
     )
     print(f"  loss {losses[0]:.7f}, plain torch {losses[1]:.7f}")
-    print(f"  largest deviation of outputs {largest.outputs:.1e}, of gradients {largest.gradients:.1e}")
+    print(
+        f"  largest deviation of outputs {largest.outputs:.1e}, of gradients {largest.gradients:.1e}"
+    )
     print(f"  {launches.total()} launches of {len(launches)} kernels in {seconds:.1f} s:")
     for name, count in sorted(launches.items()):
         print(f"    {count:4} {name}")
@@ -119,13 +125,24 @@ def emulated_step(plain: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
 
 
 def _train(
-    name: str, model: nn.Module, digits: Digits, arguments: argparse.Namespace
-) -> TrainingRun:
-    steps = arguments.epochs * (len(digits.train_images) // arguments.batch)
-    with progress_bar(name, steps) as advance:
-        return _digits.train(
-            model, digits, arguments.epochs, arguments.batch, arguments.seed, advance
-        )
+    models: dict[str, nn.Module], digits: Digits, arguments: argparse.Namespace
+) -> list[TrainingRun]:
+    """Epoch by epoch in turn, so that a slow moment of the machine hits every model alike."""
+    epochs, batch, seed = arguments.epochs, arguments.batch, arguments.seed
+    trainers = {
+        name: _digits.Trainer(model, digits, epochs, batch, seed) for name, model in models.items()
+    }
+    total = sum(epochs * trainer.steps_per_epoch for trainer in trainers.values())
+    with progress_bar("training", total) as advance:
+        for epoch in range(epochs):
+            for name, trainer in trainers.items():
+                prefix = f"{name}, epoch {epoch + 1}/{epochs}, "
+                trainer.epoch(partial(_announce, advance, prefix))
+    return [trainer.finish() for trainer in trainers.values()]
+
+
+def _announce(advance: Callable[[str], None], prefix: str, note: str) -> None:
+    advance(prefix + note)
 
 
 def _print_table(
@@ -157,7 +174,10 @@ def _save_picture(runs: list[TrainingRun], folder: Path) -> Path:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    styles = ({"linewidth": 4, "alpha": 0.4}, {"linewidth": 1.2, "linestyle": "--"})
+    styles: tuple[dict[str, Any], ...] = (
+        {"linewidth": 4, "alpha": 0.4},
+        {"linewidth": 1.2, "linestyle": "--"},
+    )
     for name, record, style in zip(("plain torch", "fused"), runs, styles, strict=True):
         axes.plot(range(1, len(record.losses) + 1), record.losses, label=name, **style)
     axes.set(xlabel="step", ylabel="training loss", yscale="log", title="The same network, twice")
@@ -183,4 +203,4 @@ def _missing_packages() -> list[str]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads"
+    return "one CPU thread"

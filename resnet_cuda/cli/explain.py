@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     layout = torch.contiguous_format if arguments.contiguous else torch.channels_last
     dtype = _DTYPES[arguments.dtype]
-    model = model.to(dtype).to(memory_format=layout)
+    model = model.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
     size = arguments.image_size
     x = torch.zeros(arguments.batch, 3, size, size, dtype=dtype).to(memory_format=layout)
     print(explain(model, x, training=arguments.training))

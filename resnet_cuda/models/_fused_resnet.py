@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,12 @@ class FusedStem(FusedModule):
     """A network that begins with `conv1`, `bn1`, an activation and `maxpool`."""
 
     stem_activation: ClassVar[str] = "relu"
+    conv1: Any
+    bn1: Any
+    maxpool: Any
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         activation = cls.stem_activation
         checks = (
             ("conv1", conv_blocker(module.conv1)),
@@ -34,12 +37,12 @@ class FusedStem(FusedModule):
         return None
 
     @classmethod
-    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
         # A deep stem's conv1 is an nn.Sequential, which can be fused on its own.
         return [m for m in (module.conv1, module.bn1) if not isinstance(m, nn.Sequential)]
 
     @classmethod
-    def note_of(cls, module: nn.Module) -> str:
+    def note_of(cls, module: Any) -> str:
         return "stem: conv1 + bn1 + relu"
 
     def run_stem(self, x: Tensor) -> Tensor:
@@ -57,6 +60,9 @@ class FusedStem(FusedModule):
 class FusedResNet(FusedStem):
     """Mixin for torchvision's ResNet and this package's own."""
 
+    avgpool: Any
+    fc: Any
+
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.run_stem(x)
         for name in getattr(self, "stage_names", _TORCHVISION_STAGES):
@@ -69,10 +75,11 @@ class FusedTimmResNet(FusedStem):
     """Mixin for timm's ResNet; its head has options of its own and stays as it is."""
 
     stem_activation = "act1"
+    grad_checkpointing: bool
 
     def forward_features(self, x: Tensor) -> Tensor:
         if self.grad_checkpointing:
-            features: Tensor = super().forward_features(x)
+            features: Tensor = super().forward_features(x)  # type: ignore[misc]
             return features
         x = self.run_stem(x)
         for name in _TORCHVISION_STAGES:
@@ -80,13 +87,13 @@ class FusedTimmResNet(FusedStem):
         return x
 
 
-def run_global_pool(pool: nn.Module, x: Tensor) -> Tensor:
+def run_global_pool(pool: Any, x: Tensor) -> Tensor:
     """x [N, C, H, W] -> [N, C, 1, 1] where `pool` is a plain global average pool, else whatever `pool` does."""
     plain = touched(pool, nn.AdaptiveAvgPool2d) is None and pool.output_size in (1, (1, 1))
     return global_avg_pool(x) if plain and not is_traced(x) else pool(x)
 
 
-def _pool_window(pool: nn.Module) -> tuple[int, int, int] | None:
+def _pool_window(pool: Any) -> tuple[int, int, int] | None:
     """(kernel, stride, padding) where `max_pool2d` computes the same as `pool`, else None."""
     if touched(pool, nn.MaxPool2d) is not None:
         return None

@@ -23,17 +23,17 @@ class FusedModule(nn.Module):
     plain_class: ClassVar[type[nn.Module]]
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         """Why `module`, which has the plain class's children, must run them one by one; None where it can run fused."""
         return None
 
     @classmethod
-    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
         """The modules whose work the fused call does."""
-        return module.children()
+        return list(module.children())
 
     @classmethod
-    def note_of(cls, module: nn.Module) -> str:
+    def note_of(cls, module: Any) -> str:
         """What is fused, for reports."""
         return "one call"
 

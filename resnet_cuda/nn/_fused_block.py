@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
-    advance,
     batch_norm_call,
     conv_blocker,
     conv_unit_of,
@@ -48,6 +47,7 @@ class FusedBlock(FusedModule):
     """Runs a block's children as one `ops.residual_branch` call where that computes the same."""
 
     layout: ClassVar[BlockLayout]
+    downsample: Any  # None or a module
 
     def forward(self, x: Tensor) -> Tensor:
         if is_traced(x) or self.blocker() is not None:
@@ -60,20 +60,17 @@ class FusedBlock(FusedModule):
 
         donate_input: the caller owns x and allows the result to be written into it (inference only).
         """
-        counters: list[Tensor] = []
         last = len(self.layout.pairs) - 1
         units = [
-            self._unit(getattr(self, conv), getattr(self, bn), i < last, conv, counters)
+            self._unit(x, getattr(self, conv), getattr(self, bn), i < last, conv)
             for i, (conv, bn) in enumerate(self.layout.pairs)
         ]
-        shortcut = self._shortcut(counters)
+        shortcut = self._shortcut(x)
         announce(x, units, shortcut)
-        out = residual_branch(x, units, shortcut, donate_input=donate_input)
-        advance(counters, x)
-        return out
+        return residual_branch(x, units, shortcut, donate_input=donate_input)
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         layout = cls.layout
         for conv, bn in layout.pairs:
             reason = conv_blocker(getattr(module, conv))
@@ -93,30 +90,28 @@ class FusedBlock(FusedModule):
         return shortcut_blocker(module.downsample)
 
     @classmethod
-    def parts_of(cls, module: nn.Module) -> Iterable[nn.Module]:
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
         parts = [getattr(module, name) for pair in cls.layout.pairs for name in pair]
         return parts if module.downsample is None else [*parts, *module.downsample.modules()]
 
     @classmethod
-    def note_of(cls, module: nn.Module) -> str:
+    def note_of(cls, module: Any) -> str:
         count = f"{len(cls.layout.pairs)} convolutions"
         return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
 
     def _unit(
-        self, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str, counters: list[Tensor]
+        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str
     ) -> ConvUnit:
-        call = batch_norm_call(bn)
-        if call.counter is not None:
-            counters.append(call.counter)
+        call = batch_norm_call(bn, x)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
-    def _shortcut(self, counters: list[Tensor]) -> Shortcut:
+    def _shortcut(self, x: Tensor) -> Shortcut:
         module = self.downsample
         if module is None or type(module) is nn.Identity:
             return Identity()
         if type(module) is ZeroPadShortcut:
             return ZeroPad(module.stride, module.out_channels)
-        return self._unit(module[-2], module[-1], False, "downsample", counters)
+        return self._unit(x, module[-2], module[-1], False, "downsample")
 
 
 def shortcut_blocker(module: nn.Module | None) -> str | None:
@@ -129,7 +124,7 @@ def shortcut_blocker(module: nn.Module | None) -> str | None:
     reason = touched(module, nn.Sequential)
     if reason is not None:
         return f"downsample {reason}"
-    children = list(module)
+    children = list(module.children())
     # timm's average-pooling shortcut starts with an identity where there is nothing to pool.
     if len(children) == 3 and neutral_blocker(children[0]) is None:
         children = children[1:]

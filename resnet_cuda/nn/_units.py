@@ -1,16 +1,16 @@
-"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the `ConvUnit` that the ops take, and when that is not allowed."""
+"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the ops' `ConvUnit`, and when that is not allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.ops import ConvUnit, conv_unit
 from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._interface import Pair
 
 
 class BatchNormCall(NamedTuple):
@@ -23,19 +23,22 @@ class BatchNormCall(NamedTuple):
     training: bool
     momentum: float
     eps: float
-    counter: Tensor | None  # num_batches_tracked, to be raised by one once the call has succeeded
 
 
-def batch_norm_call(bn: nn.BatchNorm2d) -> BatchNormCall:
-    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`.
+def batch_norm_call(bn: nn.BatchNorm2d, x: Tensor) -> BatchNormCall:
+    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`, which also counts the batch.
 
-    momentum=None is the cumulative average, whose factor needs the counter's value on the host (as in torch).
+    As there, the batch is counted before anything is computed (recomputation under checkpointing may
+    not come back), and momentum=None, the cumulative average, needs the count on the host. An empty
+    batch leaves all statistics untouched.
     """
     update = bn.training and bn.track_running_stats
-    counter = bn.num_batches_tracked if update else None
+    counter = bn.num_batches_tracked if update and x.shape[0] != 0 else None
+    if counter is not None:
+        counter.add_(1)
     momentum = bn.momentum
     if momentum is None:
-        momentum = 0.0 if counter is None else 1.0 / (float(counter) + 1.0)
+        momentum = 0.0 if counter is None else 1.0 / float(counter)
     use_buffers = update or not bn.training
     running_mean = bn.running_mean if use_buffers else None
     running_var = bn.running_var if use_buffers else None
@@ -48,7 +51,6 @@ def batch_norm_call(bn: nn.BatchNorm2d) -> BatchNormCall:
         batch_statistics,
         momentum,
         bn.eps,
-        counter,
     )
 
 
@@ -62,9 +64,9 @@ def conv_unit_of(
         beta=call.beta,
         running_mean=call.running_mean,
         running_var=call.running_var,
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
+        stride=cast(Pair, conv.stride),
+        padding=cast(Pair, conv.padding),  # a string is a blocker
+        dilation=cast(Pair, conv.dilation),
         groups=conv.groups,
         training=call.training,
         momentum=call.momentum,
@@ -76,27 +78,17 @@ def conv_unit_of(
 
 def run_unit(
     x: Tensor,
-    conv: nn.Conv2d,
-    bn: nn.BatchNorm2d,
+    conv: Any,
+    bn: Any,
     relu: bool,
     folded: Callable[[], FoldedConv | None],
     residual: Tensor | None = None,
 ) -> Tensor:
     """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
-    call = batch_norm_call(bn)
+    call = batch_norm_call(bn, x)
     unit = conv_unit_of(conv, call, relu, None if call.training else folded())
     announce(x, [unit], residual=residual)
-    out = conv_unit(x, unit, residual)
-    advance([] if call.counter is None else [call.counter], x)
-    return out
-
-
-def advance(counters: list[Tensor], x: Tensor) -> None:
-    """Count one more batch in every batch norm that tracks them; an empty batch leaves all statistics untouched."""
-    if counters and x.shape[0] != 0:
-        with torch.no_grad():
-            for counter in counters:
-                counter.add_(1)
+    return conv_unit(x, unit, residual)
 
 
 def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
@@ -119,7 +111,7 @@ def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
     return None
 
 
-def conv_blocker(conv: nn.Module) -> str | None:
+def conv_blocker(conv: Any) -> str | None:
     """Why `conv` cannot be part of a fused unit; None where it can."""
     reason = touched(conv, nn.Conv2d)
     if reason is not None:

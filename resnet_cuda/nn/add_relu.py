@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from resnet_cuda import ops
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.ops import add_relu
 from resnet_cuda.reference import blocks as plain
 
 
@@ -18,4 +18,4 @@ class AddReLU(FusedModule, plain.AddReLU):
         if is_traced(x):
             out: Tensor = super().forward(x, residual)
             return out
-        return add_relu(x, residual)
+        return ops.add_relu(x, residual)

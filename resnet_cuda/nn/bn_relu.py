@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import advance, batch_norm_call, touched
+from resnet_cuda.nn._units import batch_norm_call, touched
 from resnet_cuda.ops import bn_relu
 from resnet_cuda.reference import blocks as plain
 
@@ -22,8 +24,8 @@ class BNReLU(FusedModule, plain.BNReLU):
         if is_traced(x) or self.blocker() is not None:
             out: Tensor = super().forward(x, residual)
             return out
-        call = batch_norm_call(self.bn)
-        out = bn_relu(
+        call = batch_norm_call(self.bn, x)
+        return bn_relu(
             x,
             call.gamma,
             call.beta,
@@ -35,11 +37,9 @@ class BNReLU(FusedModule, plain.BNReLU):
             eps=call.eps,
             relu=type(self.relu) is nn.ReLU,
         )
-        advance([] if call.counter is None else [call.counter], x)
-        return out
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         reason = touched(module.bn, nn.BatchNorm2d)
         if reason is not None:
             return f"bn {reason}"

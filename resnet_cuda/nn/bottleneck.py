@@ -9,9 +9,10 @@ from resnet_cuda.reference import blocks as plain
 class Bottleneck(FusedBlock, plain.Bottleneck):
     """relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)) in fused passes.
 
-    Signature, children, state-dict keys and results are those of `resnet_cuda.reference.Bottleneck` (and of torchvision's
-    block); see there for the arguments. Where a child is replaced, hooked or converted (for example to SyncBatchNorm),
-    the children run one by one.
+    Signature, children, state-dict keys and results are those of
+    `resnet_cuda.reference.Bottleneck` (and of torchvision's block); see there for the arguments.
+    Where a child is replaced, hooked or converted (for example to SyncBatchNorm), the children run one by
+    one.
     """
 
     plain_class = plain.Bottleneck

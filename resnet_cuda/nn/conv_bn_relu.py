@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
@@ -12,8 +14,8 @@ from resnet_cuda.reference import blocks as plain
 class ConvBNReLU(FusedModule, plain.ConvBNReLU):
     """relu(bn(conv(x)) + residual) in fused passes.
 
-    Children `conv` (no bias) and `bn` are a real nn.Conv2d and nn.BatchNorm2d. Arguments, shapes and errors are those of
-    `resnet_cuda.reference.ConvBNReLU`.
+    Children `conv` (no bias) and `bn` are a real nn.Conv2d and nn.BatchNorm2d. Arguments, shapes and
+    errors are those of `resnet_cuda.reference.ConvBNReLU`.
     """
 
     plain_class = plain.ConvBNReLU
@@ -26,7 +28,7 @@ class ConvBNReLU(FusedModule, plain.ConvBNReLU):
         return run_unit(x, self.conv, self.bn, relu, lambda: self.folded("conv"), residual)
 
     @classmethod
-    def blocker_of(cls, module: nn.Module) -> str | None:
+    def blocker_of(cls, module: Any) -> str | None:
         activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
         checks = (
             ("conv", conv_blocker(module.conv)),

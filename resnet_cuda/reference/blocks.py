@@ -1,7 +1,8 @@
 """The residual blocks in plain torch: the readable oracle of `resnet_cuda.nn`, and its fallback.
 
-Every class here has torchvision's attribute names and state-dict keys and runs its children one by one. The fused classes
-in `resnet_cuda.nn` are subclasses: they own the same children and differ only in how `forward` computes.
+Every class here has torchvision's attribute names and state-dict keys and runs its children one by one.
+The fused classes in `resnet_cuda.nn` are subclasses: they own the same children and differ only in how
+`forward` computes.
 
 Sources: He et al., "Deep Residual Learning for Image Recognition", 2015 (sec. 3.3: shortcut options A, B, C; sec. 4.1:
 bottleneck); the stride sits in the 3x3 convolution ("v1.5") unless `stride_in_1x1=True` asks for the paper's placement.

@@ -1,7 +1,7 @@
 """ResNet in plain torch: the readable oracle of `resnet_cuda.models.ResNet`.
 
-Attribute names, state-dict keys, initialisation and the order in which random numbers are drawn are torchvision's, so the
-same seed gives the same weights and checkpoints load both ways with `strict=True`.
+Attribute names, state-dict keys, initialisation and the order in which random numbers are drawn are
+torchvision's, so the same seed gives the same weights and checkpoints load both ways with `strict=True`.
 
 Source: He et al., "Deep Residual Learning for Image Recognition", 2015, sec. 4.1 (ImageNet) and 4.2 (CIFAR-10).
 """
@@ -109,7 +109,7 @@ class ResNet(nn.Module):
             for m in self.modules():
                 if isinstance(m, (BasicBlock, Bottleneck)):
                     gamma = (m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight
-                    if gamma is not None:
+                    if isinstance(gamma, Tensor):
                         nn.init.constant_(gamma, 0)
 
     def _make_layer(

@@ -1,0 +1,134 @@
+"""`explain`: shapes, counts, floors, copies, and that it changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from resnet_cuda import _raw, explain, fuse, models, ops, reference, testing, use_backend
+
+
+def test_every_convolution_of_a_network_is_listed_once() -> None:
+    network = models.resnet50().eval()
+    report = explain(network, torch.zeros(1, 3, 64, 64))
+    convolutions = {n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+    assert sorted(unit.name for unit in report.units) == sorted(convolutions)
+    stem = report.units[0]
+    assert (stem.input, stem.weight, stem.output) == (
+        (1, 3, 64, 64),
+        (64, 3, 7, 7),
+        (1, 64, 32, 32),
+    )
+    assert not report.left
+
+
+# conv + fc multiply-adds at 224x224 with 1000 classes.
+MACS = {
+    ("resnet18", "B", False): 1_814_073_344,
+    ("resnet34", "A", False): 3_644_493_824,
+    ("resnet34", "C", False): 3_830_747_136,
+    ("resnet50", "B", False): 4_089_184_256,
+    ("resnet50", "B", True): 3_857_973_248,
+    ("resnext50_32x4d", "B", False): 4_230_479_872,
+}
+
+
+@pytest.mark.parametrize(("name", "shortcut", "v1"), MACS)
+def test_flops_equal_the_known_counts(name: str, shortcut: str, v1: bool) -> None:
+    network = models.create_model(name, shortcut=shortcut, stride_in_1x1=v1).eval()
+    report = explain(network, torch.zeros(1, 3, 224, 224))
+    classifier = network.fc.in_features * network.fc.out_features
+    assert report.flops // 2 + classifier == MACS[name, shortcut, v1]
+
+
+def test_bytes_and_floor_of_one_unit() -> None:
+    x = torch.zeros(2, 8, 5, 5, dtype=torch.bfloat16)
+    weight = torch.zeros(4, 8, 3, 3, dtype=torch.bfloat16)
+    vector = torch.ones(4)
+    residual = torch.zeros(2, 4, 5, 5, dtype=torch.bfloat16)
+    report = explain(
+        ops.conv_bn_relu, x, weight, None, None, vector, vector, residual=residual, padding=1
+    )
+    (unit,) = report.units
+    (plan,) = unit.passes
+    assert unit.operation == "conv + bn + add + relu"
+    assert plan.bytes == 2 * (x.numel() + weight.numel() + 2 * residual.numel())
+    assert plan.flops == 2 * residual.numel() * 8 * 9
+    assert plan.floor_us == pytest.approx(plan.bytes / 4.3e12 * 1e6)
+
+
+def test_training_adds_the_backward_passes_and_changes_nothing() -> None:
+    network = models.ResNet(
+        reference_block(), [1, 1], num_classes=3, planes=(4, 8), stem="cifar"
+    ).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = explain(network, torch.zeros(2, 3, 8, 8), training=True)
+    names = [tuple(p.name for p in unit.passes) for unit in report.units]
+    assert names[0] == ("fprop", "wgrad"), "images need no gradient"
+    assert set(names[1:]) == {("fprop", "dgrad", "wgrad")}
+    assert not network.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), f"explain changed {name}"
+
+
+def reference_block() -> type[nn.Module]:
+    from resnet_cuda.nn import BasicBlock
+
+    return BasicBlock
+
+
+def test_copies_for_the_memory_format_are_reported() -> None:
+    if not _raw.is_built():
+        pytest.skip("the compiled extension is not built: make build")
+    network = models.ResNet(reference_block(), [1], num_classes=3, planes=(4,), stem="cifar").eval()
+    x = torch.zeros(2, 3, 8, 8)
+    with testing.emulated():
+        contiguous = explain(network, x)
+        network.to(memory_format=torch.channels_last)
+        native = explain(network, x.to(memory_format=torch.channels_last))
+    assert any("input from NCHW" in text for text in contiguous.units[0].copies)
+    assert any("weight" in text for text in contiguous.units[1].copies)
+    assert all(not unit.copies for unit in native.units)
+    assert "copies for the memory format:\nnone" in str(native)
+
+
+def test_what_is_outside_the_fused_calls_is_listed() -> None:
+    network = nn.Sequential(fuse(reference.BasicBlock(4, 4)), nn.Conv2d(4, 2, 1)).eval()
+    report = explain(network, torch.zeros(1, 4, 6, 6))
+    assert [(e.path, e.note) for e in report.left] == [("1", "has a bias")]
+    assert "1: Conv2d has a bias" in str(report)
+
+
+def test_the_planned_kernel_is_named_or_its_absence_explained() -> None:
+    report = explain(models.resnet18().eval(), torch.zeros(1, 3, 64, 64))
+    plan = report.units[1].passes[0]
+    if _raw.is_built():
+        assert plan.kernel.startswith("conv_fprop") and plan.tile and plan.why
+    else:
+        assert plan.kernel == "unknown" and "not built" in plan.why
+    assert plan.kernel in str(report)
+
+
+def test_block_level_ops_are_explained() -> None:
+    vector = torch.ones(4)
+    reduce = (torch.zeros(4, 8, 1, 1), vector, vector, vector, vector)
+    x = torch.zeros(1, 8, 5, 5)
+    assert explain(ops.bottleneck_reduce, x, *reduce).units[0].output == (1, 4, 5, 5)
+    units = [ops.ConvUnit(*reduce), ops.ConvUnit(torch.zeros(8, 4, 1, 1), *4 * [torch.ones(8)])]
+    report = explain(ops.residual_branch, x, units, ops.Identity())
+    assert [unit.operation for unit in report.units] == [
+        "conv + bn + relu",
+        "conv + bn + add + relu",
+    ]
+
+
+def test_what_cannot_be_explained_is_named() -> None:
+    with pytest.raises(TypeError, match="module_or_op is"):
+        explain(torch.relu, torch.zeros(1))
+
+
+def test_the_backend_is_named() -> None:
+    with use_backend("reference"):
+        report = explain(models.resnet18().eval(), torch.zeros(1, 3, 64, 64))
+    assert report.backend == "reference"
