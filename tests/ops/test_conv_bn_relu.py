@@ -131,26 +131,6 @@ def test_gradcheck_over_the_whole_geometry(
     gradcheck_op(op, inputs.leaves(), second_order=False, fast=True)
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("index", range(len(PROBLEMS)), ids=[str(problem) for problem in PROBLEMS])
-def test_gradcheck_on_adversarial_shapes(
-    backend: str, device: str, index: int, training: bool
-) -> None:
-    problem = PROBLEMS[index]
-    if training and single_value(problem):
-        pytest.skip("batch statistics of a single value are an error, tested elsewhere")
-    inputs = make_inputs(problem, torch.float64, device=device, requires_grad=True)
-    flags = {"training": training, "add": index % 2 == 0, "relu": index % 3 != 0}
-
-    def op(x: Tensor, weight: Tensor, gamma: Tensor, beta: Tensor, residual: Tensor) -> Tensor:
-        statistics = inputs.running_mean.clone(), inputs.running_var.clone()
-        return call(
-            ops, ConvBnInputs(x, weight, gamma, beta, *statistics, residual), problem, **flags
-        )
-
-    gradcheck_op(op, inputs.leaves(), fast=True)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 # Layers with fewer than 16 values per channel are left out: their batch statistics mean nothing.
 @pytest.mark.parametrize(
