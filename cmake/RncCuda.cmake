@@ -65,7 +65,17 @@ if(NOT RNC_CUDA STREQUAL "OFF")
     if(NOT CMAKE_CUDA_ARCHITECTURES)
       rnc_default_architectures(CMAKE_CUDA_ARCHITECTURES)
     endif()
+    # nvcc looks for its libraries in lib64; the wheels have them in lib. The host linker of CMake's trial programs reads this.
+    cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH rnc_nvcc_bin)
+    set(ENV{LIBRARY_PATH} "${rnc_nvcc_bin}/../lib:$ENV{LIBRARY_PATH}")
+    set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # rnc_cudart is the runtime
     enable_language(CUDA)
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc 13 has C++20
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+      set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+    endif()
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     set(RNC_WITH_CUDA 1)
     set(RNC_CUDA_VERSION ${CMAKE_CUDA_COMPILER_VERSION})
     list(JOIN CMAKE_CUDA_ARCHITECTURES " " RNC_CUDA_ARCHITECTURES)  # a semicolon would split the definition
@@ -80,7 +90,6 @@ endif()
 if(RNC_WITH_CUDA)
   # The runtime is linked statically, so that one build also loads on machines without a driver or a toolkit. CMake's own
   # FindCUDAToolkit wants parts of a full toolkit that the pip wheels do not have.
-  cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH rnc_nvcc_bin)
   find_path(RNC_CUDA_INCLUDE cuda_runtime_api.h
             HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES} ${rnc_nvcc_bin}/../include REQUIRED)
   find_library(RNC_CUDART_STATIC cudart_static

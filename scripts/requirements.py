@@ -1,7 +1,7 @@
 """Prints the requirements of pyproject.toml's parts, one per line, for pip: `requirements.py build test demo`.
 
-`build` stands for what the build system needs; every other name is an extra. The package's own dependencies come first, without
-torch and torchvision, whose versions the Makefile pins.
+`build` stands for what the build system needs; every other name is an extra. The package's own dependencies come first.
+torch and torchvision are left out: the Makefile picks their versions.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ struct ColumnSums {
   // tile must be 0.
   __device__ __forceinline__ void reduce(const ThreadTile<Acc>& tile) {
     // Sum the rows this thread holds.
-#pragma unroll
+    RNC_UNROLL
     for (int j = 0; j < SimtTile::kPerThread; ++j) {
       Acc sum = Acc(0);
-#pragma unroll
+      RNC_UNROLL
       for (int i = 0; i < SimtTile::kPerThread; ++i) sum += tile.v[i][j];
       partial[ThreadTile<Acc>::row(0)][ThreadTile<Acc>::column(j)] = sum;
     }
@@ -27,7 +27,7 @@ struct ColumnSums {
     // Sum the threads of each column, one thread per column.
     if (threadIdx.x < SimtTile::kColumns) {
       Acc sum = Acc(0);
-#pragma unroll
+      RNC_UNROLL
       for (int t = 0; t < SimtTile::kThreadsPerSide; ++t) sum += partial[t][threadIdx.x];
       total[threadIdx.x] = sum;
     }

@@ -32,14 +32,14 @@ struct ElementGroup {
   // Loads elements offset .. offset + count - 1; the others are left undefined.
   __device__ __forceinline__ void load(const T* p, int64_t offset, int count, bool aligned) {
     if (aligned && count == kGroupElements) {
-#pragma unroll
+      RNC_UNROLL
       for (int i = 0; i < kGroupElements; i += kVectorElements) {
         const Vector part = ptx::load_global_nc(reinterpret_cast<const Vector*>(p + offset + i));
-#pragma unroll
+        RNC_UNROLL
         for (int e = 0; e < kVectorElements; ++e) v[i + e] = part.v[e];
       }
     } else {
-#pragma unroll
+      RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
         if (e < count) v[e] = ptx::load_global_nc(p + offset + e);
       }
@@ -48,15 +48,15 @@ struct ElementGroup {
 
   __device__ __forceinline__ void store(T* p, int64_t offset, int count, bool aligned) const {
     if (aligned && count == kGroupElements) {
-#pragma unroll
+      RNC_UNROLL
       for (int i = 0; i < kGroupElements; i += kVectorElements) {
         Vector part;
-#pragma unroll
+        RNC_UNROLL
         for (int e = 0; e < kVectorElements; ++e) part.v[e] = v[i + e];
         ptx::store_global(reinterpret_cast<Vector*>(p + offset + i), part);
       }
     } else {
-#pragma unroll
+      RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
         if (e < count) ptx::store_global(p + offset + e, v[e]);
       }

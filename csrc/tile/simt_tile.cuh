@@ -34,20 +34,19 @@ struct ThreadTile {
   }
 
   __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (int i = 0; i < SimtTile::kPerThread; ++i)
-#pragma unroll
-      for (int j = 0; j < SimtTile::kPerThread; ++j) v[i][j] = Acc(0);
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) v[i][j] = Acc(0);
   }
 };
 
 // Calls fn(i, j, row, column) for the thread's elements that lie inside rows x columns.
 template <class Fn>
 __device__ __forceinline__ void for_each_element(int rows, int columns, Fn&& fn) {
-#pragma unroll
+  RNC_UNROLL
   for (int i = 0; i < SimtTile::kPerThread; ++i) {
     const int row = ThreadTile<float>::row(i);
-#pragma unroll
+    RNC_UNROLL
     for (int j = 0; j < SimtTile::kPerThread; ++j) {
       const int column = ThreadTile<float>::column(j);
       if (row < rows && column < columns) fn(i, j, row, column);

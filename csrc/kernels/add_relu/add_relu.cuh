@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   residual.load(params.residual, at.offset, at.count, params.aligned);
   // Add and activate.
   unsigned bits = 0;
-#pragma unroll
+  RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
     if (e >= at.count) break;
     const auto sum = x.widened(e) + residual.widened(e);
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   ElementGroup<T> gradient;
   gradient.load(params.dz, at.offset, at.count, params.aligned);
   const unsigned bits = ptx::load_global_nc(params.mask + at.offset / kGroupElements);
-#pragma unroll
+  RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
     if (e < at.count && !((bits >> e) & 1u)) gradient.v[e] = narrow_to<T>(Acc(0));
   }

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   // Normalise, add, activate.
   ChannelWalk walk(params.by_channels);
   unsigned bits = 0;
-#pragma unroll
+  RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
     if (e >= at.count) break;
     Acc v = affine(y.widened(e), ptx::load_global_nc(params.scale + walk.channel),
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   // Pass the gradient through the ReLU and the normalisation.
   ChannelWalk walk(params.by_channels);
   const int64_t C = walk.C;
-#pragma unroll
+  RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
     if (e >= at.count) break;
     const Acc* c = params.coefficients + walk.channel;

@@ -34,7 +34,7 @@ __device__ __forceinline__ double sum_over_tiles(int64_t tiles, bool valid, Fina
   shared.partial[segment][lane] = sum;
   __syncthreads();
   double total = 0;
-#pragma unroll
+  RNC_UNROLL
   for (int s = 0; s < FinalizeTile::kSegments; ++s) total += shared.partial[s][lane];
   __syncthreads();
   return total;

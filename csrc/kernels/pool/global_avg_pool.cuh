@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(PoolTile::kThreads) global_avg_pool_forward_ke
   // Add the 8 sums in order.
   if (segment != 0 || channel >= params.C) return;
   Acc total = Acc(0);
-#pragma unroll
+  RNC_UNROLL
   for (int s = 0; s < PoolTile::kPixels; ++s) total += shared.partial[s][lane];
   ptx::store_global(params.y + int64_t(blockIdx.x) * params.C + channel,
                     narrow_to<T>(total / Acc(params.pixels)));

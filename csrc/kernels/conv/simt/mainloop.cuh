@@ -39,7 +39,7 @@ struct SimtOperandLoader {
   __device__ __forceinline__ SimtOperandLoader(const Operand& operand, int32_t first_row,
                                                int32_t row_count, int32_t group)
       : operand(operand), group(group) {
-#pragma unroll
+    RNC_UNROLL
     for (int e = 0; e < kRowsHeld; ++e)
       rows[e] = operand.row(first_row + row_in_tile(e), row_count, group);
   }
@@ -53,7 +53,7 @@ struct SimtOperandLoader {
 
   __device__ __forceinline__ void fetch(int32_t first_depth, int32_t depth_end) {
     typename Operand::Depth depth;
-#pragma unroll
+    RNC_UNROLL
     for (int e = 0; e < kElements; ++e) {
       if (!kAlongDepth || e == 0)
         depth = operand.depth(first_depth + depth_in_tile(e), depth_end, group);
@@ -63,7 +63,7 @@ struct SimtOperandLoader {
 
   __device__ __forceinline__ void put(
       Acc (&shared)[SimtTile::kDepth][SimtTile::kRows + SimtMainloopStorage<Acc>::kPadding]) const {
-#pragma unroll
+    RNC_UNROLL
     for (int e = 0; e < kElements; ++e) shared[depth_in_tile(e)][row_in_tile(e)] = fetched[e];
   }
 };
@@ -101,23 +101,21 @@ __device__ __forceinline__ void simt_mainloop(const OperandA& operand_a, const O
     // not of products.
     ThreadTile<Acc> step;
     step.clear();
-#pragma unroll
+    RNC_UNROLL
     for (int k = 0; k < SimtTile::kDepth; ++k) {
       Acc a[SimtTile::kPerThread], b[SimtTile::kPerThread];
-#pragma unroll
+      RNC_UNROLL
       for (int i = 0; i < SimtTile::kPerThread; ++i) {
         a[i] = shared.a[k][ThreadTile<Acc>::row(i)];
         b[i] = shared.b[k][ThreadTile<Acc>::column(i)];
       }
-#pragma unroll
-      for (int i = 0; i < SimtTile::kPerThread; ++i)
-#pragma unroll
-        for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
+      RNC_UNROLL
+      for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+      for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
     }
-#pragma unroll
-    for (int i = 0; i < SimtTile::kPerThread; ++i)
-#pragma unroll
-      for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
     // Release the step.
     __syncthreads();
   }

@@ -1,0 +1,297 @@
+"""A wrong argument of a raw op raises an error that names the op, the argument, what it was and what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import resnet_cuda  # noqa: F401  (registers the raw ops)
+
+raw = torch.ops.resnet_cuda
+pytestmark = pytest.mark.usefixtures("emulator")
+
+
+def nhwc(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.zeros(size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+def conv_fprop(**changed: Any) -> None:
+    """A valid call, but for what `changed` replaces."""
+    arguments = {
+        "x": nhwc(2, 6, 5, 4),
+        "weight": nhwc(8, 6, 3, 3),
+        "x_scale": None,
+        "x_bias": None,
+        "scale": None,
+        "bias": None,
+        "residual": None,
+        "relu": False,
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+        "statistics": False,
+    }
+    raw._conv_fprop(*(arguments | changed).values())
+
+
+def conv_dgrad(**changed: Any) -> None:
+    arguments = {
+        "dy": nhwc(2, 8, 5, 4),
+        "weight": nhwc(8, 6, 3, 3),
+        "input_size": [2, 6, 5, 4],
+        "addend": None,
+        "act": None,
+        "act_scale": None,
+        "act_bias": None,
+        "act_mean": None,
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+    }
+    raw._conv_dgrad(*(arguments | changed).values())
+
+
+def add_relu(x: Tensor, residual: Tensor) -> None:
+    raw._add_relu_forward(x, residual, True)
+
+
+def bottleneck_expand(**changed: Any) -> None:
+    arguments = {
+        "x": nhwc(2, 4, 3, 3),
+        "weight": nhwc(8, 4, 1, 1),
+        "scale": torch.zeros(8),
+        "bias": torch.zeros(8),
+        "residual": None,
+        "projection_weight": None,
+        "projection_scale": None,
+        "projection_bias": None,
+        "projection_stride": 1,
+        "relu": True,
+        "statistics": False,
+    }
+    raw._bottleneck_expand(*(arguments | changed).values())
+
+
+def bn_finalize(**changed: Any) -> None:
+    arguments = {
+        "partials": torch.zeros(2, 2, 5),
+        "rows": 100,
+        "gamma": None,
+        "beta": None,
+        "running_mean": None,
+        "running_var": None,
+        "momentum": 0.1,
+        "eps": 1e-5,
+    }
+    raw._bn_finalize(*(arguments | changed).values())
+
+
+CHANNELS_LAST = "expected dense channels_last memory"
+X = nhwc(2, 6, 5, 4)
+
+CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
+    "nchw memory": (
+        lambda: add_relu(torch.zeros(2, 6, 5, 4), X),
+        ["_add_relu_forward: x has shape [2, 6, 5, 4] and strides [120, 20, 4, 1]", CHANNELS_LAST],
+    ),
+    "expanded": (
+        lambda: add_relu(X, nhwc(1, 6, 5, 4).expand(2, 6, 5, 4)),
+        ["residual", CHANNELS_LAST],
+    ),
+    "overlapping": (
+        lambda: add_relu(torch.zeros(60).as_strided((2, 6, 2, 2), (12, 1, 6, 6)), nhwc(2, 6, 2, 2)),
+        ["x has shape", CHANNELS_LAST],
+    ),
+    "a channel slice": (
+        lambda: add_relu(nhwc(2, 8, 5, 4)[:, :6], X),
+        ["x has shape", CHANNELS_LAST],
+    ),
+    "rank": (lambda: add_relu(X[0], X), ["x has shape [6, 5, 4], expected 4 dimensions"]),
+    "an empty batch": (
+        lambda: add_relu(X[:0], X[:0]),
+        ["x has shape [0, 6, 5, 4], expected no empty"],
+    ),
+    "another shape": (
+        lambda: add_relu(X, nhwc(2, 6, 4, 5)),
+        ["residual has shape [2, 6, 4, 5], expected [2, 6, 5, 4]"],
+    ),
+    "a mix of dtypes": (
+        lambda: add_relu(X, X.double()),
+        ["residual has dtype float64, expected the dtype of x, float32"],
+    ),
+    "an integer dtype": (
+        lambda: add_relu(X.int(), X.int()),
+        ["x has dtype int32, expected float64, float32, bfloat16 or float16"],
+    ),
+    "stride 0": (lambda: conv_fprop(stride=[1, 0]), ["stride contains 0, expected values from 1"]),
+    "negative padding": (lambda: conv_fprop(padding=[-1, 0]), ["padding contains -1, expected"]),
+    "dilation 0": (lambda: conv_fprop(dilation=[0, 1]), ["dilation contains 0, expected"]),
+    "a stride beyond 32 bits": (
+        lambda: conv_fprop(stride=[2**31, 1]),
+        ["stride contains 2147483648"],
+    ),
+    "three paddings": (lambda: conv_fprop(padding=[1, 1, 1]), ["padding has 3 values, expected 2"]),
+    "a padding whose image overflows": (
+        lambda: conv_fprop(padding=[2**31 - 1, 1]),
+        ["the padded height is 4294967299, expected below 2^31"],
+    ),
+    "an output that overflows": (
+        lambda: conv_fprop(padding=[30000, 30000]),
+        ["the output would be 2 x 60003 x 60002 pixels, expected fewer than 2^31"],
+    ),
+    "groups that do not divide": (
+        lambda: conv_fprop(groups=4),
+        ["groups is 4, expected a divisor"],
+    ),
+    "groups 0": (lambda: conv_fprop(groups=0), ["groups is 0, expected a divisor"]),
+    "a channel mismatch": (
+        lambda: conv_fprop(groups=2),
+        ["weight has 6 channels in each filter, expected x's channels / groups, 3"],
+    ),
+    "a window larger than the image": (
+        lambda: conv_fprop(padding=[0, 0], dilation=[3, 1]),
+        ["weight's window spans 7 of the height, expected at most the padded height of x, 5"],
+    ),
+    "a residual of another shape": (
+        lambda: conv_fprop(residual=nhwc(2, 8, 5, 5)),
+        ["residual has shape [2, 8, 5, 5], expected [2, 8, 5, 4]"],
+    ),
+    "a scale of another length": (
+        lambda: conv_fprop(scale=torch.zeros(7)),
+        ["scale has shape [7], expected [8]"],
+    ),
+    "a scale of the storage dtype": (
+        lambda: conv_fprop(
+            x=X.bfloat16(), weight=nhwc(8, 6, 3, 3).bfloat16(), scale=torch.zeros(8).bfloat16()
+        ),
+        ["scale has dtype bfloat16, expected float32"],
+    ),
+    "a strided bias": (lambda: conv_fprop(bias=torch.zeros(16)[::2]), ["bias is not contiguous"]),
+    "half a prologue": (
+        lambda: conv_fprop(x_scale=torch.zeros(6)),
+        ["x_bias is None, expected a tensor because x_scale is given"],
+    ),
+    "statistics of an epilogue": (
+        lambda: conv_fprop(statistics=True, relu=True),
+        ["statistics is True, expected scale, bias and residual None and relu False"],
+    ),
+    "dy of another shape": (
+        lambda: conv_dgrad(dy=nhwc(2, 8, 4, 4)),
+        ["_conv_dgrad: dy has shape [2, 8, 4, 4], expected [2, 8, 5, 4]"],
+    ),
+    "three input sizes": (
+        lambda: conv_dgrad(input_size=[2, 6, 5]),
+        ["input_size is [2, 6, 5], expected four sizes"],
+    ),
+    "input sizes beyond 32 bits": (
+        lambda: conv_dgrad(input_size=[1, 6, 65536, 65536]),
+        ["input_size is [1, 6, 65536, 65536], expected fewer than 2^31 pixels"],
+    ),
+    "a gate without its activation": (
+        lambda: conv_dgrad(act_mean=torch.zeros(6)),
+        ["act is None, expected a tensor because act_mean is given"],
+    ),
+    "filters that are not 1x1": (
+        lambda: bottleneck_expand(weight=nhwc(8, 4, 3, 3)),
+        ["_bottleneck_expand: weight has 3x3 filters, expected 1x1"],
+    ),
+    "a projection without a residual": (
+        lambda: bottleneck_expand(
+            projection_weight=nhwc(8, 4, 1, 1),
+            projection_scale=torch.zeros(8),
+            projection_bias=torch.zeros(8),
+        ),
+        ["residual is None, expected a tensor because projection_weight is given"],
+    ),
+    "a projection to another size": (
+        lambda: bottleneck_expand(
+            residual=nhwc(2, 4, 6, 6),
+            projection_weight=nhwc(8, 4, 1, 1),
+            projection_scale=torch.zeros(8),
+            projection_bias=torch.zeros(8),
+        ),
+        ["the projected residual has 2x8x6x6 elements, expected 2x8x3x3"],
+    ),
+    "running statistics of another length": (
+        lambda: bn_finalize(running_mean=torch.zeros(4), running_var=torch.zeros(5)),
+        ["_bn_finalize: running_mean has shape [4], expected [5]"],
+    ),
+    "half of the running statistics": (
+        lambda: bn_finalize(running_mean=torch.zeros(5)),
+        ["running_var is None, expected a tensor because running_mean is given"],
+    ),
+    "rows that do not fit the partials": (
+        lambda: bn_finalize(rows=129),
+        ["partials has shape [2, 2, 5], expected [3, 2, 5]"],
+    ),
+    "rows 0": (lambda: bn_finalize(rows=0), ["rows is 0, expected 1 to 2^31 - 1"]),
+    "a mask of another length": (
+        lambda: raw._add_relu_backward(X, torch.zeros(29, dtype=torch.uint8)),
+        ["mask has shape [29], expected [30]"],
+    ),
+    "a mask of another dtype": (
+        lambda: raw._add_relu_backward(X, torch.zeros(30)),
+        ["mask has dtype float32, expected uint8"],
+    ),
+    "two gates": (
+        lambda: raw._bn_backward_reduce(
+            X,
+            X,
+            torch.zeros(6),
+            torch.zeros(30, dtype=torch.uint8),
+            torch.zeros(6),
+            torch.zeros(6),
+        ),
+        ["mask and gate_scale are both given, expected at most one"],
+    ),
+    "a window that argmax cannot hold": (
+        lambda: raw._max_pool_forward(nhwc(1, 1, 20, 20), 16, 1, 0, True),
+        ["_max_pool_forward: kernel is 16, expected 1 to 15"],
+    ),
+    "a padding beyond half the window": (
+        lambda: raw._max_pool_forward(X, 3, 2, 2, True),
+        ["padding is 2, expected 0 to half the kernel, 1"],
+    ),
+    "argmax of another shape": (
+        lambda: raw._max_pool_backward(
+            nhwc(2, 6, 3, 2), torch.zeros(2, 6, 3, 3, dtype=torch.uint8), [2, 6, 5, 4], 3, 2, 1
+        ),
+        ["argmax has shape [2, 6, 3, 3], expected [2, 6, 3, 2]"],
+    ),
+    "a pooled gradient that is not 1x1": (
+        lambda: raw._global_avg_pool_backward(X, [2, 6, 5, 4]),
+        ["dy has shape [2, 6, 5, 4], expected [2, 6, 1, 1]"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_wrong_argument_is_named_with_what_is_accepted(case: str) -> None:
+    call, parts = CASES[case]
+    with pytest.raises(RuntimeError) as error:
+        call()
+    for part in parts:
+        assert part in str(error.value), (
+            f"the message of '{case}' must contain {part!r}: {error.value}"
+        )
+
+
+def test_the_valid_calls_that_the_cases_start_from_are_valid() -> None:
+    conv_fprop()
+    conv_dgrad()
+    bottleneck_expand()
+    bn_finalize()
+    add_relu(X, X)
+
+
+def test_strides_of_dimensions_of_size_one_do_not_matter() -> None:
+    x = torch.ones(3, 5, 1, 1)  # contiguous both ways, with strides of either
+    odd = torch.ones(15).as_strided((3, 5, 1, 1), (5, 1, 77, 3))
+    z, _ = raw._add_relu_forward(x, odd, False)
+    assert torch.equal(z, torch.full_like(x, 2))

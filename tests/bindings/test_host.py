@@ -1,0 +1,91 @@
+"""The torch-free module: plans, the emulator's options, what was built."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resnet_cuda import _host, _raw
+
+ROOT = Path(__file__).parents[2]
+
+
+def plan(op: str = "fprop", **changed: Any) -> dict[str, Any]:
+    arguments = {"x_size": (2, 64, 14, 14), "weight_size": (32, 64, 3, 3), "padding": (1, 1)}
+    arguments |= changed
+    x_size, weight_size = arguments.pop("x_size"), arguments.pop("weight_size")
+    dtype = arguments.pop("dtype", "float32")
+    return _host.conv_plan(op, dtype, x_size, weight_size, **arguments)
+
+
+def test_the_build_says_the_same_everywhere() -> None:
+    info = _raw.build_info()
+    assert info["cuda_compiled"] == _host.cuda_compiled
+    assert info["cuda_version"] == _host.cuda_version
+    assert (info["cuda_version"] is not None) == info["cuda_compiled"]
+    assert info["torch_abi"] == "2.11"
+    assert bool(info["architectures"]) == info["cuda_compiled"]
+
+
+def test_gpus_are_counted_without_raising() -> None:
+    count = _host.device_count()
+    assert count >= 0
+    assert _host.cuda_compiled or count == 0
+
+
+def test_the_passes_are_those_of_the_kernel_library() -> None:
+    header = (ROOT / "csrc" / "launch" / "kernel_library.h").read_text()
+    assert list(_host.passes) == re.findall(r"X\((\w+), \w+Params\)", header)
+
+
+def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
+    got = plan()
+    assert "fprop" in got["kernel"]
+    assert got["macs"] == 2 * 14 * 14 * 32 * 64 * 9
+    assert got["bytes"] == 4 * (2 * 64 * 196 + 32 * 64 * 9 + 2 * 32 * 196)
+    assert got["error"] is None
+    assert not got["pointwise"]
+    assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["pointwise"]
+
+
+def test_a_problem_without_a_kernel_says_why() -> None:
+    assert "pixels" in plan(x_size=(1, 64, 60000, 60000))["error"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"op": "forward"}, "op is 'forward', expected 'fprop', 'dgrad' or 'wgrad'"),
+        ({"dtype": "int8"}, "dtype is 'int8', expected one of float64, float32"),
+        ({"stride": (0, 1)}, "stride contains 0, expected values from 1"),
+        ({"padding": (-1, 0)}, "padding contains -1"),
+        ({"groups": 3}, "groups is 3, expected a divisor"),
+        ({"x_size": (2, 64, 2, 2), "padding": (0, 0)}, "the window spans more than"),
+        ({"x_size": (2, 64, 0, 2)}, "x_size contains 0"),
+    ],
+)
+def test_impossible_geometry_is_a_value_error(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plan(**changed)
+
+
+def test_options_are_shared_by_every_handle_of_a_library() -> None:
+    path = str(_raw.emulator_library(checked=False))
+    options, other = _host.Emulator(path).options, _host.Emulator(path).options
+    before = options.seed
+    try:
+        options.seed = 4711
+        assert other.seed == 4711
+    finally:
+        options.seed = before
+
+
+def test_a_library_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="cannot open"):
+        _host.Emulator(str(tmp_path / "missing.so"))
+    other = str(next((ROOT / "resnet_cuda").glob("_host*.so")))
+    with pytest.raises(RuntimeError, match="does not export rnc_emulator_api"):
+        _host.Emulator(other)
