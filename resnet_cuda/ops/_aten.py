@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops._folding import FoldedConv, fused_convolution, has_native_arithmetic
+from resnet_cuda.ops import _onednn
+from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -146,11 +147,11 @@ class AtenBackend(Backend):
             x = x.to(compute)
             donate_residual = donate_residual or residual is not None
             residual = None if residual is None else residual.to(compute)
-        z = fused_convolution(x, weights, geometry, residual, relu, donate_residual)
+        z = _onednn.fused_convolution(x, weights, geometry, residual, relu, donate_residual)
         return z if compute == dtype else z.to(dtype)
 
     def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        return dtype if has_native_arithmetic(dtype) else torch.float32
+        return dtype if _onednn.has_native_arithmetic(dtype) else torch.float32
 
     def bn_forward(
         self,

@@ -1,4 +1,4 @@
-"""Batch norm folded into a convolution for CPU inference, and oneDNN's fused convolution + add + ReLU on it.
+"""Batch norm folded into a convolution for CPU inference, and a cache of the result that is never stale.
 
 relu(gamma (conv(x, w) - mean) / sqrt(var + eps) + beta) = relu(conv(x, w') + b') with s = gamma /
 sqrt(var + eps), w' = s w and b' = beta - s mean. s and b' are computed in float64, w' in the
@@ -8,29 +8,18 @@ accumulator's dtype, then rounded once.
 from __future__ import annotations
 
 import ctypes
-import functools
-import platform
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from resnet_cuda.ops import _onednn
 from resnet_cuda.ops._interface import BatchNormTensors, ConvGeometry, accumulator_dtype
-from resnet_cuda.ops._layout import as_channels_last, is_channels_last
+from resnet_cuda.ops._onednn import FoldedWeights
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
-_MAX_PACKED_SHAPES = 4
+_MAX_SHAPES = 4  # input shapes for which packed weights are kept
 _SAMPLES, _SAMPLE_BYTES = 4, 32
-
-
-class FoldedWeights(NamedTuple):
-    """weight [K, C / groups, R, S] with the scale in it, bias [K]; packed: the weight in oneDNN's
-    layout, or None."""
-
-    weight: Tensor
-    bias: Tensor
-    wide_bias: Tensor  # the bias in the accumulator's dtype: oneDNN takes it where nothing is added
-    packed: Tensor | None
 
 
 class FoldedConv:
@@ -82,11 +71,17 @@ class FoldedConv:
         if entry is None or not entry.is_current(weight, bn, dtype, geometry, eps):
             entry = _Entry(weight, bn, dtype, geometry, eps)
             self._entry = entry if entry.cacheable else None
-        return entry.weights_for(x)
+        shape = tuple(x.shape) if entry.packable and torch.backends.mkldnn.enabled else ()
+        found = entry.by_shape.get(shape)
+        if found is None:
+            if len(entry.by_shape) >= _MAX_SHAPES:
+                entry.by_shape = {}
+            found = entry.by_shape[shape] = _fold(weight, bn, eps, dtype, geometry, shape)
+        return found
 
 
 class _Entry:
-    """One folded weight and what it was made from. Holds the sources' memory, so that an address
+    """Folded weights and what they were made from. Holds the sources' memory, so that an address
     cannot be reused."""
 
     def __init__(
@@ -105,10 +100,8 @@ class _Entry:
         self.sample = _sample(weight) if self.cacheable else []
         self.vectors = _contents(bn)
         self.dtype, self.geometry, self.eps = dtype, geometry, eps
-        self.weight, self.wide_bias = fold_batch_norm(weight, bn, eps, dtype)
-        self.bias = self.wide_bias.to(dtype)
-        self.fusable = _onednn_serves(dtype) and geometry.groups == 1
-        self.packed: dict[tuple[int, ...], Tensor] = {}
+        self.packable = geometry.groups == 1 and _onednn.serves(dtype)
+        self.by_shape: dict[tuple[int, ...], FoldedWeights] = {}  # by x's shape; () is unpacked
 
     def is_current(
         self,
@@ -129,20 +122,17 @@ class _Entry:
             and _sample(weight) == self.sample
         )
 
-    def weights_for(self, x: Tensor) -> FoldedWeights:
-        if not self.fusable or not torch.backends.mkldnn.enabled:
-            return FoldedWeights(self.weight, self.bias, self.wide_bias, None)
-        shape = tuple(x.shape)
-        packed = self.packed.get(shape)
-        if packed is None:
-            if len(self.packed) >= _MAX_PACKED_SHAPES:
-                self.packed = {}
-            g = self.geometry
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, g.padding, g.stride, g.dilation, g.groups, shape
-            )
-            self.packed[shape] = packed
-        return FoldedWeights(self.weight, self.bias, self.wide_bias, packed)
+
+def _fold(
+    weight: Tensor,
+    bn: BatchNormTensors,
+    eps: float,
+    dtype: torch.dtype,
+    geometry: ConvGeometry,
+    shape: tuple[int, ...],
+) -> FoldedWeights:
+    folded, bias = fold_batch_norm(weight, bn, eps, dtype)
+    return _onednn.fold_weights(folded, bias, geometry, shape)
 
 
 def fold_batch_norm(
@@ -159,99 +149,6 @@ def fold_batch_norm(
         bias = bias + bn.beta.detach().double()
     folded = weight.detach().to(acc) * scale.to(acc).view(-1, 1, 1, 1)
     return folded.to(dtype), bias.to(acc)
-
-
-def fused_convolution(
-    x: Tensor,
-    weights: FoldedWeights,
-    geometry: ConvGeometry,
-    residual: Tensor | None,
-    relu: bool,
-    donate_residual: bool,
-) -> Tensor:
-    """relu?(conv(x, weight) + bias + residual), in oneDNN's fused call where it can; a donated
-    residual is overwritten."""
-    g = geometry
-    if weights.packed is None:
-        z = torch.ops.aten.convolution.default(
-            x,
-            weights.weight,
-            weights.bias,
-            g.stride,
-            g.padding,
-            g.dilation,
-            False,
-            (0, 0),
-            g.groups,
-        )
-        if residual is not None:
-            z.add_(residual)
-        return z.relu_() if relu else z
-    channels_last = is_channels_last(x) or is_channels_last(weights.weight)
-    x = as_channels_last(x) if channels_last else x.contiguous()
-    fused_add = residual is not None and channels_last
-    if not fused_add:
-        z = torch.ops.mkldnn._convolution_pointwise.default(
-            x,
-            weights.packed,
-            weights.wide_bias,
-            g.padding,
-            g.stride,
-            g.dilation,
-            g.groups,
-            "relu" if relu and residual is None else "none",
-            [],
-            "",
-        )
-        if residual is None:
-            return z
-        z.add_(residual)
-        return z.relu_() if relu else z
-    assert residual is not None
-    z = as_channels_last(residual)
-    if z is residual and not donate_residual:
-        z = residual.clone()
-    return torch.ops.mkldnn._convolution_pointwise_.binary(
-        z,
-        x,
-        weights.packed,
-        weights.bias,
-        g.padding,
-        g.stride,
-        g.dilation,
-        g.groups,
-        "add",
-        1.0,
-        "relu" if relu else None,
-        [],
-        None,
-    )
-
-
-@functools.cache
-def has_native_arithmetic(dtype: torch.dtype) -> bool:
-    """Whether this CPU multiplies in `dtype`; where it does not, widening to float32 is faster
-    (and more precise)."""
-    if dtype == torch.bfloat16:
-        if platform.machine() in ("x86_64", "AMD64"):
-            probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-            return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-        return _onednn_has("_is_mkldnn_bf16_supported")
-    if dtype == torch.float16:
-        return _onednn_has("_is_mkldnn_fp16_supported")
-    return True
-
-
-def _onednn_has(probe: str) -> bool:
-    return torch.backends.mkldnn.is_available() and bool(getattr(torch.ops.mkldnn, probe)())
-
-
-@functools.cache
-def _onednn_serves(dtype: torch.dtype) -> bool:
-    ops = torch.ops.mkldnn
-    if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_convolution_pointwise_"):
-        return False
-    return dtype != torch.float64 and has_native_arithmetic(dtype)
 
 
 def is_plain(*tensors: Tensor | None) -> bool:

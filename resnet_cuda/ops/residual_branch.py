@@ -144,7 +144,8 @@ def _compose(
         residual,
         True,
         launch="expand" if _expands(last) else "conv",
-        donate_residual=residual is not x or donate_input,
+        # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
+        donate_residual=residual is not z and (residual is not x or donate_input),
         widened_from=widened_from,
     )
 

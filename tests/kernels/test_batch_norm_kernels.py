@@ -1,4 +1,4 @@
-"""Batch norm's passes against their formulas in fp64, including the shapes where tiles and channels do not divide evenly."""
+"""Batch norm's passes against their formulas in fp64, also where tiles and channels do not divide evenly."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 
 raw = torch.ops.resnet_cuda
 
-# Kernel sizes 1, 3, 5, 7; strides 1, 2, 3; padding 0 to 3; dilation 1, 2; groups 1, 2, C; odd channels; N = 1; 1x1 images.
+# Kernel sizes 1, 3, 5, 7; strides 1, 2, 3; padding 0 to 3; dilation 1, 2; groups 1, 2, C; odd channels;
+# N = 1; images of one pixel.
 PROBLEMS = [
     Conv(2, 5, 7, 6, 7),
     Conv(1, 1, 1, 1, 1, 1, 1, padding=(0, 0)),

@@ -1,4 +1,4 @@
-"""What only an emulator can see: races under checked mode, the same bits under every schedule, and the bytes each kernel moves."""
+"""What only an emulator can see: races, the same bits under every schedule, and the bytes each kernel moves."""
 
 from __future__ import annotations
 

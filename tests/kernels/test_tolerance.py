@@ -1,4 +1,4 @@
-"""The 2x rule on ResNet-50's distinct convolutions: float32, bfloat16 and float16 against fp64, every pass, on the kernels' source."""
+"""The 2x rule on ResNet-50's distinct convolutions: every pass in float32, bfloat16 and float16 against fp64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ LAYERS = [conv_of(problem) for problem in problems.resnet_layers(50)]
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("conv", LAYERS, ids=str)
-def test_resnet50_convolutions_obey_the_2x_rule(conv: Conv, dtype: torch.dtype, device: str) -> None:
+def test_resnet50_convolutions_obey_the_2x_rule(
+    conv: Conv, dtype: torch.dtype, device: str
+) -> None:
     x, weight, dy = conv.random(dtype)
     x_, weight_, dy_ = (t.to(device) for t in (x, weight, dy))
     wide = [t.double() for t in (x, weight, dy)]

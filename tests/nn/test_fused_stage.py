@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda import fuse, reference
+from resnet_cuda import fuse, ops, reference
 from resnet_cuda import nn as fused_nn
 from tests.networks import assert_close, assert_same_pass, randomise, run_pass
 
@@ -154,3 +154,22 @@ def test_slicing_and_copying_a_stage() -> None:
     with torch.no_grad():
         torch.testing.assert_close(fused[:2](x), plain[:2](x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(copy.deepcopy(fused)(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_donated_input_that_is_also_convolved_stays_whole() -> None:
+    conv = nn.Conv2d(8, 8, 3, padding=1).to(memory_format=torch.channels_last)
+    vector = torch.ones(8)
+
+    def unit(folded: ops.FoldedConv | None) -> ops.ConvUnit:
+        weight = conv.weight.detach()
+        return ops.ConvUnit(
+            weight, None, None, vector, vector, padding=(1, 1), relu=False, folded=folded
+        )
+
+    x = make_input()
+    with torch.no_grad():
+        expected = ops.residual_branch(x, [unit(None)], ops.Identity())
+        actual = ops.residual_branch(
+            x.clone(), [unit(ops.FoldedConv())], ops.Identity(), donate_input=True
+        )
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

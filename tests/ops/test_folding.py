@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from resnet_cuda import ops, reference
-from resnet_cuda.ops import ConvUnit, FoldedConv
+from resnet_cuda.ops import ConvUnit, FoldedConv, _onednn
 from resnet_cuda.testing import check_rule
 from resnet_cuda.testing.problems import ConvProblem, adversarial_problems, make_inputs
 
@@ -41,6 +41,12 @@ def run(unit: ConvUnit, x: torch.Tensor) -> torch.Tensor:
         return ops.conv_unit(x, unit)
 
 
+def exactly(unit: ConvUnit) -> ConvUnit:
+    """The unit in float64."""
+    names = ("weight", "gamma", "beta", "running_mean", "running_var")
+    return replace(unit, **{name: getattr(unit, name).detach().double() for name in names})
+
+
 def assert_fresh(unit: ConvUnit, x: torch.Tensor) -> None:
     with torch.no_grad():
         expected = reference.conv_unit(x, unit)
@@ -58,13 +64,7 @@ def test_keeps_the_tolerance_rule(problem: ConvProblem, dtype: torch.dtype, add:
     unit = conv_unit(dtype, problem)
     inputs = make_inputs(problem, dtype)
     residual = inputs.residual if add else None
-    exact = replace(
-        unit,
-        **{
-            name: getattr(unit, name).detach().double()
-            for name in ("weight", "gamma", "beta", "running_mean", "running_var")
-        },
-    )
+    exact = exactly(unit)
     with torch.no_grad():
         z = ops.conv_unit(inputs.x, unit, residual)
         torchs = reference.conv_unit(inputs.x, unit, residual)
@@ -210,3 +210,70 @@ def test_the_residual_is_not_overwritten() -> None:
         with torch.no_grad():
             ops.conv_unit(x.contiguous(memory_format=fmt), unit, given)
         assert torch.equal(given, before)
+
+
+@pytest.fixture
+def native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of CPUs that multiply bfloat16 natively; oneDNN runs it on others too, slowly."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bfloat16 on this CPU")
+    monkeypatch.setattr(_onednn, "has_native_arithmetic", lambda dtype: dtype != torch.float16)
+    monkeypatch.setattr(_onednn, "serves", lambda dtype: dtype in (torch.float32, torch.bfloat16))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("add", [False, True])
+def test_native_bfloat16_keeps_the_tolerance_rule(
+    native_bfloat16: None, add: bool, channels_last: bool
+) -> None:
+    unit = conv_unit(torch.bfloat16)
+    inputs = make_inputs(PROBLEM, torch.bfloat16)
+    fmt = torch.channels_last if channels_last else torch.contiguous_format
+    x, unit.weight = (
+        inputs.x.contiguous(memory_format=fmt),
+        unit.weight.contiguous(memory_format=fmt),
+    )
+    residual = inputs.residual if add else None
+    before = inputs.residual.clone()
+    exact = exactly(unit)
+    with torch.no_grad():
+        z = ops.conv_unit(x, unit, residual)
+        torchs = reference.conv_unit(x, unit, residual)
+        truth = reference.conv_unit(
+            x.double(), exact, None if residual is None else residual.double()
+        )
+    check_rule(z, torchs, truth)
+    assert z.is_contiguous(memory_format=fmt)
+    assert torch.equal(inputs.residual, before)
+
+
+SPECIAL = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+
+
+@pytest.mark.parametrize("where", ["x", "residual", "weight", "beta"])
+@pytest.mark.parametrize("value", SPECIAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("native", [False, True])
+def test_nan_and_infinity_are_not_lost(
+    request: pytest.FixtureRequest, native: bool, dtype: torch.dtype, value: str, where: str
+) -> None:
+    if native:
+        request.getfixturevalue("native_bfloat16")
+    unit = conv_unit(dtype)
+    inputs = make_inputs(PROBLEM, dtype)
+    with torch.no_grad():
+        target = {
+            "x": inputs.x,
+            "residual": inputs.residual,
+            "weight": unit.weight,
+            "beta": unit.beta,
+        }[where]
+        if target.dim() == 1:
+            target[3] = SPECIAL[value]
+        else:
+            target[0, 1, 2, 2] = SPECIAL[value]
+        for residual in (None, inputs.residual):
+            z = ops.conv_unit(inputs.x, unit, residual)
+            expected = reference.conv_unit(inputs.x, unit, residual)
+            assert torch.equal(z.isnan(), expected.isnan()), "a ReLU must keep NaN"
+            assert torch.equal(z.isinf(), expected.isinf())
