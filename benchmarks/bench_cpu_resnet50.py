@@ -4,7 +4,7 @@ Batch 4, 224x224, channels_last, two threads. Eager and fused steps are interlea
 the machine hits both; the ratio is that of the median times. Targets: inference at least 1.25x (fp32) and
 1.7x (bf16) faster, a training step at most 1.1x eager's time.
 
-    python benchmarks/bench_cpu_resnet50.py [--seconds 20] [--batch 4] [--threads 2]
+    python -m benchmarks.bench_cpu_resnet50 [--seconds 20] [--batch 4] [--threads 2]
 """
 
 from __future__ import annotations

@@ -10,7 +10,10 @@
 
 #include <cuda_runtime.h>
 
+#define RNC_STRING(...) #__VA_ARGS__
 #define RNC_UNROLL _Pragma("unroll")
+#define RNC_UNROLL_BY(count) \
+  _Pragma(RNC_STRING(unroll count))  // where a full one costs compile time
 
 namespace rnc {
 
@@ -39,7 +42,9 @@ __device__ __forceinline__ Storage& dynamic_smem() {
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
-#define RNC_UNROLL  // unrolling here doubles the compile time and gains nothing, plain or checked
+// Unrolling here doubles the compile time and gains nothing, plain or checked.
+#define RNC_UNROLL
+#define RNC_UNROLL_BY(count)
 
 #define threadIdx (::rnc::emulator::current->thread_idx)
 #define blockIdx (*::rnc::emulator::current->block_idx)

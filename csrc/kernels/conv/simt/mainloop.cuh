@@ -101,7 +101,7 @@ __device__ __forceinline__ void simt_mainloop(const OperandA& operand_a, const O
     // not of products.
     ThreadTile<Acc> step;
     step.clear();
-    RNC_UNROLL
+    RNC_UNROLL_BY(4)
     for (int k = 0; k < SimtTile::kDepth; ++k) {
       Acc a[SimtTile::kPerThread], b[SimtTile::kPerThread];
       RNC_UNROLL
