@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_FACTOR = 2.0  # how many times PyTorch's own error is allowed
+
 # Units in the last place of the largest reference value: roundings that PyTorch may have been spared. A
 # float32 result is a sum of rounded terms; a 16-bit one is rounded once, from a float32 sum.
 _FLOOR_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 2.0, torch.float64: 2.0}
@@ -27,7 +29,6 @@ def assert_close_to_fp64(
     *,
     grad_output: Tensor | None = None,
     actual_grads: Sequence[Tensor | None] | None = None,
-    factor: float = 2.0,
     name: str = "output",
 ) -> None:
     """Asserts the tolerance rule for one result and, if given, its gradients.
@@ -39,7 +40,6 @@ def assert_close_to_fp64(
         inputs: the op's arguments; tensors are cloned, so that an op may update its buffers.
         grad_output: the gradient that was given to `actual`'s backward; needed with actual_grads.
         actual_grads: one entry per argument of `inputs`, None where there is nothing to compare.
-        factor: how many times PyTorch's own error is allowed.
         name: how messages call the result.
 
     Raises:
@@ -51,18 +51,16 @@ def assert_close_to_fp64(
         raise ValueError("grad_output is None; accepted: a Tensor, because actual_grads is given")
     exact, exact_grads = _evaluate(op, inputs, grad_output, torch.float64, want_grads)
     torchs, torchs_grads = _evaluate(op, inputs, grad_output, None, want_grads)
-    check_rule(actual, torchs, exact, name=name, factor=factor)
+    check_rule(actual, torchs, exact, name=name)
     for i, grad in enumerate(actual_grads or ()):
         if grad is not None:
             check_gradient_rule(
-                grad, torchs_grads[i], exact_grads[i], name=f"gradient of input {i}", factor=factor
+                grad, torchs_grads[i], exact_grads[i], name=f"gradient of input {i}"
             )
 
 
-def check_rule(
-    actual: Tensor, torchs: Tensor, exact: Tensor, *, name: str = "output", factor: float = 2.0
-) -> None:
-    """Asserts max |actual - exact| <= factor * max |torchs - exact|, or a floor; infinities and NaNs
+def check_rule(actual: Tensor, torchs: Tensor, exact: Tensor, *, name: str = "output") -> None:
+    """Asserts max |actual - exact| <= 2 max |torchs - exact|, or a floor; infinities and NaNs
     must agree."""
     assert actual.shape == exact.shape, (
         f"{name} has shape {list(actual.shape)}, not {list(exact.shape)}"
@@ -84,18 +82,16 @@ def check_rule(
     if ours.numel() == 0:
         return
     worst = (ours - exact).abs().max()
-    allowed = torch.maximum(factor * (theirs - exact).abs().max(), _floor(actual, exact))
+    allowed = torch.maximum(_FACTOR * (theirs - exact).abs().max(), _floor(actual, exact))
     assert worst <= allowed, (
-        f"{name} ({actual.dtype}) is off by {worst:.3e} where {allowed:.3e} is allowed ({factor} x torch's "
+        f"{name} ({actual.dtype}) is off by {worst:.3e} where {allowed:.3e} is allowed ({_FACTOR} x torch's "
         f"{(theirs - exact).abs().max():.3e}); largest value {exact.abs().max():.3e}"
     )
 
 
-def check_gradient_rule(
-    actual: Tensor, torchs: Tensor, exact: Tensor, *, name: str, factor: float = 2.0
-) -> None:
+def check_gradient_rule(actual: Tensor, torchs: Tensor, exact: Tensor, *, name: str) -> None:
     """`check_rule`, and the same for the relative L2 norm of the error and for 1 - cosine."""
-    check_rule(actual, torchs, exact, name=name, factor=factor)
+    check_rule(actual, torchs, exact, name=name)
     ours, theirs, truth = (t.detach().double().flatten() for t in (actual, torchs, exact))
     norm = truth.norm()
     if actual.numel() == 0 or not torch.isfinite(theirs).all() or norm == 0:
@@ -103,13 +99,13 @@ def check_gradient_rule(
     ulp = truth.new_tensor(_FLOOR_ULPS[actual.dtype] * torch.finfo(actual.dtype).eps)
     relative, allowed = (
         (ours - truth).norm() / norm,
-        torch.maximum(factor * (theirs - truth).norm() / norm, ulp),
+        torch.maximum(_FACTOR * (theirs - truth).norm() / norm, ulp),
     )
     assert relative <= allowed, (
         f"{name} ({actual.dtype}) has a relative L2 error of {relative:.3e} where {allowed:.3e} is allowed"
     )
     angle, allowed_angle = _one_minus_cosine(ours, truth), _one_minus_cosine(theirs, truth)
-    allowed_angle = torch.maximum(factor**2 * allowed_angle, ulp**2)
+    allowed_angle = torch.maximum(_FACTOR**2 * allowed_angle, ulp**2)
     assert angle <= allowed_angle + 1e-15, (
         f"{name} ({actual.dtype}) points elsewhere: 1 - cosine {angle:.3e} where {allowed_angle:.3e} is allowed"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -59,9 +59,6 @@ class Conv:
             f"n{self.n}c{self.c}x{self.h}x{self.w}k{self.k}f{self.r}x{self.s}st{self.stride[0]}p{self.padding[0]}"
             f"d{self.dilation[0]}g{self.groups}"
         )
-
-    def with_batch(self, n: int) -> Conv:
-        return replace(self, n=n)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
