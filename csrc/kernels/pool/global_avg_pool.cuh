@@ -27,27 +27,25 @@ __global__ void __launch_bounds__(PoolTile::kThreads) global_avg_pool_forward_ke
     const __grid_constant__ GlobalAvgPoolForwardKernelParams<T> params) {
   using Acc = AccOf<T>;
   auto& shared = dynamic_smem<GlobalAvgPoolStorage<Acc>>();
-  const int lane = int(threadIdx.x) % PoolTile::kChannels,
-            segment = int(threadIdx.x) / PoolTile::kChannels;
-  const int32_t channel = int32_t(blockIdx.y) * PoolTile::kChannels + lane;
+  const PoolPosition at;
   const T* image = params.x + int64_t(blockIdx.x) * params.pixels * params.C;
 
   // Sum every 8th pixel.
   Acc sum = Acc(0);
-  if (channel < params.C) {
-    for (int32_t pixel = segment; pixel < params.pixels; pixel += PoolTile::kPixels) {
-      sum += Acc(widen(ptx::load_global_nc(image + int64_t(pixel) * params.C + channel)));
+  if (at.channel < params.C) {
+    for (int32_t pixel = at.part; pixel < params.pixels; pixel += PoolTile::kPixels) {
+      sum += Acc(widen(ptx::load_global_nc(image + int64_t(pixel) * params.C + at.channel)));
     }
   }
-  shared.partial[segment][lane] = sum;
+  shared.partial[at.part][at.lane] = sum;
   __syncthreads();
 
   // Add the 8 sums in order.
-  if (segment != 0 || channel >= params.C) return;
+  if (at.part != 0 || at.channel >= params.C) return;
   Acc total = Acc(0);
   RNC_UNROLL
-  for (int s = 0; s < PoolTile::kPixels; ++s) total += shared.partial[s][lane];
-  ptx::store_global(params.y + int64_t(blockIdx.x) * params.C + channel,
+  for (int s = 0; s < PoolTile::kPixels; ++s) total += shared.partial[s][at.lane];
+  ptx::store_global(params.y + int64_t(blockIdx.x) * params.C + at.channel,
                     narrow_to<T>(total / Acc(params.pixels)));
 }
 
@@ -63,16 +61,14 @@ template <class T>
 __global__ void __launch_bounds__(PoolTile::kThreads) global_avg_pool_backward_kernel(
     const __grid_constant__ GlobalAvgPoolBackwardKernelParams<T> params) {
   using Acc = AccOf<T>;
-  const int lane = int(threadIdx.x) % PoolTile::kChannels,
-            segment = int(threadIdx.x) / PoolTile::kChannels;
-  const int32_t channel = int32_t(blockIdx.y) * PoolTile::kChannels + lane;
-  if (channel >= params.C) return;
+  const PoolPosition at;
+  if (at.channel >= params.C) return;
   const Acc dy =
-      Acc(widen(ptx::load_global_nc(params.dy + int64_t(blockIdx.x) * params.C + channel)));
+      Acc(widen(ptx::load_global_nc(params.dy + int64_t(blockIdx.x) * params.C + at.channel)));
   const T share = narrow_to<T>(dy / Acc(params.pixels));
   T* image = params.dx + int64_t(blockIdx.x) * params.pixels * params.C;
-  for (int32_t pixel = segment; pixel < params.pixels; pixel += PoolTile::kPixels) {
-    ptx::store_global(image + int64_t(pixel) * params.C + channel, share);
+  for (int32_t pixel = at.part; pixel < params.pixels; pixel += PoolTile::kPixels) {
+    ptx::store_global(image + int64_t(pixel) * params.C + at.channel, share);
   }
 }
 

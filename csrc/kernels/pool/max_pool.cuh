@@ -27,10 +27,9 @@ __global__ void __launch_bounds__(PoolTile::kThreads)
     max_pool_forward_kernel(const __grid_constant__ MaxPoolForwardKernelParams<T> params) {
   using Acc = AccOf<T>;
   const MaxPoolGeometry& g = params.geometry;
-  const int32_t channel =
-      int32_t(blockIdx.y) * PoolTile::kChannels + int32_t(threadIdx.x) % PoolTile::kChannels;
-  const int32_t pixel =
-      int32_t(blockIdx.x) * PoolTile::kPixels + int32_t(threadIdx.x) / PoolTile::kChannels;
+  const PoolPosition at;
+  const int32_t channel = at.channel;
+  const int32_t pixel = int32_t(blockIdx.x) * PoolTile::kPixels + at.part;
   if (channel >= g.C || pixel >= g.N * g.P * g.Q) return;
   // [N P Q] -> [N, P, Q]
   int32_t p, q;
@@ -74,10 +73,9 @@ __global__ void __launch_bounds__(PoolTile::kThreads)
     max_pool_backward_kernel(const __grid_constant__ MaxPoolBackwardKernelParams<T> params) {
   using Acc = AccOf<T>;
   const MaxPoolGeometry& g = params.geometry;
-  const int32_t channel =
-      int32_t(blockIdx.y) * PoolTile::kChannels + int32_t(threadIdx.x) % PoolTile::kChannels;
-  const int32_t pixel =
-      int32_t(blockIdx.x) * PoolTile::kPixels + int32_t(threadIdx.x) / PoolTile::kChannels;
+  const PoolPosition at;
+  const int32_t channel = at.channel;
+  const int32_t pixel = int32_t(blockIdx.x) * PoolTile::kPixels + at.part;
   if (channel >= g.C || pixel >= g.N * g.H * g.W) return;
   // [N H W] -> [N, H, W]
   int32_t h, w;
