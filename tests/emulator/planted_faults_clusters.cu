@@ -8,6 +8,7 @@
 #include "ptx/keywords.h"
 #include "ptx/mbarrier.cuh"
 #include "ptx/memory.cuh"
+#include "ptx/named_barrier.cuh"
 #include "ptx/shared_address.cuh"
 
 namespace rnc {
@@ -100,6 +101,15 @@ __global__ void __launch_bounds__(kThreads) signal(const __grid_constant__ Param
   ptx::cluster_sync();
 }
 
+// Thread 0 of block 1 exits where the others of its block wait for it.
+__global__ void __launch_bounds__(kThreads) one_block_hangs(const __grid_constant__ Params) {
+  if (ptx::cluster_rank() == 1) {
+    if (threadIdx.x == 0) return;
+    ptx::barrier_sync(3, kThreads);
+  }
+  ptx::cluster_sync();
+}
+
 // What blocks of one cluster write to global memory may be read by the others after cluster_sync.
 __global__ void __launch_bounds__(kThreads) global_exchange(const __grid_constant__ Params p) {
   const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
@@ -131,6 +141,7 @@ constexpr Entry kEntries[] = {
     {"rotation_one_block_does_not_sync", rotation<Fault::kOneBlockDoesNotSync>, kRotation},
     {"rotation_late_visit", rotation<Fault::kLateVisit>, kRotation},
     {"rotation_syncthreads_at_start", rotation<Fault::kSyncInsteadOfClusterSync>, kRotation},
+    {"rotation_one_block_hangs", one_block_hangs, 0},
     {"signal", signal<Fault::kNone>, kSignal},
     {"signal_no_sync_before_exit", signal<Fault::kNoSyncBeforeExit>, kSignal},
     {"signal_init_not_fenced", signal<Fault::kInitNotFenced>, kSignal},
