@@ -1,7 +1,7 @@
 #include "emulator/wgmma_compute.h"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 
 #include "emulator/fiber.h"
 #include "emulator/matrix_fragments.h"
@@ -21,7 +21,12 @@ struct alignas(64) Scratch {
   float b[kMaxDepth * kMaxColumns];
   float c[kRows * kMaxColumns];
 };
-thread_local Scratch scratch;  // emulated threads do not switch while it is in use
+// Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
+// time finds little room for thread-local data.
+Scratch& scratch_memory() {
+  thread_local const auto memory = std::make_unique<Scratch>();
+  return *memory;
+}
 
 // The accumulators of an operation, thread by thread.
 struct AccumulatorArrays {
@@ -39,16 +44,16 @@ struct AccumulatorArrays {
   }
 
   // Warp w holds rows 16 w to 16 w + 15.
-  void gather(int32_t n) const {
+  void gather(float* c, int32_t n) const {
     for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
       gather_accumulators(registers[thread], thread % kWarpSize, n / 8,
-                          scratch.c + thread / kWarpSize * 16 * n, n);
+                          c + thread / kWarpSize * 16 * n, n);
     }
   }
-  void scatter(int32_t n) const {
+  void scatter(const float* c, int32_t n) const {
     for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
       scatter_accumulators(registers[thread], thread % kWarpSize, n / 8,
-                           scratch.c + thread / kWarpSize * 16 * n, n);
+                           c + thread / kWarpSize * 16 * n, n);
     }
   }
 };
@@ -70,7 +75,8 @@ void load_a_registers(const WgmmaOperation& operation, float* out) {
 }
 
 // Puts the operands of an operation at `depth` of the scratch matrices.
-void load_operands(const Block& block, const WgmmaOperation& operation, int32_t depth) {
+void load_operands(const Block& block, const WgmmaOperation& operation, int32_t depth,
+                   Scratch& scratch) {
   const char* const window = block.shared - kSharedBase;
   float* const a = scratch.a + depth * kRows;
   if (operation.instruction.a_registers != nullptr) {
@@ -88,13 +94,14 @@ uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint
   const WgmmaOperation& first = queue.at(index);
   const int32_t n = first.instruction.n;
   const AccumulatorArrays accumulators(queue, first);
-  if (first.instruction.accumulate) accumulators.gather(n);
+  Scratch& scratch = scratch_memory();
+  if (first.instruction.accumulate) accumulators.gather(scratch.c, n);
   while (index < end && same_accumulators(queue, first, queue.at(index))) {
     // As many as fit, up to one that starts anew.
     if (!queue.at(index).instruction.accumulate) std::fill_n(scratch.c, kRows * n, 0.0f);
     int32_t depth = 0;
     do {
-      load_operands(block, queue.at(index), depth);
+      load_operands(block, queue.at(index), depth, scratch);
       depth += queue.at(index).depth();
       ++index;
     } while (index < end && depth + 16 <= kMaxDepth && queue.at(index).instruction.accumulate &&
@@ -102,7 +109,7 @@ uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint
     multiply_accumulate(scratch.c, n, scratch.a, kRows, scratch.b, n, kRows, n, depth);
     block.worker->counters.mma_multiply_adds += static_cast<uint64_t>(kRows) * n * depth;
   }
-  accumulators.scatter(n);
+  accumulators.scatter(scratch.c, n);
   return index;
 }
 
