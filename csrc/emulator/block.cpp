@@ -138,6 +138,7 @@ void lay_out_block(Worker& worker, uint32_t rank) {
   block.warps = worker.warps.data() + size_t{rank} * block.warp_count;
   block.shared = worker.shared_map + rank * kSharedStrideBytes + kSharedGuardBytes;
   block.shadow.begin_launch();
+  for (WgmmaQueue& operations : block.warpgroups) operations.clear();  // of an abandoned launch
   for (uint32_t i = 0; i < block.warp_count; ++i) {
     Warp& warp = block.warps[i];
     const uint32_t lanes = launch.threads - i * kWarpSize;
