@@ -15,11 +15,13 @@ struct TmaLoad {
   const int32_t* coordinates;  // rank of them, innermost first
   const uint16_t* offsets;     // im2col: rank - 2, W first; null: a tile
   int32_t rank;
-  uint16_t multicast;  // blocks of the cluster that receive the box; 0: the executing one only
+  uint16_t blocks;  // multicast: the ranks in the cluster that receive the box
+  bool multicast;
 };
 
 #pragma GCC visibility push(hidden)
 
+void tma_prefetch(const TensorMap* map);
 void tma_load(const TmaLoad& load);
 void tma_store(const TensorMap* map, uint32_t source, const int32_t* coordinates, int32_t rank);
 void tma_store_commit();
