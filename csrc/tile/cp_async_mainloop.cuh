@@ -12,8 +12,8 @@ namespace rnc {
 template <int kStages, class Fill, class Multiply>
 __device__ __forceinline__ void cp_async_mainloop(int slices, Fill&& fill, Multiply&& multiply) {
   constexpr int kInFlight = kStages - 1;
-  // Start the first slices. Every slice is one group, those past the end are empty: so the number of
-  // groups still in flight always says which slice has arrived.
+  // Start the first slices. Every slice is one group, those past the end are empty: so the number
+  // of groups still in flight always says which slice has arrived.
   RingPosition<kStages> filling;
   for (int slice = 0; slice < kInFlight; ++slice) {
     if (slice < slices) fill(filling.stage, slice);

@@ -114,8 +114,8 @@ struct MmaWarpTile {
 
   // fp64 has no ldmatrix: lane l holds row l / 4, element l % 4.
   template <int kRowsOfOperand>
-  static __device__ __forceinline__ Operand
-  load_element(const OperandSlice<kRowsOfOperand>& slice, int row, int byte) {
+  static __device__ __forceinline__ Operand load_element(const OperandSlice<kRowsOfOperand>& slice,
+                                                         int row, int byte) {
     const int lane = int(threadIdx.x) % 32;
     return *static_cast<const Operand*>(
         slice.at(row + lane / 4, byte + lane % 4 * int(sizeof(Operand))));

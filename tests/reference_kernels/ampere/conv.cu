@@ -1,43 +1,37 @@
 // y[n, p, q, k] = convolution of x[n, h, w, c] with weight[k, r, s, c], rounded to 16 bits, as an
 // implicit GEMM on mma.sync. c and k are multiples of 8; any stride, padding and dilation.
-#include "ampere/implicit_gemm.cuh"
-#include "ampere/operands.cuh"
-#include "api.h"
+#include "../arguments.h"
+#include "implicit_gemm.cuh"
 #include "launch/launch_kernel.h"
+#include "operands.cuh"
 
 namespace rnc::reference {
 namespace {
 
+// buffers: y, x, weight; numbers: the problem
 template <ptx::Mma kMma, class Element>
-Status conv(const void* x, const void* weight, void* y, const Conv2dProblem& problem) {
+Status conv(const LaunchArguments& arguments) {
   using Tile = AmpereTile<kMma, Element, Element>;
-  using Params = AmpereGemmParams<Tile, Im2colPixels<Element>, FilterTaps<Element>>;
-  const int32_t pieces = (problem.C + Tile::kSliceElements - 1) / Tile::kSliceElements;
-  const Params params = {
-      Im2colPixels<Element>(static_cast<const Element*>(x), problem, Tile::kSliceElements),
-      FilterTaps<Element>(static_cast<const Element*>(weight), problem, Tile::kSliceElements),
-      static_cast<Element*>(y),
+  using Pixels = Im2colPixels<Element>;
+  using Filters = FilterTaps<Element>;
+  const Conv2dProblem problem = read_conv_problem(arguments);
+  const AmpereGemmParams<Tile, Pixels, Filters> params = {
+      Pixels(arguments.buffer<const Element>(1), problem, Tile::kSliceElements),
+      Filters(arguments.buffer<const Element>(2), problem, Tile::kSliceElements),
+      arguments.buffer<Element>(0),
       int32_t(problem.output_pixels()),
       problem.K,
-      problem.R * problem.S * pieces};
-  const Dim3 grid = {uint32_t(params.rows + Tile::kRows - 1) / Tile::kRows,
-                     uint32_t(params.columns + Tile::kColumns - 1) / Tile::kColumns, 1};
-  return launch_kernel("ampere_conv",
-                       ampere_gemm_kernel<Tile, Im2colPixels<Element>, FilterTaps<Element>>, grid,
+      problem.R * problem.S * int32_t(divide_up(problem.C, Tile::kSliceElements))};
+  const Dim3 grid = {divide_up(params.rows, Tile::kRows), divide_up(params.columns, Tile::kColumns),
+                     1};
+  return launch_kernel("ampere_conv", ampere_gemm_kernel<Tile, Pixels, Filters>, grid,
                        Dim3{Tile::kThreads, 1, 1}, sizeof(AmpereStorage<Tile>), nullptr, params);
 }
 
+const KernelRegistration kRegistrations[] = {
+    {"ampere_conv_bfloat16", conv<ptx::Mma::kM16N8K16Bfloat16, bfloat16>},
+    {"ampere_conv_float16", conv<ptx::Mma::kM16N8K16Float16, float16>},
+};
+
 }  // namespace
 }  // namespace rnc::reference
-
-RNC_REFERENCE_API rnc_ampere_conv_bfloat16(const void* x, const void* weight, void* y,
-                                           const rnc::Conv2dProblem* problem) {
-  using namespace rnc;
-  return reference::conv<ptx::Mma::kM16N8K16Bfloat16, bfloat16>(x, weight, y, *problem).error;
-}
-
-RNC_REFERENCE_API rnc_ampere_conv_float16(const void* x, const void* weight, void* y,
-                                          const rnc::Conv2dProblem* problem) {
-  using namespace rnc;
-  return reference::conv<ptx::Mma::kM16N8K16Float16, float16>(x, weight, y, *problem).error;
-}

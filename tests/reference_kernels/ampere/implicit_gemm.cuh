@@ -79,9 +79,9 @@ struct SliceCopier {
     RNC_UNROLL
     for (int i = 0; i < kCopies; ++i) {
       const Element* source = operand.find(rows[i], depth);
-      const void* target =
-          shared.at(row_in_tile + i * kRowsAtOnce, chunk * Slice::kChunkBytes);
-      ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(target), source ? source : operand.base(),
+      const void* target = shared.at(row_in_tile + i * kRowsAtOnce, chunk * Slice::kChunkBytes);
+      ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(target),
+                                        source ? source : operand.base(),
                                         source ? Slice::kChunkBytes : 0);
     }
   }
@@ -143,8 +143,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
     if (first_row + row >= params.rows || first_column + column >= params.columns) continue;
     const auto rounded = round_to<Output, typename WarpTile::Accumulator, kPerPiece>(
         &shared.output.rows[row][column]);
-    Output* target =
-        params.d + int64_t(first_row + row) * params.columns + first_column + column;
+    Output* target = params.d + int64_t(first_row + row) * params.columns + first_column + column;
     ptx::store_global(reinterpret_cast<Vec<Output, kPerPiece>*>(target), rounded);
   }
 }

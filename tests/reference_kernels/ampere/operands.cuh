@@ -88,8 +88,8 @@ struct Im2colPixels {
   }
   __device__ __forceinline__ const T* find(const Row& row, const Depth& at) const {
     const int32_t h = row.h + at.r * problem.dilation_h, w = row.w + at.s * problem.dilation_w;
-    const bool inside = row.image && at.channel < problem.C && h >= 0 && h < problem.H && w >= 0 &&
-                        w < problem.W;
+    const bool inside =
+        row.image && at.channel < problem.C && h >= 0 && h < problem.H && w >= 0 && w < problem.W;
     return inside ? row.image + (int64_t(h) * problem.W + w) * problem.C + at.channel : nullptr;
   }
 };

@@ -3,7 +3,7 @@
 // fprop over dy with the taps reversed, whose filters are read as they lie, as an MN-major operand.
 #pragma once
 
-#include "hopper/slices.cuh"
+#include "slices.cuh"
 
 namespace rnc::reference {
 
@@ -123,8 +123,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
 
   // The others multiply.
-  const int32_t pieces =
-      (params.channels + kSliceElements<Element> - 1) / kSliceElements<Element>;
+  const int32_t pieces = (params.channels + kSliceElements<Element> - 1) / kSliceElements<Element>;
   float accumulators[Tile::kColumns / 2];
   wgmma_mainloop(
       shared.ring, params.r * params.s * pieces, accumulators,

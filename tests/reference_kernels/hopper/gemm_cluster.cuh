@@ -3,8 +3,8 @@
 // distributed shared memory.
 #pragma once
 
-#include "hopper/slices.cuh"
 #include "ptx/cluster.cuh"
+#include "slices.cuh"
 
 namespace rnc::reference {
 

@@ -2,7 +2,7 @@
 // registers that wgmma takes it from. One producer warp, one consumer warpgroup, float output.
 #pragma once
 
-#include "hopper/slices.cuh"
+#include "slices.cuh"
 
 namespace rnc::reference {
 
@@ -46,10 +46,8 @@ __device__ __forceinline__ void normalise_step(const GemmRsParams& params, int32
     const int32_t column = first_column + half * 8 + int32_t(threadIdx.x) % 4 * 2;
     Vec<float, 2> scale = {}, shift = {};
     if (column < params.depth) {
-      scale = ptx::load_global_nc(
-          reinterpret_cast<const Vec<float, 2>*>(params.scale + column));
-      shift = ptx::load_global_nc(
-          reinterpret_cast<const Vec<float, 2>*>(params.shift + column));
+      scale = ptx::load_global_nc(reinterpret_cast<const Vec<float, 2>*>(params.scale + column));
+      shift = ptx::load_global_nc(reinterpret_cast<const Vec<float, 2>*>(params.shift + column));
     }
     RNC_UNROLL
     for (int row = 0; row < 2; ++row) {

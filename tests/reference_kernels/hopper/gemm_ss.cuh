@@ -2,7 +2,7 @@
 // other warpgroups multiply from shared memory by wgmma. D = A B^T.
 #pragma once
 
-#include "hopper/slices.cuh"
+#include "slices.cuh"
 
 namespace rnc::reference {
 

@@ -3,7 +3,7 @@
 // into parts, which a second kernel adds up in order: the result is reproducible.
 #pragma once
 
-#include "hopper/slices.cuh"
+#include "slices.cuh"
 
 namespace rnc::reference {
 
@@ -23,11 +23,11 @@ struct WgradTile {
 };
 
 struct WgradParams {
-  ptx::TensorMap dy;        // boxes of 64 filters x 64 pixels
-  ptx::TensorMap x;         // boxes of 64 channels x 64 pixels
-  float* parts;             // [splits, filters, taps, channels]
+  ptx::TensorMap dy;  // boxes of 64 filters x 64 pixels
+  ptx::TensorMap x;   // boxes of 64 channels x 64 pixels
+  float* parts;       // [splits, filters, taps, channels]
   int32_t filters, channels, taps, slices, slices_per_split;
-  int32_t height, width;    // of the output; from here on only for im2col
+  int32_t height, width;  // of the output; from here on only for im2col
   int32_t s;
   int32_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
 };
@@ -149,8 +149,8 @@ __global__ void __launch_bounds__(256)
   if (first >= params.elements) return;
   Group sum = {};
   for (int32_t split = 0; split < params.splits; ++split) {
-    const auto part = ptx::load_global_nc(reinterpret_cast<const Group*>(
-        params.parts + int64_t(split) * params.elements + first));
+    const auto part = ptx::load_global_nc(
+        reinterpret_cast<const Group*>(params.parts + int64_t(split) * params.elements + first));
     RNC_UNROLL
     for (int i = 0; i < 4; ++i) sum.v[i] += part.v[i];
   }
