@@ -13,6 +13,9 @@ class EmulatorOptions:
     check: int
     count: int
     max_errors: int
+    cp_async: int
+    tma: int
+    wgmma: int
 
 class Emulator:
     def __init__(self, path: str) -> None: ...

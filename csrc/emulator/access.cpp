@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "emulator/block.h"
+#include "emulator/cluster_access.h"
 #include "emulator/fiber.h"
 
 namespace rnc::emulator {
@@ -60,12 +61,12 @@ bool is_launch_state(const Worker& worker, uint64_t address) {
 
 // Reports stay out of the hot functions: building their strings costs registers even when nothing
 // is built.
-[[noreturn, gnu::cold, gnu::noinline]] void fail_outside_shared(const Worker& worker,
+[[noreturn, gnu::cold, gnu::noinline]] void fail_outside_shared(const Launch& launch,
                                                                 uint64_t offset, size_t bytes,
                                                                 Access kind, const void* pc) {
   fail(format("shared %s of %zu bytes at offset %lld is outside the block's %zu bytes",
               kind == Access::kRead ? "read" : "write", bytes, static_cast<long long>(offset),
-              worker.launch->request.shared_bytes) +
+              launch.request.shared_bytes) +
        location(pc));
 }
 
@@ -76,18 +77,21 @@ bool is_launch_state(const Worker& worker, uint64_t address) {
   if (kind != Access::kRead) log.add(Space::kSharedStore, fiber->lane, offset, bytes, pc);
 }
 
-void observe_shared(Fiber* fiber, const Worker& worker, uint64_t address, size_t bytes, Access kind,
+void observe_shared(Fiber* fiber, Worker& worker, uint64_t address, size_t bytes, Access kind,
                     const void* pc) {
-  const size_t available = worker.launch->request.shared_bytes;
-  const uint64_t offset = address - reinterpret_cast<uint64_t>(worker.shared);
+  const Launch& launch = *worker.launch;
+  const size_t available = launch.request.shared_bytes;
+  Block& block = window_at(worker, fiber, address);
+  const uint64_t offset = address - reinterpret_cast<uint64_t>(block.shared);
   if (offset > available || bytes > available - offset) {
-    fail_outside_shared(worker, offset, bytes, kind, pc);
+    fail_outside_shared(launch, offset, bytes, kind, pc);
   }
-  if (worker.launch->check_shared) fiber->block->shadow.access(fiber, offset, bytes, kind, pc);
-  if (worker.launch->options.count != 0) count_shared(fiber, offset, bytes, kind, pc);
+  if (&block != fiber->block) visit_block(fiber, block, pc);
+  if (launch.check_shared) block.shadow.access(fiber, offset, bytes, kind, pc);
+  if (launch.options.count != 0) count_shared(fiber, offset, bytes, kind, pc);
 }
 
-[[gnu::noinline]] void observe_elsewhere(Fiber* fiber, const Worker& worker, uint64_t address,
+[[gnu::noinline]] void observe_elsewhere(Fiber* fiber, Worker& worker, uint64_t address,
                                          size_t bytes, Access kind, const void* pc) {
   Launch& launch = *worker.launch;
   if (!launch.memory.contains(fiber, address)) {
@@ -148,7 +152,7 @@ uint64_t update(AtomicOp op, void* address, uint64_t operand, uint64_t compare) 
 void observe(const void* pointer, size_t bytes, Access kind, const void* pc) {
   if (current == nullptr || !observing) return;
   Fiber* const fiber = self();
-  const Worker& worker = worker_of(fiber);
+  Worker& worker = worker_of(fiber);
   const auto address = reinterpret_cast<uint64_t>(pointer);
   if (near_shared_memory(worker, address)) {
     observe_shared(fiber, worker, address, bytes, kind, pc);
@@ -160,6 +164,15 @@ void observe(const void* pointer, size_t bytes, Access kind, const void* pc) {
     return;
   }
   observe_elsewhere(fiber, worker, address, bytes, kind, pc);
+}
+
+void observe_async(Fiber* issuer, Block& block, size_t offset, size_t bytes, Access kind,
+                   Proxy proxy, Epoch completion, const void* pc) {
+  const Launch& launch = launch_of(issuer);
+  if (launch.check_shared) {
+    block.shadow.async_access(issuer, offset, bytes, kind, proxy, completion, pc);
+  }
+  if (launch.options.count != 0) count_shared(issuer, offset, bytes, kind, pc);
 }
 
 void load_global(void* value, const void* address, size_t bytes) {

@@ -167,6 +167,10 @@ void add(Counters& sum, const Counters& counters) {
   sum.shared_wavefronts_ideal += counters.shared_wavefronts_ideal;
   sum.context_switches += counters.context_switches;
   sum.collectives += counters.collectives;
+  sum.distinct_load_sectors += counters.distinct_load_sectors;
+  sum.distinct_store_sectors += counters.distinct_store_sectors;
+  sum.mma_instructions += counters.mma_instructions;
+  sum.mma_multiply_adds += counters.mma_multiply_adds;
 }
 
 }  // namespace rnc::emulator

@@ -22,6 +22,7 @@ struct LaunchRequest {
   const char* name;
   Dim3 grid;
   Dim3 block;
+  Dim3 cluster;  // blocks that run together and may reach each other's shared memory
   size_t shared_bytes;
   void (*call)(void* kernel,
                const void* params);  // casts both back to their types and calls the kernel

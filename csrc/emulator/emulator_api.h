@@ -10,6 +10,13 @@ namespace rnc::emulator {
 // The order in which threads (and blocks) run between two points of synchronisation.
 enum Schedule : int32_t { kRoundRobin = 0, kReversed = 1, kRandom = 2 };
 
+// When an asynchronous operation completes, within what the hardware is allowed.
+enum Completion : int32_t {
+  kLate = 0,   // not before somebody waits for it; a TMA load, not before nobody else can run
+  kEarly = 1,  // when it is issued
+  kRandomCompletion = 2,  // at any moment, by the seed
+};
+
 struct Options {
   int32_t schedule;    // a Schedule
   uint32_t seed;       // of the random schedule
@@ -17,6 +24,7 @@ struct Options {
   int32_t check;       // 1: races, bounds, uninitialised reads, conflicts between blocks
   int32_t count;       // 1: fill the counters
   int32_t max_errors;  // a launch is abandoned at this many reports (at least 1)
+  int32_t cp_async, tma, wgmma;  // a Completion each
 };
 
 // Global accesses are counted when they go through ptx::load_global and ptx::store_global; every
@@ -32,6 +40,9 @@ struct Counters {
       shared_wavefronts_ideal;  // shared-memory passes, and what they were without bank conflicts
   uint64_t context_switches,
       collectives;  // switches between emulated threads; warp collectives executed
+  uint64_t distinct_load_sectors,
+      distinct_store_sectors;  // 32-byte sectors of which any byte was touched, every one once
+  uint64_t mma_instructions, mma_multiply_adds;  // mma.sync per warp, wgmma per warpgroup
 };
 
 struct LaunchRecord {
@@ -39,7 +50,9 @@ struct LaunchRecord {
   uint32_t grid[3];
   uint32_t block[3];
   uint64_t shared_bytes;
-  Counters counters;  // all zero but the last two unless Options::count was set
+  // Unless Options::count was set, all zero but context_switches, collectives and mma_*.
+  Counters counters;
+  uint32_t cluster[3];
 };
 
 struct EmulatorApi {

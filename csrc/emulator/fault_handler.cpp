@@ -17,9 +17,8 @@ constexpr size_t kSignalStackBytes = 64 * 1024;
 
 struct sigaction previous_action;
 
-std::string describe_fault(const Fiber* fiber, const void* address,
-                           const Interrupted& interrupted) {
-  const Worker& worker = worker_of(fiber);
+std::string describe_fault(Fiber* fiber, const void* address, const Interrupted& interrupted) {
+  Worker& worker = worker_of(fiber);
   const auto value = reinterpret_cast<uint64_t>(address);
   const char* const verb = !interrupted.write_known ? "access"
                            : interrupted.write      ? "write"
@@ -29,7 +28,8 @@ std::string describe_fault(const Fiber* fiber, const void* address,
   }
   if (near_shared_memory(worker, value)) {
     return format("shared %s at offset %lld is outside the block's %zu bytes", verb,
-                  static_cast<long long>(value - reinterpret_cast<uint64_t>(worker.shared)),
+                  static_cast<long long>(
+                      value - reinterpret_cast<uint64_t>(window_at(worker, fiber, value).shared)),
                   worker.launch->request.shared_bytes);
   }
   return std::string("global ") + verb + " at " + describe_address(address) + " is out of bounds";

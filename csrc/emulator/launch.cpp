@@ -13,6 +13,7 @@
 #include "emulator/block.h"
 #include "emulator/fault_handler.h"
 #include "emulator/fiber.h"
+#include "emulator/grid.h"
 #include "emulator/worker_pool.h"
 
 namespace rnc::emulator {
@@ -21,11 +22,10 @@ bool kernels_are_instrumented = false;
 
 namespace {
 
-constexpr uint32_t kMaxThreads = 1024;
 constexpr size_t kMaxSharedBytes = 227 * 1024;
 constexpr uint64_t kKeptRecords = 131072;
 
-// A launch whose first blocks took no longer than this is not worth waking other threads.
+// A launch whose first clusters took no longer than this is not worth waking other threads.
 constexpr std::chrono::microseconds kWorthHelp{40};
 
 struct State {
@@ -81,17 +81,25 @@ std::string find_refusal(const LaunchRequest& request) {
   if (request.shared_bytes > kMaxSharedBytes) {
     return format("%zu bytes of shared memory; at most %zu", request.shared_bytes, kMaxSharedBytes);
   }
+  const Dim3& cluster = request.cluster;
+  if (count(cluster) == 0 || count(cluster) > kMaxClusterBlocks) {
+    return format("cluster %s; from 1 to %u blocks (8 is what every GPU can run)",
+                  name_of(cluster).c_str(), kMaxClusterBlocks);
+  }
+  if (grid.x % cluster.x != 0 || grid.y % cluster.y != 0 || grid.z % cluster.z != 0) {
+    return "cluster " + name_of(cluster) + ", which does not divide grid " + name_of(grid);
+  }
   return "";
 }
 
-// Runs blocks until none is left; with a time limit, at least one block and no new one after it.
-void run_blocks(Worker& worker, Launch& launch,
-                std::chrono::nanoseconds limit = std::chrono::nanoseconds::max()) {
+// Runs clusters until none is left; with a time limit, at least one and no new one after it.
+void run_clusters(Worker& worker, Launch& launch,
+                  std::chrono::nanoseconds limit = std::chrono::nanoseconds::max()) {
   const auto start = std::chrono::steady_clock::now();
   while (!launch.aborted) {
-    const uint64_t position = launch.next_block.fetch_add(1, std::memory_order_relaxed);
-    if (position >= launch.blocks) return;
-    run_block(worker, launch.order.at(position));
+    const uint64_t position = launch.next_cluster.fetch_add(1, std::memory_order_relaxed);
+    if (position >= launch.clusters) return;
+    run_cluster(worker, launch.order.at(position));
     if (std::chrono::steady_clock::now() - start > limit) return;
   }
 }
@@ -102,16 +110,16 @@ void run(Launch& launch, State& global, Counters& counters) {
   Worker& own = global.own_worker;
   begin_launch(own, launch);
   const uint32_t helpers = WorkerPool::workers(launch.options) - 1;
-  run_blocks(own, launch, kWorthHelp);
-  const bool help = helpers > 0 && launch.next_block + 1 < launch.blocks && !launch.aborted;
+  run_clusters(own, launch, kWorthHelp);
+  const bool help = helpers > 0 && launch.next_cluster + 1 < launch.clusters && !launch.aborted;
   if (help) {
     if (global.pool == nullptr) global.pool = new WorkerPool;
     global.pool->start(helpers, [&launch](Worker& worker) {
       begin_launch(worker, launch);
-      run_blocks(worker, launch);
+      run_clusters(worker, launch);
     });
   }
-  run_blocks(own, launch);
+  run_clusters(own, launch);
   if (help) global.pool->finish(counters);
   add(counters, own.counters);
 }
@@ -124,7 +132,8 @@ void record(State& global, const LaunchRequest& request, const Counters& counter
                             {request.grid.x, request.grid.y, request.grid.z},
                             {request.block.x, request.block.y, request.block.z},
                             request.shared_bytes,
-                            counters});
+                            counters,
+                            {request.cluster.x, request.cluster.y, request.cluster.z}});
 }
 
 std::string run_and_record(const LaunchRequest& request) {
@@ -156,34 +165,37 @@ std::string run_and_record(const LaunchRequest& request) {
 }  // namespace
 
 Options& options() {
-  static Options values{kRoundRobin, 1, 0, 0, 0, 1};
+  static Options values{kRoundRobin, 1, 0, 0, 0, 1, kLate, kLate, kLate};
   return values;
 }
 
-BlockOrder::BlockOrder(uint64_t block_count, const Options& options)
-    : blocks(block_count), reversed(options.schedule == kReversed) {
+ClusterOrder::ClusterOrder(uint64_t cluster_count, const Options& options)
+    : clusters(cluster_count), reversed(options.schedule == kReversed) {
   if (options.schedule != kRandom) return;
-  step = (options.seed * 0x9E3779B97F4A7C15ull >> 16) % blocks;
-  while (std::gcd(step, blocks) != 1) step = (step + 1) % blocks;
-  offset = options.seed % blocks;
+  step = (options.seed * 0x9E3779B97F4A7C15ull >> 16) % clusters;
+  while (std::gcd(step, clusters) != 1) step = (step + 1) % clusters;
+  offset = options.seed % clusters;
 }
 
-uint64_t BlockOrder::at(uint64_t position) const {
-  if (reversed) return blocks - 1 - position;
+uint64_t ClusterOrder::at(uint64_t position) const {
+  if (reversed) return clusters - 1 - position;
   __extension__ using Product = unsigned __int128;
-  return static_cast<uint64_t>((Product{position} * step + offset) % blocks);
+  return static_cast<uint64_t>((Product{position} * step + offset) % clusters);
 }
 
 Launch::Launch(const LaunchRequest& launch_request, const Options& launch_options,
                bool instrumented)
     : request(launch_request),
       options(launch_options),
-      threads(request.block.x * request.block.y * request.block.z),
-      blocks(uint64_t{request.grid.x} * request.grid.y * request.grid.z),
+      threads(static_cast<uint32_t>(count(request.block))),
+      cluster_blocks(static_cast<uint32_t>(count(request.cluster))),
+      clusters(count(request.grid) / cluster_blocks),
       check_shared(instrumented && options.check != 0),
-      order(blocks, options),
+      random_completion(options.cp_async == kRandomCompletion || options.tma == kRandomCompletion ||
+                        options.wgmma == kRandomCompletion),
+      order(clusters, options),
       errors(options.max_errors),
-      memory(options, check_shared, blocks) {}
+      memory(options, check_shared, count(request.grid)) {}
 
 const char* launch(const LaunchRequest& request) {
   thread_local std::string message;

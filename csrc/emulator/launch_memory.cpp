@@ -9,6 +9,7 @@
 #include <string>
 
 #include "emulator/fiber.h"
+#include "emulator/grid.h"
 
 namespace rnc::emulator {
 
@@ -169,14 +170,35 @@ void LaunchMemory::check_conflict(Fiber* fiber, const Region& region, size_t off
     uint32_t other = writer.load(std::memory_order_relaxed);
     if (write && other != own) other = writer.exchange(own, std::memory_order_relaxed);
     if (other == 0 || other == own) continue;
+    const LaunchRequest& request = launch_of(fiber).request;
+    // What blocks of one cluster may do to each other is ordered by the cluster's barriers.
+    if (in_one_cluster(request.grid, request.cluster, other - 1, own - 1)) continue;
     report(
         fiber,
         format("conflict between blocks: global %s at offset %zu of '%s' (%zu bytes), which block ",
                write ? "write" : "read", i, region.allocation->name.c_str(), region.bytes) +
-            name_of(block_index(launch_of(fiber).request.grid, other - 1)) +
-            " wrote in the same launch" + location(pc));
+            name_of(index_at(request.grid, other - 1)) + " wrote in the same launch" +
+            location(pc));
     return;
   }
+}
+
+uint64_t LaunchMemory::count_sectors(const uint64_t* touched, const Region& region) {
+  constexpr size_t kSectorBytes = 32;
+  uint64_t sectors = 0;
+  uint64_t last = ~uint64_t{0};
+  for (size_t word = 0; word < words_for(region.bytes); ++word) {
+    for (uint64_t bits = touched[word]; bits != 0;) {
+      const auto bit = static_cast<size_t>(std::countr_zero(bits));
+      const uint64_t sector = (region.base + word * kBitsPerWord + bit) / kSectorBytes;
+      if (sector != last) ++sectors;
+      last = sector;
+      // On to the first byte of the next sector, which may lie in a later word.
+      const uint64_t next = (sector + 1) * kSectorBytes - region.base - word * kBitsPerWord;
+      bits = next >= kBitsPerWord ? 0 : bits >> next << next;
+    }
+  }
+  return sectors;
 }
 
 void LaunchMemory::count_distinct(Counters& counters) const {
@@ -184,6 +206,8 @@ void LaunchMemory::count_distinct(Counters& counters) const {
   for (const Region& region : regions_) {
     counters.distinct_load_bytes += count_bits(region.loaded.get(), region.bytes);
     counters.distinct_store_bytes += count_bits(region.stored.get(), region.bytes);
+    counters.distinct_load_sectors += count_sectors(region.loaded.get(), region);
+    counters.distinct_store_sectors += count_sectors(region.stored.get(), region);
   }
 }
 

@@ -68,6 +68,7 @@ class LaunchMemory {
         writer;  // per byte: 1 + index of the block that wrote it; when several blocks are checked
   };
 
+  static uint64_t count_sectors(const uint64_t* touched, const Region& region);
   const Region* find(Fiber* fiber, uint64_t address) const;
   void check_conflict(Fiber* fiber, const Region& region, size_t offset, size_t bytes, bool write,
                       const void* pc);

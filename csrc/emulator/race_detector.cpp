@@ -1,31 +1,13 @@
 #include "emulator/race_detector.h"
 
-#include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "emulator/fiber.h"
+#include "emulator/mbarrier_state.h"
 
 namespace rnc::emulator {
 
 namespace {
-
-// An epoch: 10 bits of thread, one for atomic writes, 21 of time.
-constexpr uint32_t kTimeBits = 21;
-constexpr uint32_t kTimeMask = (1u << kTimeBits) - 1;
-constexpr uint32_t kAtomicFlag = 1u << kTimeBits;
-constexpr uint32_t kThreadShift = kTimeBits + 1;
-
-uint32_t thread_of(uint32_t epoch) { return epoch >> kThreadShift; }
-
-uint32_t epoch_of(const Fiber* fiber) {
-  return fiber->index << kThreadShift | (fiber->clock.own & kTimeMask);
-}
-
-bool happened_before(uint32_t epoch, const Fiber* fiber) {
-  const uint32_t thread = thread_of(epoch);
-  return thread == fiber->index || (epoch & kTimeMask) <= fiber->clock.known->times[thread];
-}
 
 // Instructions are remembered relative to this library, in 32 bits.
 const char kAnchor = 0;
@@ -46,30 +28,64 @@ const char* verb(Access kind) {
   return "access";
 }
 
+// "a TMA load that signals ...": what somebody else did, or has under way.
+std::string describe(Epoch epoch, bool reads, const Cluster& cluster) {
+  const auto thread = [&](uint32_t agent) {
+    const Fiber& fiber = cluster.fibers[agent];
+    std::string text = "thread " + name_of(fiber.thread_idx);
+    if (cluster.size > 1) text += format(" of block %u of the cluster", fiber.block->rank);
+    return text;
+  };
+  switch (epoch.kind()) {
+    case EpochKind::kNone:
+      break;
+    case EpochKind::kThread:
+      return (reads ? "a read by " : "a write by ") + thread(epoch.agent());
+    case EpochKind::kAtomic:
+      return "an atomic by " + thread(epoch.agent());
+    case EpochKind::kCopyGroup:
+      return "a cp.async by " + thread(epoch.agent()) +
+             format(" in its commit group %u", epoch.time());
+    case EpochKind::kStoreGroup:
+      return "the read of a bulk store by " + thread(epoch.agent()) +
+             format(" in its bulk group %u", epoch.time());
+    case EpochKind::kPhase:
+      return "a TMA load that signals phase " + std::to_string(epoch.time()) + " of " +
+             describe_mbarrier(cluster, epoch.agent() - cluster.threads);
+    case EpochKind::kWgmmaGroup:
+      return "the operand read of a wgmma by the warpgroup of " + thread(epoch.agent()) +
+             format(" in its commit group %u", epoch.time());
+  }
+  return "an access";
+}
+
+const char* describe_own(Epoch epoch, Access kind) {
+  switch (epoch.kind()) {
+    case EpochKind::kCopyGroup:
+      return "cp.async write";
+    case EpochKind::kStoreGroup:
+      return "read by a bulk store";
+    case EpochKind::kPhase:
+      return "write by a TMA load";
+    case EpochKind::kWgmmaGroup:
+      return "operand read by wgmma";
+    default:
+      return verb(kind);
+  }
+}
+
+// is_known, with the common case in line.
+inline bool knows(const Fiber& fiber, Epoch epoch) {
+  if (epoch.kind() > EpochKind::kAtomic) return is_known(epoch, fiber);
+  return epoch.agent() == fiber.agent || epoch.time() <= fiber.clock.known->at(epoch.agent());
+}
+
 }  // namespace
-
-ClockRef& ClockRef::operator=(const ClockRef& other) {
-  if (clock_ == other.clock_) return *this;
-  release();
-  clock_ = other.clock_;
-  acquire();
-  return *this;
-}
-
-void ClockRef::acquire() {
-  if (clock_ != nullptr) ++clock_->references;
-}
-
-void ClockRef::release() {
-  if (clock_ != nullptr && --clock_->references == 0) delete clock_;
-}
 
 void SharedShadow::begin_launch() { shift_ = 2; }
 
-void SharedShadow::begin_block(size_t bytes, uint32_t threads) {
+void SharedShadow::begin_block(size_t bytes) {
   bytes_ = bytes;
-  threads_ = threads;
-  start_ = ClockRef(new VectorClock{0, std::vector<uint32_t>(threads, 0)});
   cells_.assign((bytes + (size_t{1} << shift_) - 1) >> shift_, Cell{});
 }
 
@@ -83,119 +99,102 @@ void SharedShadow::refine(uint32_t shift) {
 }
 
 void SharedShadow::access(Fiber* fiber, size_t offset, size_t bytes, Access kind, const void* pc) {
+  const EpochKind epoch = kind == Access::kAtomic ? EpochKind::kAtomic : EpochKind::kThread;
+  judge_all({fiber, bytes, kind, Proxy::kGeneric, epoch_of(*fiber, epoch), pc}, offset);
+}
+
+void SharedShadow::async_access(Fiber* issuer, size_t offset, size_t bytes, Access kind,
+                                Proxy proxy, Epoch completion, const void* pc) {
+  judge_all({issuer, bytes, kind, proxy, completion, pc}, offset);
+}
+
+void SharedShadow::judge_all(const Request& request, size_t offset) {
   const size_t granule = size_t{1} << shift_;
-  if (((offset | bytes) & (granule - 1)) != 0) refine(((offset | bytes) & 1) != 0 ? 0 : 1);
-  const size_t end = (offset + bytes) >> shift_;
+  const size_t edges = offset | request.bytes;
+  if ((edges & (granule - 1)) != 0) refine((edges & 1) != 0 ? 0 : 1);
+  const size_t end = (offset + request.bytes) >> shift_;
   for (size_t i = offset >> shift_; i < end; ++i) {
-    if (!judge(fiber, cells_[i], i << shift_, bytes, kind, pc)) return;  // one report per access
+    if (!judge(request, cells_[i], i << shift_)) return;  // one report per access
   }
 }
 
-bool SharedShadow::judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, Access kind,
-                         const void* pc) {
-  const bool both_atomic = kind == Access::kAtomic && (cell.write & kAtomicFlag) != 0;
-  if (cell.write == 0) {
-    if (kind != Access::kWrite) {
-      uninitialised(fiber, offset, kind, pc);
+bool SharedShadow::judge(const Request& request, Cell& cell, size_t offset) {
+  const Fiber& fiber = *request.fiber;
+  const EpochKind writer = cell.write.kind();
+  if (writer == EpochKind::kNone) {
+    if (request.kind != Access::kWrite) {
+      uninitialised(request, offset);
       return false;
     }
-  } else if (!both_atomic && !happened_before(cell.write, fiber)) {
-    race(fiber, offset, bytes, kind, pc, cell.write, cell.write_pc, false);
+  } else if (!(request.kind == Access::kAtomic && writer == EpochKind::kAtomic) &&
+             !knows(fiber, cell.write)) {
+    race(request, offset, cell.write, cell.write_pc, false);
+    return false;
+  } else if (request.proxy == Proxy::kAsync && is_generic(writer) &&
+             !is_fenced(cell.write, fiber)) {
+    unfenced(request, cell, offset);
     return false;
   }
-  if (kind == Access::kRead) {
-    remember_read(fiber, cell, pc);
+  if (request.kind == Access::kRead) {
+    remember_read(request, cell);
     return true;
   }
-  for (uint32_t& reader : cell.reads) {
-    if (reader != 0 && !happened_before(reader, fiber)) {
-      race(fiber, offset, bytes, kind, pc, reader, cell.read_pc, true);
+  for (Epoch& reader : cell.reads) {
+    if (reader && !knows(fiber, reader)) {
+      race(request, offset, reader, cell.read_pc, true);
       return false;
     }
-    reader = 0;
+    reader = Epoch();
   }
-  cell.write = epoch_of(fiber) | (kind == Access::kAtomic ? kAtomicFlag : 0);
-  cell.write_pc = pack(pc);
+  cell.write = request.epoch;
+  cell.write_pc = pack(request.pc);
   return true;
 }
 
 // Keeps the reads that a later write may conflict with, at most two per warp: warps are what most
 // often gets out of step, and one of two lanes is not the writer. When there are more warps than
 // room, any of them betrays a missing barrier.
-void SharedShadow::remember_read(Fiber* fiber, Cell& cell, const void* pc) {
-  const uint32_t own = epoch_of(fiber);
-  uint32_t* slot = nullptr;
+void SharedShadow::remember_read(const Request& request, Cell& cell) {
+  Epoch* slot = nullptr;
   int of_this_warp = 0;
-  for (uint32_t& reader : cell.reads) {
-    if (reader == own) return;
-    if (reader == 0 || happened_before(reader, fiber)) {
+  for (Epoch& reader : cell.reads) {
+    if (reader == request.epoch) return;
+    if (!reader || knows(*request.fiber, reader)) {
       slot = &reader;
-    } else if (thread_of(reader) / kWarpSize == fiber->index / kWarpSize) {
+    } else if (reader.kind() == EpochKind::kThread && request.epoch.kind() == EpochKind::kThread &&
+               reader.agent() / kWarpSize == request.epoch.agent() / kWarpSize) {
       ++of_this_warp;
     }
   }
   if (of_this_warp == 2) return;
   if (slot == nullptr) slot = &cell.reads[next_victim_++ % kReaders];
-  *slot = own;
-  cell.read_pc = pack(pc);
+  *slot = request.epoch;
+  cell.read_pc = pack(request.pc);
 }
 
-void SharedShadow::uninitialised(Fiber* fiber, size_t offset, Access kind, const void* pc) {
-  report(fiber, format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
-                       verb(kind), offset, bytes_) +
-                    location(pc));
+void SharedShadow::uninitialised(const Request& request, size_t offset) {
+  report(request.fiber,
+         format("%s of uninitialised shared memory: nobody has written byte %zu of %zu yet",
+                describe_own(request.epoch, request.kind), offset, bytes_) +
+             location(request.pc));
 }
 
-void SharedShadow::race(Fiber* fiber, size_t offset, size_t bytes, Access kind, const void* pc,
-                        uint32_t other, int32_t other_pc, bool other_reads) {
-  const Fiber& other_fiber = worker_of(fiber).fibers[thread_of(other)];
-  const char* other_verb = other_reads ? "read" : (other & kAtomicFlag) != 0 ? "atomic" : "write";
-  report(
-      fiber,
-      format(
-          "race in shared memory at byte %zu: %s of %zu bytes is not ordered after a %s by thread ",
-          offset, verb(kind), bytes, other_verb) +
-          name_of(other_fiber.thread_idx) + location(pc) + ", the other" +
-          location(unpack(other_pc)));
+void SharedShadow::unfenced(const Request& request, const Cell& cell, size_t offset) {
+  report(request.fiber,
+         format("missing fence.proxy.async: %s of shared memory at byte %zu follows ",
+                describe_own(request.epoch, request.kind), offset) +
+             describe(cell.write, false, cluster_of(request.fiber)) +
+             " without a proxy fence between them" + location(request.pc) + ", the other" +
+             location(unpack(cell.write_pc)));
 }
 
-void SharedShadow::join(Fiber* fibers, uint32_t lanes) {
-  participants_.clear();
-  for (; lanes != 0; lanes &= lanes - 1) participants_.push_back(fibers + __builtin_ctz(lanes));
-  join_all(participants_);
-}
-
-void SharedShadow::join_live(Fiber* fibers, uint32_t threads) {
-  participants_.clear();
-  for (uint32_t i = 0; i < threads; ++i) {
-    if (fibers[i].state != State::kExited) participants_.push_back(fibers + i);
-  }
-  join_all(participants_);
-}
-
-void SharedShadow::join_all(const std::vector<Fiber*>& participants) {
-  auto* joined = new VectorClock(*participants.front()->clock.known.operator->());
-  joined->references = 0;
-  const ClockRef result(joined);
-  const Fiber* previous = participants.front();
-  for (const Fiber* fiber : participants) {
-    if (!(fiber->clock.known == previous->clock.known)) {
-      const std::vector<uint32_t>& times = fiber->clock.known->times;
-      for (uint32_t i = 0; i < threads_; ++i)
-        joined->times[i] = std::max(joined->times[i], times[i]);
-    }
-    previous = fiber;
-  }
-  for (const Fiber* fiber : participants) {
-    joined->times[fiber->index] = std::max(joined->times[fiber->index], fiber->clock.own);
-  }
-  for (Fiber* fiber : participants) {
-    fiber->clock.known = result;
-    if (++fiber->clock.own > kTimeMask) {
-      fail(format("more than %u synchronisations of one thread: too long for the race detector",
-                  kTimeMask));
-    }
-  }
+void SharedShadow::race(const Request& request, size_t offset, Epoch other, int32_t other_pc,
+                        bool other_reads) {
+  report(request.fiber,
+         format("race in shared memory at byte %zu: %s of %zu bytes is not ordered after ", offset,
+                describe_own(request.epoch, request.kind), request.bytes) +
+             describe(other, other_reads, cluster_of(request.fiber)) + location(request.pc) +
+             ", the other" + location(unpack(other_pc)));
 }
 
 }  // namespace rnc::emulator

@@ -1,12 +1,14 @@
-// Races and uninitialised reads in shared memory. Happens-before by vector clocks (as FastTrack and
-// ThreadSanitizer do): each thread counts its synchronisations; a barrier tells every participant
-// how far the others had come; two accesses to a byte, one of them a write, must be ordered by what
-// the later thread knows.
+// Races, missing proxy fences and uninitialised reads in shared memory: two accesses to a byte, one
+// of them a write, must be ordered by what the later thread knows (clock.h), whichever came first
+// in this run. An asynchronous operation is judged when it is issued, with the epoch of its
+// completion: what the emulator finds does not depend on when it moves the data.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "emulator/clock.h"
 
 namespace rnc::emulator {
 
@@ -14,79 +16,59 @@ struct Fiber;
 
 enum class Access : uint8_t { kRead, kWrite, kAtomic };
 
-// How far each thread of the block had come at some barrier; shared by its participants.
-struct VectorClock {
-  uint32_t references = 0;
-  std::vector<uint32_t> times;
-};
+// The way an instruction reaches shared memory. Ordinary accesses, cp.async and ldmatrix are
+// generic; TMA copies and the operands of wgmma are asynchronous.
+enum class Proxy : uint8_t { kGeneric, kAsync };
 
-// Counts references without atomics: the fibers of a block run on one OS thread.
-class ClockRef {
- public:
-  ClockRef() = default;
-  explicit ClockRef(VectorClock* clock) : clock_(clock) { acquire(); }
-  ClockRef(const ClockRef& other) : clock_(other.clock_) { acquire(); }
-  ClockRef& operator=(const ClockRef& other);
-  ~ClockRef() { release(); }
-
-  const VectorClock* operator->() const { return clock_; }
-  bool operator==(const ClockRef& other) const { return clock_ == other.clock_; }
-
- private:
-  void acquire();
-  void release();
-
-  VectorClock* clock_ = nullptr;
-};
-
-struct ThreadClock {
-  uint32_t own = 1;  // this thread's own component
-  ClockRef known;    // the other threads' components
-};
-
-// What the detector remembers about every piece of the block's shared memory.
+// What the detector remembers about every piece of one block's shared memory.
 class SharedShadow {
  public:
   // Forgets everything. Until a narrower access is seen, accesses are tracked in pieces of 4 bytes.
   void begin_launch();
-  void begin_block(size_t bytes, uint32_t threads);
-  ThreadClock initial_clock() const { return {1, start_}; }
+  void begin_block(size_t bytes);
 
-  // Judges an access of the current thread, in bounds, at `offset`; `pc` is where it happened.
+  // Judges an access, in bounds, at `offset`; `pc` is where it happened.
   void access(Fiber* fiber, size_t offset, size_t bytes, Access kind, const void* pc);
 
-  void join(Fiber* fibers, uint32_t lanes);         // the given lanes of a warp
-  void join_live(Fiber* fibers, uint32_t threads);  // all that have not exited
+  // The same of an operation that `issuer` starts here and that is complete at `completion`.
+  void async_access(Fiber* issuer, size_t offset, size_t bytes, Access kind, Proxy proxy,
+                    Epoch completion, const void* pc);
 
  private:
-  static constexpr uint32_t kReaders = 5;
+  static constexpr uint32_t kReaders = 6;
 
-  // Epochs (thread, flag, time) of the last write and of some reads; 0: none.
+  // Epochs of the last write and of some reads.
   struct Cell {
-    uint32_t write;
-    int32_t write_pc;
-    int32_t read_pc;
-    uint32_t reads[kReaders];
+    Epoch write;
+    int32_t write_pc = 0;
+    int32_t read_pc = 0;
+    Epoch reads[kReaders];
   };
 
+  struct Request {
+    Fiber* fiber;
+    size_t bytes;
+    Access kind;
+    Proxy proxy;
+    Epoch epoch;
+    const void* pc;
+  };
+
+  void judge_all(const Request& request, size_t offset);
   void refine(uint32_t shift);
-  bool judge(Fiber* fiber, Cell& cell, size_t offset, size_t bytes, Access kind, const void* pc);
-  void remember_read(Fiber* fiber, Cell& cell, const void* pc);
-  void join_all(const std::vector<Fiber*>& participants);
+  bool judge(const Request& request, Cell& cell, size_t offset);
+  void remember_read(const Request& request, Cell& cell);
   // Reports stay out of the hot functions.
-  [[gnu::cold, gnu::noinline]] void uninitialised(Fiber* fiber, size_t offset, Access kind,
-                                                  const void* pc);
-  [[gnu::cold, gnu::noinline]] void race(Fiber* fiber, size_t offset, size_t bytes, Access kind,
-                                         const void* pc, uint32_t other, int32_t other_pc,
-                                         bool other_reads);
+  [[gnu::cold, gnu::noinline]] void uninitialised(const Request& request, size_t offset);
+  [[gnu::cold, gnu::noinline]] void unfenced(const Request& request, const Cell& cell,
+                                             size_t offset);
+  [[gnu::cold, gnu::noinline]] void race(const Request& request, size_t offset, Epoch other,
+                                         int32_t other_pc, bool other_reads);
 
   uint32_t shift_ = 2;  // log2 of the bytes per cell
   size_t bytes_ = 0;
-  uint32_t threads_ = 0;
   uint32_t next_victim_ = 0;  // reader to forget when there is no room
-  ClockRef start_;
   std::vector<Cell> cells_;
-  std::vector<Fiber*> participants_;
 };
 
 }  // namespace rnc::emulator

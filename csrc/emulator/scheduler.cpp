@@ -4,6 +4,9 @@
 #include <numeric>
 #include <string>
 
+#include "emulator/agents.h"
+#include "emulator/cluster_access.h"
+
 namespace rnc::emulator {
 
 constinit thread_local ThreadView* current __attribute__((tls_model("initial-exec"))) = nullptr;
@@ -13,87 +16,118 @@ namespace {
 uint32_t lowest_bit(uint32_t bits) { return static_cast<uint32_t>(__builtin_ctz(bits)); }
 uint32_t highest_bit(uint32_t bits) { return 31u - static_cast<uint32_t>(__builtin_clz(bits)); }
 
-uint32_t random_bit(Block& block, uint32_t bits) {
-  uint32_t skip = block.random(static_cast<uint32_t>(__builtin_popcount(bits)));
+uint32_t random_bit(Cluster& cluster, uint32_t bits) {
+  uint32_t skip = cluster.random(static_cast<uint32_t>(__builtin_popcount(bits)));
   while (skip-- > 0) bits &= bits - 1;
   return lowest_bit(bits);
 }
 
-// Round robin stays in a warp while it can, then takes the next one.
-uint32_t choose_warp(Block& block, int32_t schedule) {
-  if (schedule == kRandom) return random_bit(block, block.ready_warps);
-  if (schedule == kReversed) return highest_bit(block.ready_warps);
-  const uint32_t from_current = block.ready_warps & (~0u << block.current_warp);
-  return lowest_bit(from_current != 0 ? from_current : block.ready_warps);
+// One of the set bits. Round robin stays with the current one while it can, then takes the next.
+uint32_t choose(Cluster& cluster, uint32_t bits, uint32_t current, int32_t schedule) {
+  if (schedule == kRandom) return random_bit(cluster, bits);
+  if (schedule == kReversed) return highest_bit(bits);
+  const uint32_t from_current = bits & (~0u << current);
+  return lowest_bit(from_current != 0 ? from_current : bits);
 }
 
-uint32_t choose_lane(Block& block, uint32_t ready, int32_t schedule) {
-  if (schedule == kRandom) return random_bit(block, ready);
-  return schedule == kReversed ? highest_bit(ready) : lowest_bit(ready);
-}
-
-Fiber* next_ready(Block& block) {
-  const int32_t schedule = block.worker->launch->options.schedule;
+Fiber* next_ready(Block& block, int32_t schedule) {
+  Cluster& cluster = *block.cluster;
   while (block.ready_warps != 0) {
-    const uint32_t warp_index = choose_warp(block, schedule);
-    Warp& warp = block.worker->warps[warp_index];
+    const uint32_t index = choose(cluster, block.ready_warps, block.current_warp, schedule);
+    Warp& warp = block.warps[index];
     if (warp.ready == 0) {
-      block.ready_warps &= ~(1u << warp_index);
+      block.ready_warps &= ~(1u << index);
       continue;
     }
-    block.current_warp = warp_index;
-    return warp.fibers + choose_lane(block, warp.ready, schedule);
+    block.current_warp = index;
+    return warp.fibers + choose(cluster, warp.ready, 0, schedule);
+  }
+  return nullptr;
+}
+
+Fiber* next_ready(Cluster& cluster) {
+  const int32_t schedule = cluster.worker->launch->options.schedule;
+  while (cluster.ready_blocks != 0) {
+    const uint32_t rank =
+        cluster.size == 1 ? 0
+                          : choose(cluster, cluster.ready_blocks, cluster.current_block, schedule);
+    cluster.current_block = rank;
+    if (Fiber* next = next_ready(cluster.blocks[rank], schedule)) return next;
+    cluster.ready_blocks &= ~(1u << rank);
   }
   return nullptr;
 }
 
 std::string describe_state(const Fiber& fiber) {
-  switch (fiber.state) {
-    case State::kAtBarrier:
-      return format("at __syncthreads (barrier 0), which %u of %u live threads have reached",
-                    fiber.block->at_barrier, fiber.block->live);
-    case State::kInCollective:
-      return format("in %s with mask %08x; lanes %08x of warp %u are live",
-                    name_of(fiber.collective), fiber.collective_mask, fiber.warp->live,
-                    fiber.warp->index);
-    case State::kExited:
-      return "exited";
-    case State::kReady:
-      break;
-  }
-  return "ready";
+  if (!is_live(fiber)) return "exited";
+  return fiber.waiting_for != nullptr ? fiber.waiting_for->describe(fiber) : "ready";
 }
 
 // One line per run of threads in the same state.
-[[noreturn]] void deadlock(const Block& block) {
+std::string describe_threads(const Block& block) {
+  const uint32_t threads = block.worker->launch->threads;
+  const std::string prefix = block.cluster->size > 1
+                                 ? "\n  block " + name_of(block.block_idx) + " thread "
+                                 : "\n  thread ";
+  std::string text;
+  for (uint32_t begin = 0; begin < threads;) {
+    const std::string state = describe_state(block.fibers[begin]);
+    uint32_t end = begin + 1;
+    while (end < threads && describe_state(block.fibers[end]) == state) ++end;
+    text += prefix + name_of(block.fibers[begin].thread_idx);
+    if (end - begin > 1) text += " to " + name_of(block.fibers[end - 1].thread_idx);
+    text += ": " + state;
+    begin = end;
+  }
+  return text;
+}
+
+[[noreturn]] void deadlock(const Cluster& cluster) {
   {
-    const std::vector<Fiber>& fibers = block.worker->fibers;
-    const uint32_t threads = block.worker->launch->threads;
-    std::string text = std::string(block.worker->launch->request.name) + ": block " +
-                       name_of(block.block_idx) + ": deadlock, no thread can run:";
-    for (uint32_t begin = 0; begin < threads;) {
-      const std::string state = describe_state(fibers[begin]);
-      uint32_t end = begin + 1;
-      while (end < threads && describe_state(fibers[end]) == state) ++end;
-      text += "\n  thread " + name_of(fibers[begin].thread_idx);
-      if (end - begin > 1) text += " to " + name_of(fibers[end - 1].thread_idx);
-      text += ": " + state;
-      begin = end;
+    Launch& launch = *cluster.worker->launch;
+    std::string text =
+        std::string(launch.request.name) + ": block " + name_of(cluster.blocks[0].block_idx);
+    if (cluster.size > 1) {
+      text += " to " + name_of(cluster.blocks[cluster.size - 1].block_idx) + " of a cluster";
     }
-    block.worker->launch->errors.add(text);
+    text += ": deadlock, no thread can run:";
+    for (uint32_t rank = 0; rank < cluster.size; ++rank) {
+      text += describe_threads(cluster.blocks[rank]);
+    }
+    launch.errors.add(text);
   }
   abandon_block();
 }
 
+// Under random completion an operation may be complete at any moment.
+void complete_at_random(Cluster& cluster) {
+  constexpr uint32_t kOneIn = 8;
+  if (cluster.random(kOneIn) != 0) return;
+  const Options& options = cluster.worker->launch->options;
+  switch (cluster.random(3)) {
+    case 0:
+      if (options.tma == kRandomCompletion) tma_complete_one(cluster, true);
+      return;
+    case 1:
+      if (options.wgmma == kRandomCompletion) wgmma_complete_one(cluster);
+      return;
+    default:
+      if (options.cp_async == kRandomCompletion) cp_async_complete_one(cluster);
+      return;
+  }
+}
+
 // The fiber that runs next, when the current one cannot go on.
-Fiber* next_fiber(Block& block) {
-  Fiber* next = next_ready(block);
-  // NOTE: the seam for asynchronous agents (copy engine, tensor memory accelerator, asynchronous
-  // matrix multiply). When no fiber can run, an agent with a pending operation completes one, which
-  // may make fibers ready, and the search is repeated; under the random schedule it may also do so
-  // earlier. Without agents, nothing ready means that nothing ever will be.
-  if (next == nullptr) deadlock(block);
-  return next;
+Fiber* next_fiber(Cluster& cluster) {
+  const Launch& launch = *cluster.worker->launch;
+  if (launch.random_completion && cluster.operations_in_flight != 0) complete_at_random(cluster);
+  for (;;) {
+    if (Fiber* next = next_ready(cluster)) return next;
+    // A tensor copy completes at the latest when everybody waits; that may make fibers ready.
+    if (tma_complete_one(cluster, launch.options.tma == kRandomCompletion)) continue;
+    if (wake_pollers(cluster)) continue;
+    deadlock(cluster);
+  }
 }
 
 void run_threads();
@@ -113,21 +147,38 @@ void switch_to(Context& from, Fiber* to) {
   Context::switch_to(from, to->context);
 }
 
+void check_groups_are_waited_for(Fiber& fiber) {
+  static constexpr const char* kNames[kGroupKinds] = {"cp.async copies", "bulk stores",
+                                                      "wgmma operations"};
+  for (int kind = 0; kind < kGroupKinds; ++kind) {
+    const CommitGroups& groups = fiber.groups[kind];
+    if (!groups.outstanding()) continue;
+    report(&fiber, format("exits with %s not waited for: %u of its %u commit groups are complete",
+                          kNames[kind], groups.complete(), groups.used()));
+  }
+}
+
 // Ends the current fiber. Returns if a thread that has not started yet continues on this stack:
 // threads that never wait for each other all run on one, which stays in the cache.
 void exit_fiber() {
   Fiber* fiber = self();
   Block& block = *fiber->block;
-  fiber->state = State::kExited;
+  Cluster& cluster = *block.cluster;
+  check_groups_are_waited_for(*fiber);
+  cluster_thread_exits(*fiber);
   fiber->warp->ready &= ~(1u << fiber->lane);
   fiber->warp->live &= ~(1u << fiber->lane);
-  if (--block.live == 0) {
+  --block.live;
+  if (--cluster.live == 0) {
+    while (tma_complete_one(cluster, false)) {  // stores nobody waits for reach global memory
+    }
     Context::switch_to(fiber->context, block.worker->main);
     std::abort();  // an exited fiber is never continued
   }
   collectives_lane_exited(*fiber->warp);
   barrier_thread_exited(block);
-  Fiber* next = next_fiber(block);
+  cluster_thread_exited(*fiber);
+  Fiber* next = next_fiber(cluster);
   if (next->stack != nullptr) {
     Worker& worker = *block.worker;
     worker.free_stacks.push_back(
@@ -150,33 +201,28 @@ void run_threads() {
 
 }  // namespace
 
-uint32_t Block::random(uint32_t bound) {  // xorshift64
+uint32_t Cluster::random(uint32_t bound) {  // xorshift64
   random_state ^= random_state << 13;
   random_state ^= random_state >> 7;
   random_state ^= random_state << 17;
   return static_cast<uint32_t>((random_state >> 32) % bound);
 }
 
-void make_ready(Block& block, Warp& warp, uint32_t lanes) {
-  warp.ready |= lanes;
-  if (lanes != 0) block.ready_warps |= 1u << warp.index;
-}
-
-void suspend(State state) {
+void suspend(const WaitReason& reason) {
   Fiber* fiber = self();
-  fiber->state = state;
+  fiber->waiting_for = &reason;
   fiber->warp->ready &= ~(1u << fiber->lane);
-  Fiber* next = next_fiber(*fiber->block);
+  Fiber* next = next_fiber(*fiber->block->cluster);
   if (next != fiber) switch_to(fiber->context, next);
-  fiber->state = State::kReady;
+  fiber->waiting_for = nullptr;
 }
 
-void run_fibers(Block& block) {
-  Worker& worker = *block.worker;
+void run_fibers(Cluster& cluster) {
+  Worker& worker = *cluster.worker;
   worker.free_stacks.resize(worker.stack_count);
   std::iota(worker.free_stacks.rbegin(), worker.free_stacks.rend(),
             0u);  // the first is at the back
-  switch_to(worker.main, next_fiber(block));
+  switch_to(worker.main, next_fiber(cluster));
   current = nullptr;
 }
 

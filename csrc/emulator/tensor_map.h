@@ -9,8 +9,8 @@ namespace rnc::emulator {
 
 struct alignas(64) TensorMap {
   uint64_t base;
+  uint64_t dims[5];     // innermost first
   uint64_t strides[4];  // bytes, of dimensions 1 to 4
-  uint32_t dims[5];     // innermost first
   uint16_t box[5];      // im2col: box[0] is channels per pixel
   uint16_t pixels;      // im2col: pixels per column
   int16_t lower[3];     // im2col: the bounding box of base pixels in W, H, D order is
@@ -21,10 +21,10 @@ struct alignas(64) TensorMap {
   uint8_t swizzle;  // log2(span / 16): 0 none, 1: 32 bytes, 2: 64, 3: 128
   uint8_t im2col;
   uint8_t valid;  // kValid, so that a map nobody made is recognised
-  uint8_t reserved[128 - 8 - 32 - 20 - 10 - 2 - 12 - 5 - 5];
+  uint8_t reserved[14];
 
   static constexpr uint8_t kValid = 0xA5;
 };
-static_assert(sizeof(TensorMap) == 128);
+static_assert(sizeof(TensorMap) == 128, "as CUtensorMap");
 
 }  // namespace rnc::emulator

@@ -31,6 +31,10 @@ py::dict to_dict(const Counters& counters) {
   RNC_COUNTER(shared_wavefronts_ideal)
   RNC_COUNTER(context_switches)
   RNC_COUNTER(collectives)
+  RNC_COUNTER(distinct_load_sectors)
+  RNC_COUNTER(distinct_store_sectors)
+  RNC_COUNTER(mma_instructions)
+  RNC_COUNTER(mma_multiply_adds)
 #undef RNC_COUNTER
   return out;
 }
@@ -41,6 +45,7 @@ py::dict to_dict(const LaunchRecord& record) {
   out["grid"] = py::make_tuple(record.grid[0], record.grid[1], record.grid[2]);
   out["block"] = py::make_tuple(record.block[0], record.block[1], record.block[2]);
   out["shared_bytes"] = record.shared_bytes;
+  out["cluster"] = py::make_tuple(record.cluster[0], record.cluster[1], record.cluster[2]);
   out["counters"] = to_dict(record.counters);
   return out;
 }
@@ -91,13 +96,18 @@ void bind_emulator(py::module_& m) {
       .def_readwrite("workers", &Options::workers, "host threads; 0: one per hardware thread")
       .def_readwrite("check", &Options::check, "1: report races, bounds, uninitialised reads")
       .def_readwrite("count", &Options::count, "1: fill the counters of launch records")
-      .def_readwrite("max_errors", &Options::max_errors, "reports after which a launch stops");
+      .def_readwrite("max_errors", &Options::max_errors, "reports after which a launch stops")
+      .def_readwrite("cp_async", &Options::cp_async,
+                     "when cp.async copies complete: 0 late, 1 early, 2 at random")
+      .def_readwrite("tma", &Options::tma, "when tensor copies complete, in the same way")
+      .def_readwrite("wgmma", &Options::wgmma, "when wgmma operations complete, in the same way");
   py::class_<Emulator>(m, "Emulator", "An opened library with emulated kernels.")
       .def(py::init<const std::string&>(), py::arg("path"))
       .def_property_readonly("checked", &Emulator::checked, "whether the kernels are instrumented")
       .def_property_readonly("options", &Emulator::options, py::return_value_policy::reference)
       .def("launches", &Emulator::launches,
-           "Records of the launches since clear(): kernel, grid, block, shared_bytes, counters.")
+           "Records of the launches since clear(): kernel, grid, block, cluster, shared_bytes, "
+           "counters.")
       .def("clear", &Emulator::clear, "Forgets the launch records.");
 }
 

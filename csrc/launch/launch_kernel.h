@@ -20,15 +20,21 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
 
 #if defined(__CUDACC__)
 
-// Launches `kernel(params)` on `stream`; asynchronous. `name` appears in error messages.
+// Launches `kernel(params)` on `stream`; asynchronous. `name` appears in error messages. `cluster`:
+// the blocks along each axis that run together (sm_90); it divides the grid.
 template <class Params>
 Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
-                     size_t shared_bytes, Stream stream, const Params& params) {
+                     size_t shared_bytes, Stream stream, const Params& params, Dim3 cluster = {}) {
   constexpr size_t kSharedBytesWithoutOptIn = 48 * 1024;
   cudaError_t error = cudaSuccess;
   if (shared_bytes > kSharedBytesWithoutOptIn) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(shared_bytes));
+  }
+  constexpr uint32_t kPortableClusterBlocks = 8;
+  const uint32_t cluster_blocks = cluster.x * cluster.y * cluster.z;
+  if (error == cudaSuccess && cluster_blocks > kPortableClusterBlocks) {
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   }
   if (error == cudaSuccess) {
     cudaLaunchConfig_t config = {};
@@ -36,15 +42,21 @@ Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 b
     config.blockDim = dim3(block.x, block.y, block.z);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchAttribute in_clusters = {};
+    in_clusters.id = cudaLaunchAttributeClusterDimension;
+    in_clusters.val.clusterDim = {cluster.x, cluster.y, cluster.z};
+    config.attrs = &in_clusters;
+    config.numAttrs = cluster_blocks > 1 ? 1 : 0;
     error = cudaLaunchKernelEx(&config, kernel, params);
   }
   if (error == cudaSuccess) return Status{};
   (void)cudaGetLastError();  // a refused launch must not surface again in somebody else's call
   thread_local char message[256];
   std::snprintf(message, sizeof message,
-                "%s: grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of shared memory: %s", name,
-                grid.x, grid.y, grid.z, block.x, block.y, block.z, shared_bytes,
-                cudaGetErrorString(error));
+                "%s: grid (%u,%u,%u), block (%u,%u,%u), cluster (%u,%u,%u), %zu bytes of shared "
+                "memory: %s",
+                name, grid.x, grid.y, grid.z, block.x, block.y, block.z, cluster.x, cluster.y,
+                cluster.z, shared_bytes, cudaGetErrorString(error));
   return Status{message};
 }
 
@@ -53,11 +65,11 @@ Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 b
 // Runs `kernel(params)` on the emulator, to completion.
 template <class Params>
 Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
-                     size_t shared_bytes, Stream, const Params& params) {
+                     size_t shared_bytes, Stream, const Params& params, Dim3 cluster = {}) {
   const auto call = [](void* function, const void* argument) {
     reinterpret_cast<void (*)(Params)>(function)(*static_cast<const Params*>(argument));
   };
-  return Status{emulator::launch({name, grid, block, shared_bytes, call,
+  return Status{emulator::launch({name, grid, block, cluster, shared_bytes, call,
                                   reinterpret_cast<void*>(kernel), &params, sizeof(Params)})};
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 from resnet_cuda import _backend, _raw
 
 SCHEDULES = ("round_robin", "reversed", "random")
+COMPLETIONS = ("late", "early", "random")
 
 
 class Emulation:
@@ -23,8 +24,8 @@ class Emulation:
         return bool(self._emulator.checked)
 
     def launches(self) -> list[dict[str, Any]]:
-        """One dict per kernel launch: kernel, grid, block, shared_bytes, counters (filled with
-        count=True)."""
+        """One dict per kernel launch: kernel, grid, block, cluster, shared_bytes, counters (filled
+        with count=True)."""
         return self._emulator.launches()
 
     def clear(self) -> None:
@@ -39,6 +40,9 @@ def emulated(
     seed: int = 1,
     count: bool = False,
     workers: int | None = None,
+    cp_async: str = "late",
+    tma: str = "late",
+    wgmma: str = "late",
 ) -> Iterator[Emulation]:
     """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
 
@@ -48,13 +52,20 @@ def emulated(
         schedule: the order in which a block's threads run: "round_robin", "reversed" or "random" (by `seed`).
         count: fill the launches' counters of memory traffic.
         workers: host threads; None keeps the emulator's setting.
+        cp_async, tma, wgmma: when asynchronous operations of this family complete: "late" (not before
+            a thread waits for them), "early" (when they are issued) or "random" (by `seed`).
 
     Raises:
-        ValueError: the schedule is unknown.
+        ValueError: the schedule or a completion is unknown.
         RuntimeError: the extension is not built.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; accepted: {', '.join(map(repr, SCHEDULES))}")
+    completions = {"cp_async": cp_async, "tma": tma, "wgmma": wgmma}
+    for family, completion in completions.items():
+        if completion not in COMPLETIONS:
+            accepted = ", ".join(map(repr, COMPLETIONS))
+            raise ValueError(f"{family} is {completion!r}; accepted: {accepted}")
     library = _raw.emulator_library(checked)
     from resnet_cuda import _host
     from resnet_cuda.ops._kernels import EmulatedBackend
@@ -62,6 +73,7 @@ def emulated(
     emulator = _host.Emulator(str(library))
     options = emulator.options
     wanted = {"schedule": SCHEDULES.index(schedule), "seed": seed, "check": checked, "count": count}
+    wanted.update({name: COMPLETIONS.index(value) for name, value in completions.items()})
     if workers is not None:
         wanted["workers"] = workers
     before = {name: getattr(options, name) for name in wanted}

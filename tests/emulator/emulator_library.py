@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 ROUND_ROBIN, REVERSED, RANDOM = 0, 1, 2
+LATE, EARLY, RANDOM_COMPLETION = 0, 1, 2
 # (schedule, seed): each fixed order, and eighteen random ones.
 SCHEDULES = [(ROUND_ROBIN, 1), (REVERSED, 1), *((RANDOM, seed) for seed in range(1, 19))]
 
@@ -23,13 +24,17 @@ class Options(ctypes.Structure):
         ("check", ctypes.c_int32),
         ("count", ctypes.c_int32),
         ("max_errors", ctypes.c_int32),
+        ("cp_async", ctypes.c_int32),
+        ("tma", ctypes.c_int32),
+        ("wgmma", ctypes.c_int32),
     ]
 
 
 COUNTERS = (
     "global_load_bytes global_store_bytes global_load_sectors global_store_sectors "
     "distinct_load_bytes distinct_store_bytes shared_load_bytes shared_store_bytes "
-    "shared_wavefronts shared_wavefronts_ideal context_switches collectives"
+    "shared_wavefronts shared_wavefronts_ideal context_switches collectives "
+    "distinct_load_sectors distinct_store_sectors mma_instructions mma_multiply_adds"
 ).split()
 
 
@@ -44,6 +49,7 @@ class LaunchRecord(ctypes.Structure):
         ("block", ctypes.c_uint32 * 3),
         ("shared_bytes", ctypes.c_uint64),
         ("counters", Counters),
+        ("cluster", ctypes.c_uint32 * 3),
     ]
 
 
@@ -98,6 +104,7 @@ class Emulator:
         self.options.check = self.api.checked
         self.options.count = 0
         self.options.max_errors = 1
+        self.options.cp_async = self.options.tma = self.options.wgmma = LATE
         for address in self.allocated:
             self.api.device_free(address)
         self.allocated.clear()

@@ -1,0 +1,120 @@
+#include "emulator/cp_async.h"
+
+#include <cstring>
+
+#include "emulator/access.h"
+#include "emulator/agents.h"
+#include "emulator/device_memory.h"
+#include "emulator/fiber.h"
+#include "emulator/shared_pointer.h"
+
+namespace rnc::emulator {
+
+namespace {
+
+void move(const CpAsyncCopy& copy) {
+  std::memcpy(copy.destination, copy.source, copy.source_bytes);
+  std::memset(copy.destination + copy.source_bytes, 0, size_t{copy.bytes} - copy.source_bytes);
+}
+
+// The whole copies, which are nearly all of them, without a call of memcpy.
+void complete(Cluster& cluster, CpAsyncCopy& copy) {
+  if (copy.bytes == 16 && copy.source_bytes == 16) {
+    std::memcpy(copy.destination, copy.source, 16);
+  } else {
+    move(copy);
+  }
+  copy.bytes = 0;
+  --cluster.operations_in_flight;
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] void fail_misaligned(const void* source, uint32_t bytes,
+                                                            const void* pc) {
+  fail(format("misaligned cp.async of %u bytes from ", bytes) + describe_address(source) +
+       location(pc));
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] void fail_source_bytes(uint32_t source_bytes, uint32_t bytes,
+                                                              const void* pc) {
+  fail(format("cp.async of %u bytes with a source of %u bytes", bytes, source_bytes) +
+       location(pc));
+}
+
+// Judged and counted at issue, whenever the data moves: the source is read by the thread, the
+// destination is written at the group's completion, which the thread must wait for.
+[[gnu::noinline]] void observe_copy(Fiber* fiber, const CpAsyncCopy& copy, const void* pc) {
+  if (copy.source_bytes != 0) {
+    launch_of(fiber).memory.access(fiber, reinterpret_cast<uint64_t>(copy.source),
+                                   copy.source_bytes, Access::kRead, pc);
+  }
+  observe_async(fiber, *fiber->block, static_cast<size_t>(copy.destination - fiber->block->shared),
+                copy.bytes, Access::kWrite, Proxy::kGeneric,
+                Epoch(EpochKind::kCopyGroup, fiber->agent, copy.group), pc);
+}
+
+// Moves the data of all groups before the given one.
+void complete_groups(Fiber* fiber, uint32_t groups) {
+  CpAsyncQueue& queue = fiber->copies;
+  while (queue.first < queue.copies.size() && queue.copies[queue.first].group < groups) {
+    CpAsyncCopy& copy = queue.copies[queue.first++];
+    if (copy.bytes != 0) complete(cluster_of(fiber), copy);
+  }
+  if (queue.first == queue.copies.size()) queue.clear();
+}
+
+}  // namespace
+
+void cp_async(uint32_t destination, const void* source, uint32_t bytes, uint32_t source_bytes) {
+  Fiber* const fiber = self();
+  if (source_bytes > bytes) {
+    fail_source_bytes(source_bytes, bytes, __builtin_return_address(0));
+  }
+  if (reinterpret_cast<uintptr_t>(source) % bytes != 0) {
+    fail_misaligned(source, bytes, __builtin_return_address(0));
+  }
+  CpAsyncCopy copy{
+      shared_pointer(*fiber->block, destination, bytes, bytes, "the destination of cp.async"),
+      source, fiber->group(GroupKind::kCopy).add(), static_cast<uint8_t>(bytes),
+      static_cast<uint8_t>(source_bytes)};
+  if (observing) observe_copy(fiber, copy, __builtin_return_address(0));
+  Cluster& cluster = cluster_of(fiber);
+  ++cluster.operations_in_flight;
+  const int32_t completion = launch_of(fiber).options.cp_async;
+  if (completion == kEarly || (completion == kRandomCompletion && cluster.random(2) == 0)) {
+    complete(cluster, copy);
+  } else {
+    fiber->copies.copies.push_back(copy);
+  }
+}
+
+void cp_async_commit() { self()->group(GroupKind::kCopy).commit(); }
+
+void cp_async_wait(uint32_t newest_groups_left) {
+  Fiber* const fiber = self();
+  complete_groups(fiber,
+                  fiber->group(GroupKind::kCopy).wait(newest_groups_left, fiber->clock.own));
+}
+
+void cp_async_wait_all() {
+  cp_async_commit();
+  cp_async_wait(0);
+}
+
+// Any copy of any thread: the hardware keeps no order among them.
+bool cp_async_complete_one(Cluster& cluster) {
+  if (cluster.worker->launch->options.cp_async != kRandomCompletion) return false;
+  const uint32_t start = cluster.random(cluster.threads);
+  for (uint32_t i = 0; i < cluster.threads; ++i) {
+    Fiber& fiber = cluster.fibers[(start + i) % cluster.threads];
+    CpAsyncQueue& queue = fiber.copies;
+    if (queue.first == queue.copies.size()) continue;
+    const auto pending = static_cast<uint32_t>(queue.copies.size() - queue.first);
+    CpAsyncCopy& copy = queue.copies[queue.first + cluster.random(pending)];
+    if (copy.bytes == 0) continue;
+    complete(cluster, copy);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace rnc::emulator
