@@ -200,13 +200,15 @@ __device__ __forceinline__ void wgmma_wait() {
 // Tells the device compiler that registers are in use up to here: A fragments, after the wait for
 // the wgmmas that read them, and accumulators, before they are read. Takes arrays of floats or
 // 32-bit words, of any rank.
-template <class Array>
-__device__ __forceinline__ void keep_registers(Array& registers) {
-  if constexpr (std::is_array_v<Array>) {
-    RNC_UNROLL
-    for (auto& part : registers) keep_registers(part);
-  } else {
-    detail::keep_register(registers);
+template <class Register, int kCount>
+__device__ __forceinline__ void keep_registers(Register (&registers)[kCount]) {
+  RNC_UNROLL
+  for (int i = 0; i < kCount; ++i) {  // by index: nvcc does not unroll long loops over ranges
+    if constexpr (std::is_array_v<Register>) {
+      keep_registers(registers[i]);
+    } else {
+      detail::keep_register(registers[i]);
+    }
   }
 }
 

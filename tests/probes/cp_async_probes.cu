@@ -36,7 +36,8 @@ struct GroupStorage {
 };
 
 // Four groups, each read as soon as it must be complete; the last two by waiting for everything.
-__global__ void __launch_bounds__(64) cp_async_groups_kernel(const __grid_constant__ ProbeParams p) {
+__global__ void __launch_bounds__(64)
+    cp_async_groups_kernel(const __grid_constant__ ProbeParams p) {
   GroupStorage& shared = dynamic_smem<GroupStorage>();
   const uint32_t thread = threadIdx.x;
   for (uint32_t stage = 0; stage < 4; ++stage) {

@@ -67,7 +67,8 @@ RNC_PROBE(mma_m16n8k8_bf16, mma_kernel<ptx::Mma::kM16N8K8Bfloat16>, 1, 32)
 RNC_PROBE(mma_m16n8k8_tf32, mma_kernel<ptx::Mma::kM16N8K8TensorFloat32>, 1, 32)
 RNC_PROBE(mma_m8n8k4_f64, mma_kernel<ptx::Mma::kM8N8K4Float64>, 1, 32)
 
-// A warp tile of 2 x 3 instructions: fragments of tile row i, then of tile column j, then of (i, j).
+// A warp tile of 2 x 3 instructions: fragments of tile row i, then of tile column j, then of (i,
+// j).
 template <ptx::Mma kKind>
 __global__ void __launch_bounds__(32) mma_tile_kernel(const __grid_constant__ ProbeParams p) {
   using Fragments = ptx::MmaFragments<kKind>;

@@ -117,8 +117,8 @@ __global__ void __launch_bounds__(32) arithmetic_kernel(const __grid_constant__ 
   ptx::store_global(out + 32, static_cast<uint32_t>(__ffs(static_cast<int>(value))));
   ptx::store_global(out + 64, static_cast<uint32_t>(__clz(static_cast<int>(value))));
   ptx::store_global(out + 96, __umulhi(value, 0x9E3779B9u));
-  ptx::store_global(out + 128, static_cast<uint32_t>(
-                                   __float_as_int(__int_as_float(static_cast<int>(value)))));
+  ptx::store_global(out + 128,
+                    static_cast<uint32_t>(__float_as_int(__int_as_float(static_cast<int>(value)))));
 }
 RNC_PROBE(arithmetic, arithmetic_kernel, 1, 32)
 
