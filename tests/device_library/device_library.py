@@ -1,4 +1,4 @@
-"""Opens the libraries of ``rnc_add_device_library`` (cmake/RncDeviceLibrary.cmake): kernels by name, on the emulator or a GPU."""
+"""Opens the libraries of cmake/RncDeviceLibrary.cmake: kernels by name, on the emulator or a GPU."""
 
 from __future__ import annotations
 
