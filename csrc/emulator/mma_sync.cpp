@@ -1,6 +1,7 @@
 #include "emulator/mma_sync.h"
 
 #include <cstring>
+#include <memory>
 
 #include "emulator/matrix_fragments.h"
 #include "emulator/warp.h"
@@ -58,9 +59,14 @@ struct alignas(64) Scratch {
   float b[16 * kMaxColumns];
   float c[16 * kMaxColumns];
 };
-thread_local Scratch scratch;  // emulated threads do not switch while it is in use
+// Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
+// time finds little room for thread-local data.
+Scratch& scratch_memory() {
+  thread_local const auto memory = std::make_unique<Scratch>();
+  return *memory;
+}
 
-void gather_b_tiles(const WarpTile& tile, OperandRegisters b, int64_t columns) {
+void gather_b_tiles(const WarpTile& tile, OperandRegisters b, int64_t columns, Scratch& scratch) {
   const ElementType type = element_of(tile.kind);
   const int32_t registers = shape_of(tile.kind).b;
   for (int32_t j = 0; j < tile.n_tiles; ++j) {
@@ -73,7 +79,7 @@ void gather_b_tiles(const WarpTile& tile, OperandRegisters b, int64_t columns) {
   }
 }
 
-void gather_a_tile(const WarpTile& tile, OperandRegisters a, int32_t i) {
+void gather_a_tile(const WarpTile& tile, OperandRegisters a, int32_t i, Scratch& scratch) {
   const ElementType type = element_of(tile.kind);
   const int32_t first = i * shape_of(tile.kind).a;
   if (tile.kind == MmaKind::kM16N8K8Bfloat16) {
@@ -93,11 +99,12 @@ void multiply_floats(const Rendezvous& meeting, const WarpTile& tile) {
     b[lane] = static_cast<const uint32_t*>(own->b);
     c[lane] = static_cast<float*>(own->accumulators);
   }
+  Scratch& scratch = scratch_memory();
   const int32_t columns = 8 * tile.n_tiles;
-  gather_b_tiles(tile, b, columns);
+  gather_b_tiles(tile, b, columns, scratch);
   for (int32_t i = 0; i < tile.m_tiles; ++i) {
     const int32_t first = i * tile.n_tiles * 4;
-    gather_a_tile(tile, a, i);
+    gather_a_tile(tile, a, i, scratch);
     for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
       gather_accumulators(c[lane] + first, lane, tile.n_tiles, scratch.c, columns);
     }
