@@ -104,31 +104,19 @@ def build(program: Program, variant: str, folder: Path, mutant: Mutant | None) -
     unit.write_text(text)
 
     compiler, flags = _compiler(program, variant)
-    library = folder / f"{program.name}_{variant}.so"
-    command = [
-        compiler,
-        f"-I{overlay / 'csrc'}",
-        *flags,
-        "-O1",
-        "-w",
-        "-shared",
-        "-x",
-        "c++",
-        str(unit),
-        "-x",
-        "none",
-        "-Wl,--whole-archive",
-        str(_newest("libmutation_runtime.a")),
-        "-Wl,--no-whole-archive",
-        "-lpthread",
-        "-ldl",
-        "-o",
-        str(library),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{mutant}: does not compile\n{shlex.join(command)}\n{done.stderr}")
+    compiled, library = folder / "kernels.o", folder / f"{program.name}_{variant}.so"
+    includes = f"-I{overlay / 'csrc'}"
+    _call(compiler, includes, *flags, "-O1", "-w", "-x", "c++", "-c", unit, "-o", compiled)
+    # Linked apart from compiling: an instrumented library has the emulator's runtime, not libtsan.
+    runtime = ("-Wl,--whole-archive", _newest("libmutation_runtime.a"), "-Wl,--no-whole-archive")
+    _call(compiler, "-shared", compiled, *runtime, "-lpthread", "-ldl", "-o", library)
     return library
+
+
+def _call(*command: str | Path) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{shlex.join(map(str, command))}\n{done.stderr}")
 
 
 def _newest(file: str) -> Path:
@@ -168,7 +156,7 @@ def _in_child(library: Path, program: str, variant: str, policies: tuple[Policy,
         try:
             text = json.dumps(_run(library, program, variant, policies))
         except BaseException:
-            text = json.dumps(["crashed", traceback.format_exc()])
+            text = json.dumps(["defective", traceback.format_exc()])
         os.write(writing, text.encode()[:60000])
         os._exit(0)
     os.close(writing)
@@ -189,7 +177,10 @@ def _await(child: int, reading: int) -> Outcome:
             time.sleep(0.01)
         if os.WIFSIGNALED(status):
             return Outcome("crashed", signal.strsignal(os.WTERMSIG(status)) or "killed")
-        return Outcome(*json.loads(pipe.read()))
+        outcome = Outcome(*json.loads(pipe.read()))
+        if outcome.how == "defective":
+            raise RuntimeError(f"this test is defective\n{outcome.message}")
+        return outcome
 
 
 def _run(path: Path, program: str, variant: str, policies: tuple[Policy, ...]) -> tuple[str, str]:
