@@ -86,7 +86,7 @@ void observe_shared(Fiber* fiber, Worker& worker, uint64_t address, size_t bytes
   if (offset > available || bytes > available - offset) {
     fail_outside_shared(launch, offset, bytes, kind, pc);
   }
-  if (&block != fiber->block) visit_block(fiber, block, pc);
+  if (&block != fiber->block) visit_block(fiber, block, pc);  // a generic pointer
   if (launch.check_shared) block.shadow.access(fiber, offset, bytes, kind, pc);
   if (launch.options.count != 0) count_shared(fiber, offset, bytes, kind, pc);
 }

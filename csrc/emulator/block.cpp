@@ -77,11 +77,15 @@ void begin_block(Block& block, const ClockRef& start) {
   for (WgmmaQueue& operations : block.warpgroups) operations.clear();
   std::memset(block.shared, kPoison, launch.request.shared_bytes + kCanaryBytes);
   if (launch.check_shared) block.shadow.begin_block(launch.request.shared_bytes);
+  block.visits.clear();
+  block.exit_knowledge = KnowledgeSum();
   for (uint32_t i = 0; i < block.warp_count; ++i) {
     Warp& warp = block.warps[i];
     warp.live = warp.members;
     warp.pending = 0;
     warp.ready = 0;
+    warp.has_leader = false;
+    warp.registers = warp.register_changes = 0;
     make_ready(warp, warp.members);
   }
   for (uint32_t i = 0; i < launch.threads; ++i) begin_fiber(block.fibers[i], launch, start);

@@ -67,6 +67,7 @@ bool covers(const VectorClock& clock, const VectorClock& other) {
 
 ClockRef join(const ClockRef& own, const ClockRef& other) {
   if (own == other || covers(*own, *other)) return own;
+  if (covers(*other, *own)) return other;
   auto* joined = new VectorClock{0, own->times};
   joined->join(*other);
   return ClockRef(joined);
@@ -112,6 +113,11 @@ void KnowledgeSum::add(const Fiber& fiber) {
   known_.add(fiber.clock.known).raise(fiber.agent, fiber.clock.own);
   VectorClock& fenced = fenced_.add(fiber.clock.fenced);
   if (fiber.clock.own_fenced != 0) fenced.raise(fiber.agent, fiber.clock.own_fenced);
+}
+
+void KnowledgeSum::add(const Knowledge& knowledge) {
+  known_.add(knowledge.known);
+  fenced_.add(knowledge.fenced);
 }
 
 void KnowledgeSum::add_phase(uint32_t agent, uint32_t phases) {

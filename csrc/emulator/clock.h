@@ -70,6 +70,7 @@ struct ThreadClock : Knowledge {
 class KnowledgeSum {
  public:
   void add(const Fiber& fiber);  // what it knows, and what it did itself up to here
+  void add(const Knowledge& knowledge);
   void add_phase(uint32_t agent, uint32_t phases);  // of an mbarrier
   Knowledge take();                                 // and starts anew
 

@@ -52,6 +52,7 @@ struct Fiber : ThreadView {
   uint64_t wait_arguments[2] = {};          // for the reason's description
   Fiber* next_waiter = nullptr;             // at the same mbarrier
   bool arrived_at_cluster_barrier = false;  // and has not waited yet
+  uint32_t cluster_phase = 0;               // of the cluster barrier, where it arrived
   ThreadClock clock;                        // for the race detector
   CommitGroups groups[kGroupKinds];
   CpAsyncQueue copies;
@@ -76,6 +77,10 @@ struct Warp {
   uint32_t ready = 0;    // lanes that can run
   uint32_t pending =
       0;  // rendezvous in use, one bit each: disjoint groups of lanes may meet at the same time
+  uint32_t leader = 0;  // of elect.sync, once has_leader
+  bool has_leader = false;
+  uint32_t registers = 0;         // per thread, as setmaxnreg left them; 0: as launched
+  uint32_t register_changes = 0;  // times setmaxnreg was executed
   Rendezvous rendezvous[kWarpSize];
   AccessLog accesses;
 };
@@ -97,6 +102,8 @@ struct Block {
   NamedBarriers barriers;
   WgmmaQueue warpgroups[kMaxWarpgroups];
   SharedShadow shadow;
+  std::vector<uint32_t> visits;  // when threads of other blocks were last here; by agent
+  KnowledgeSum exit_knowledge;   // of the threads that have exited
 };
 
 struct Cluster {

@@ -11,7 +11,9 @@ namespace rnc::emulator {
 // `name` appears in messages; it must live as long as the kernel, and may be null.
 void mbarrier_init(uint32_t address, uint32_t count, const char* name);
 void mbarrier_invalidate(uint32_t address);
-void mbarrier_arrive(uint32_t address, uint32_t count);  // also in another block
+// Also in another block. `alone`: the instruction stands in a branch that other lanes may skip; not
+// where it is predicated.
+void mbarrier_arrive(uint32_t address, uint32_t count, bool alone = true);
 void mbarrier_expect_tx(uint32_t address, uint32_t bytes);
 void mbarrier_arrive_expect_tx(uint32_t address, uint32_t bytes);
 bool mbarrier_try_wait(uint32_t address, uint32_t parity);

@@ -166,6 +166,7 @@ void exit_fiber() {
   Cluster& cluster = *block.cluster;
   check_groups_are_waited_for(*fiber);
   cluster_thread_exits(*fiber);
+  if (block.live == 1) check_warpgroups_agree(*fiber);
   fiber->warp->ready &= ~(1u << fiber->lane);
   fiber->warp->live &= ~(1u << fiber->lane);
   --block.live;
@@ -215,6 +216,12 @@ void suspend(const WaitReason& reason) {
   Fiber* next = next_fiber(*fiber->block->cluster);
   if (next != fiber) switch_to(fiber->context, next);
   fiber->waiting_for = nullptr;
+}
+
+void yield() {
+  Fiber* fiber = self();
+  Fiber* next = next_fiber(*fiber->block->cluster);
+  if (next != fiber) switch_to(fiber->context, next);
 }
 
 void run_fibers(Cluster& cluster) {

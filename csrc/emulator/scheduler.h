@@ -20,6 +20,9 @@ struct WaitReason {
 // Suspends the current fiber until somebody makes it ready.
 void suspend(const WaitReason& reason);
 
+// Lets the others run first, without waiting for anything.
+void yield();
+
 inline void make_ready(Warp& warp, uint32_t lanes) {
   if (lanes == 0) return;
   warp.ready |= lanes;
@@ -32,6 +35,10 @@ inline void make_ready(Fiber& fiber) { make_ready(*fiber.warp, 1u << fiber.lane)
 // named_barrier.cpp and warp.cpp.
 void barrier_thread_exited(Block& block);
 void collectives_lane_exited(Warp& warp);
+
+// The last thread of a block exits: the warps of each warpgroup must have executed setmaxnreg
+// alike. warpgroup.cpp.
+void check_warpgroups_agree(const Fiber& last);
 
 // Lets the threads that poll mbarriers try again; false when that has led nowhere too often.
 // mbarrier.cpp.

@@ -6,12 +6,6 @@
 
 namespace rnc::emulator {
 
-namespace {
-
-constexpr uint32_t kOffsetMask = (1u << kRankShift) - 1;
-
-}  // namespace
-
 uint32_t shared_address(const void* pointer) {
   const Fiber* const fiber = self();
   const Block& block = *fiber->block;
@@ -44,7 +38,7 @@ uint32_t shared_offset(const Block& block, uint32_t address, size_t bytes, size_
                what, address, rank_bits - 1));
   }
   const size_t available = block.worker->launch->request.shared_bytes;
-  const int64_t offset = int64_t{address & kOffsetMask} - kSharedBase;
+  const int64_t offset = int64_t{address & kSharedOffsetMask} - kSharedBase;
   if (offset < 0 || static_cast<size_t>(offset) > available ||
       bytes > available - static_cast<size_t>(offset)) {
     fail(format("%s of %zu bytes at offset %lld of shared memory is outside the block's %zu bytes",

@@ -12,6 +12,7 @@ namespace rnc::emulator {
 
 inline constexpr uint32_t kSharedBase = 1024;
 inline constexpr uint32_t kRankShift = 24;
+inline constexpr uint32_t kSharedOffsetMask = (1u << kRankShift) - 1;
 
 #pragma GCC visibility push(hidden)
 

@@ -35,7 +35,7 @@ struct ClusterBarrier {
   void clear();
 
   uint32_t arrived = 0;  // live threads that have arrived in this phase
-  uint64_t phase = 0;
+  uint32_t phase = 0;
   KnowledgeSum knowledge;
   Knowledge completed;  // what is known to whoever waits
 };
@@ -49,12 +49,12 @@ struct MbarrierState {
   uint32_t expected = 0;
   uint32_t pending = 0;  // arrivals
   int64_t pending_bytes = 0;
-  uint64_t phase = 0;            // completed ones
+  uint32_t phase = 0;            // completed ones
   uint32_t loads_in_flight = 0;  // that signal this phase
+  uint32_t loaded_phases = 0;    // 1 + the newest phase that a load signals
   Fiber* waiters = nullptr;
 
   // For the race detector.
-  uint32_t agent = 0;      // its component of vector clocks
   Epoch initialised;       // by mbarrier.init
   Epoch published;         // by fence.mbarrier_init
   KnowledgeSum knowledge;  // of those who arrived in this phase

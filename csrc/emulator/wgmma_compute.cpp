@@ -1,0 +1,126 @@
+#include "emulator/wgmma_compute.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "emulator/fiber.h"
+#include "emulator/matrix_fragments.h"
+#include "emulator/shared_window.h"
+#include "emulator/wgmma_queue.h"
+
+namespace rnc::emulator {
+
+namespace {
+
+constexpr int32_t kRows = 64;
+constexpr int32_t kMaxColumns = 256;
+constexpr int32_t kMaxDepth = 64;  // of operations that are multiplied in one go
+
+struct alignas(64) Scratch {
+  float a[kMaxDepth * kRows];
+  float b[kMaxDepth * kMaxColumns];
+  float c[kRows * kMaxColumns];
+};
+// Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
+// time finds little room for thread-local data.
+Scratch& scratch_memory() {
+  thread_local const auto memory = std::make_unique<Scratch>();
+  return *memory;
+}
+
+// The accumulators of an operation, thread by thread.
+struct AccumulatorArrays {
+  float* registers[kWarpgroupThreads];
+
+  AccumulatorArrays(WgmmaQueue& queue, const WgmmaOperation& operation) {
+    if (queue.checks == nullptr) {
+      std::copy_n(operation.accumulators, kWarpgroupThreads, registers);
+      return;
+    }
+    float* const values = queue.checks->values(operation);
+    for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
+      registers[thread] = values + thread * static_cast<size_t>(operation.instruction.n) / 2;
+    }
+  }
+
+  // Warp w holds rows 16 w to 16 w + 15.
+  void gather(float* c, int32_t n) const {
+    for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
+      gather_accumulators(registers[thread], thread % kWarpSize, n / 8,
+                          c + thread / kWarpSize * 16 * n, n);
+    }
+  }
+  void scatter(const float* c, int32_t n) const {
+    for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
+      scatter_accumulators(registers[thread], thread % kWarpSize, n / 8,
+                           c + thread / kWarpSize * 16 * n, n);
+    }
+  }
+};
+
+bool same_accumulators(const WgmmaQueue& queue, const WgmmaOperation& x, const WgmmaOperation& y) {
+  if (x.instruction.n != y.instruction.n) return false;
+  if (queue.checks != nullptr) return x.in_flight == y.in_flight;
+  return std::equal(x.accumulators, x.accumulators + kWarpgroupThreads, y.accumulators);
+}
+
+void load_a_registers(const WgmmaOperation& operation, float* out) {
+  for (uint32_t warp = 0; warp < kWarpgroupWarps; ++warp) {
+    const uint32_t* lanes[kWarpSize];
+    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+      lanes[lane] = operation.a_values[warp * kWarpSize + lane];
+    }
+    gather_a(lanes, 0, operation.b.type, out + 16 * warp, kRows);
+  }
+}
+
+// Puts the operands of an operation at `depth` of the scratch matrices.
+void load_operands(const Block& block, const WgmmaOperation& operation, int32_t depth,
+                   Scratch& scratch) {
+  const char* const window = block.shared - kSharedBase;
+  float* const a = scratch.a + depth * kRows;
+  if (operation.instruction.a_registers != nullptr) {
+    load_a_registers(operation, a);
+  } else {
+    load_operand(operation.a, window, a, kRows);
+  }
+  const int32_t n = operation.instruction.n;
+  load_operand(operation.b, window, scratch.b + depth * n, n);
+}
+
+// The operations from `index` on that use the same accumulators. Returns the number of the next
+// one.
+uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint64_t end) {
+  const WgmmaOperation& first = queue.at(index);
+  const int32_t n = first.instruction.n;
+  const AccumulatorArrays accumulators(queue, first);
+  Scratch& scratch = scratch_memory();
+  if (first.instruction.accumulate) accumulators.gather(scratch.c, n);
+  while (index < end && same_accumulators(queue, first, queue.at(index))) {
+    // As many as fit, up to one that starts anew.
+    if (!queue.at(index).instruction.accumulate) std::fill_n(scratch.c, kRows * n, 0.0f);
+    int32_t depth = 0;
+    do {
+      load_operands(block, queue.at(index), depth, scratch);
+      depth += queue.at(index).depth();
+      ++index;
+    } while (index < end && depth + 16 <= kMaxDepth && queue.at(index).instruction.accumulate &&
+             same_accumulators(queue, first, queue.at(index)));
+    multiply_accumulate(scratch.c, n, scratch.a, kRows, scratch.b, n, kRows, n, depth);
+    block.worker->counters.mma_multiply_adds += static_cast<uint64_t>(kRows) * n * depth;
+  }
+  accumulators.scatter(scratch.c, n);
+  return index;
+}
+
+}  // namespace
+
+void compute(const Block& block, WgmmaQueue& queue, uint64_t end) {
+  if (queue.computed >= end) return;
+  block.worker->counters.mma_instructions += end - queue.computed;
+  while (queue.computed < end) {
+    queue.computed = compute_run(block, queue, queue.computed, end);
+  }
+}
+
+}  // namespace rnc::emulator
