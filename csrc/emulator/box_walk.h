@@ -34,7 +34,7 @@ class BoxWalk {
   uint32_t offset_ = 0;
   uint32_t begin_;
   uint32_t end_;
-  int64_t first_;         // coordinate 0
+  int64_t first_;          // coordinate 0
   int64_t start_[5] = {};  // of a tile, by dimension
   int64_t at_[5] = {};     // of the row, by dimension; im2col: of the base pixel
   int64_t shift_[5] = {};  // im2col: the offsets, by dimension

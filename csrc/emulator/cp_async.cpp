@@ -91,8 +91,7 @@ void cp_async_commit() { self()->group(GroupKind::kCopy).commit(); }
 
 void cp_async_wait(uint32_t newest_groups_left) {
   Fiber* const fiber = self();
-  complete_groups(fiber,
-                  fiber->group(GroupKind::kCopy).wait(newest_groups_left, fiber->clock.own));
+  complete_groups(fiber, fiber->group(GroupKind::kCopy).wait(newest_groups_left, fiber->clock.own));
 }
 
 void cp_async_wait_all() {

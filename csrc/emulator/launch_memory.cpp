@@ -129,6 +129,15 @@ void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access k
     fail(format("misaligned global %s of %zu bytes at ", verb(kind), bytes) +
          describe_address(reinterpret_cast<const void*>(address)) + location(pc));
   }
+  access_part(fiber, address, bytes, kind, pc);
+  if (!count_) return;
+  AccessLog& log = fiber->warp->accesses;
+  if (kind != Access::kWrite) log.add(Space::kGlobalLoad, fiber->lane, address, bytes, pc);
+  if (kind != Access::kRead) log.add(Space::kGlobalStore, fiber->lane, address, bytes, pc);
+}
+
+void LaunchMemory::access_part(Fiber* fiber, uint64_t address, size_t bytes, Access kind,
+                               const void* pc) {
   const Region* const region = find(fiber, address);
   if (region == nullptr || address + bytes > region->base + region->bytes) {
     fail(format("global %s of %zu bytes at ", verb(kind), bytes) +
@@ -157,8 +166,6 @@ void LaunchMemory::access(Fiber* fiber, uint64_t address, size_t bytes, Access k
   if (count_) {
     if (reads) set_bits(region->loaded.get(), offset, bytes);
     if (writes) set_bits(region->stored.get(), offset, bytes);
-    if (reads) fiber->warp->accesses.add(Space::kGlobalLoad, fiber->lane, address, bytes, pc);
-    if (writes) fiber->warp->accesses.add(Space::kGlobalStore, fiber->lane, address, bytes, pc);
   }
 }
 

@@ -52,6 +52,10 @@ class LaunchMemory {
   // Judges and counts an access of the current fiber; abandons the block if it is illegal.
   void access(Fiber* fiber, uint64_t address, size_t bytes, Access kind, const void* pc);
 
+  // The same for a part of what one instruction of the fiber accesses, of any size and alignment;
+  // of the counters only the distinct bytes.
+  void access_part(Fiber* fiber, uint64_t address, size_t bytes, Access kind, const void* pc);
+
   bool contains(Fiber* fiber, uint64_t address) const { return find(fiber, address) != nullptr; }
 
   void count_distinct(Counters& counters) const;
