@@ -120,6 +120,7 @@ WgmmaRegisterChecks::Accumulators& WgmmaRegisterChecks::find_or_add(const Fiber&
     Accumulators& accumulators = accumulators_[chosen];
     if (accumulators.is_free()) {
       accumulators.n = n;
+      accumulators.newest = 0;
       accumulators.values.resize(kWarpgroupThreads * accumulators.count());
     }
     operation.in_flight = static_cast<uint32_t>(chosen);
