@@ -7,6 +7,7 @@
 #include "emulator/device_memory.h"
 #include "emulator/fiber.h"
 #include "emulator/shared_pointer.h"
+#include "emulator/shared_window.h"
 
 namespace rnc::emulator {
 
@@ -26,6 +27,18 @@ void complete(Cluster& cluster, CpAsyncCopy& copy) {
   }
   copy.bytes = 0;
   --cluster.operations_in_flight;
+}
+
+// `bytes` is a power of two.
+inline bool is_aligned(uint64_t address, uint32_t bytes) { return (address & (bytes - 1)) == 0; }
+
+// shared_pointer, with the common case in line.
+inline char* destination_pointer(const Block& block, uint32_t address, uint32_t bytes,
+                                 size_t available) {
+  const uint32_t offset = address - kSharedBase;
+  if (is_aligned(offset, bytes) && uint64_t{offset} + bytes <= available)
+    return block.shared + offset;
+  return shared_pointer(block, address, bytes, bytes, "the destination of cp.async");
 }
 
 [[noreturn, gnu::cold, gnu::noinline]] void fail_misaligned(const void* source, uint32_t bytes,
@@ -69,17 +82,18 @@ void cp_async(uint32_t destination, const void* source, uint32_t bytes, uint32_t
   if (source_bytes > bytes) {
     fail_source_bytes(source_bytes, bytes, __builtin_return_address(0));
   }
-  if (reinterpret_cast<uintptr_t>(source) % bytes != 0) {
+  if (!is_aligned(reinterpret_cast<uintptr_t>(source), bytes)) {
     fail_misaligned(source, bytes, __builtin_return_address(0));
   }
+  const Launch& launch = launch_of(fiber);
   CpAsyncCopy copy{
-      shared_pointer(*fiber->block, destination, bytes, bytes, "the destination of cp.async"),
-      source, fiber->group(GroupKind::kCopy).add(), static_cast<uint8_t>(bytes),
+      destination_pointer(*fiber->block, destination, bytes, launch.request.shared_bytes), source,
+      fiber->group(GroupKind::kCopy).add(), static_cast<uint8_t>(bytes),
       static_cast<uint8_t>(source_bytes)};
   if (observing) observe_copy(fiber, copy, __builtin_return_address(0));
   Cluster& cluster = cluster_of(fiber);
   ++cluster.operations_in_flight;
-  const int32_t completion = launch_of(fiber).options.cp_async;
+  const int32_t completion = launch.options.cp_async;
   if (completion == kEarly || (completion == kRandomCompletion && cluster.random(2) == 0)) {
     complete(cluster, copy);
   } else {
