@@ -14,12 +14,6 @@ inline constexpr size_t kMbarrierBytes = 8;
 // "mbarrier 'full' at offset 1024 of shared memory"
 std::string describe_mbarrier(const Cluster& cluster, uint32_t slot);
 
-// The phase of an mbarrier that an asynchronous load signals.
-struct BoundPhase {
-  uint32_t slot;
-  uint32_t phase;
-};
-
 // A load that `issuer` starts names the mbarrier at `address` of `block` (rank bits are ignored):
 // judges that it is initialised and that its initialisation is fenced, and binds the load to the
 // phase in progress, which must not complete before the load does. `what` names the instruction.

@@ -63,6 +63,12 @@ struct MbarrierState {
   Knowledge learned;
 };
 
+// The phase of an mbarrier that an asynchronous load signals.
+struct BoundPhase {
+  uint32_t slot;
+  uint32_t phase;
+};
+
 struct Mbarriers {
   void clear();
 

@@ -7,6 +7,7 @@
 #include "emulator/box_walk.h"
 #include "emulator/cluster_access.h"
 #include "emulator/fiber.h"
+#include "emulator/mbarrier_state.h"
 #include "emulator/shared_pointer.h"
 #include "emulator/tma_checks.h"
 #include "emulator/tma_completion.h"

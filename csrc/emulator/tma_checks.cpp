@@ -5,6 +5,7 @@
 
 #include "emulator/box_copy.h"
 #include "emulator/fiber.h"
+#include "emulator/mbarrier_state.h"
 
 namespace rnc::emulator {
 

@@ -6,6 +6,7 @@
 #include "emulator/agents.h"
 #include "emulator/box_copy.h"
 #include "emulator/fiber.h"
+#include "emulator/mbarrier_state.h"
 
 namespace rnc::emulator {
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "emulator/box_copy.h"
-#include "emulator/mbarrier_state.h"
+#include "emulator/synchronisation.h"
 #include "emulator/tensor_map.h"
 
 namespace rnc::emulator {
