@@ -192,7 +192,8 @@ void WgmmaRegisterChecks::issue(const Fiber& fiber, WgmmaOperation& operation, u
     check_ordered(fiber, operation);
   }
   hide(thread, accumulators);
-  accumulators.newest = index;
+  // Warps run ahead of each other: the last to issue this one may be behind the newest.
+  accumulators.newest = std::max(accumulators.newest, index);
   accumulators.newest_group[thread] = operation.group;
 }
 
