@@ -192,8 +192,7 @@ void WgmmaRegisterChecks::issue(const Fiber& fiber, WgmmaOperation& operation, u
     check_ordered(fiber, operation);
   }
   hide(thread, accumulators);
-  // Warps run ahead of each other: the last to issue this one may be behind the newest.
-  accumulators.newest = std::max(accumulators.newest, index);
+  accumulators.newest = std::max(accumulators.newest, index);  // some warps are ahead
   accumulators.newest_group[thread] = operation.group;
 }
 

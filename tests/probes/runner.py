@@ -72,21 +72,21 @@ class Backend:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._libraries: dict[str, DeviceLibrary] = {}
+        self.libraries: dict[str, DeviceLibrary] = {}
         for library in LIBRARIES:
             if path := library_path(library, name):
-                self._libraries[library] = DeviceLibrary(path)
-        missing = [library for library in LIBRARIES if library not in self._libraries]
+                self.libraries[library] = DeviceLibrary(path)
+        missing = [library for library in LIBRARIES if library not in self.libraries]
         if missing:
             raise DeviceError(
                 f"{', '.join(missing)} for '{name}' is not built: build the CMake target probes, or "
                 "set RNC_TEST_LIB_DIR to the folder that holds the libraries"
             )
-        self.device, self.capability = self._libraries[LIBRARIES[0]].describe()
+        self.device, self.capability = self.libraries[LIBRARIES[0]].describe()
 
     def launch(self, probe: Probe, vectors: Vectors) -> np.ndarray:
         """The output of one launch; raises DeviceError."""
-        library = self._libraries[probe.library]
+        library = self.libraries[probe.library]
         memory: list[int] = []
         try:
             if vectors.initial is None:
@@ -104,7 +104,7 @@ class Backend:
                 library.free(address)
 
     def set_policy(self, probe: Probe, policy: Policy) -> None:
-        self._libraries[probe.library].set_options(
+        self.libraries[probe.library].set_options(
             schedule=policy.schedule,
             seed=policy.seed,
             cp_async=policy.completion,

@@ -10,7 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from tests.device_library.library import DeviceError
@@ -19,6 +19,12 @@ from tests.probes.registry import PROBES
 from tests.probes.runner import Backend, Result
 
 START_SECONDS = 60  # for the interpreter and the device's driver
+COMMAND = (
+    sys.executable,
+    "-m",
+    "tests.probes",
+    "--worker",
+)  # followed by the backend and probes' names
 
 
 def work(backend_name: str, names: list[str]) -> None:
@@ -48,8 +54,7 @@ def work(backend_name: str, names: list[str]) -> None:
 class Worker:
     """A process and the lines it prints."""
 
-    def __init__(self, backend: str, names: list[str]) -> None:
-        command = [sys.executable, "-m", "tests.probes", "--worker", backend, *names]
+    def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -73,13 +78,18 @@ class Worker:
         return self.process.wait()
 
 
-def run(backend: str, names: list[str], limit: float) -> Iterator[dict | Result]:
-    """A dict about the device first, {"unavailable": why} or {"device": ..., "capability": ...}; then the results."""
+def run(
+    backend: str, names: list[str], limit: float, command: Sequence[str] = COMMAND
+) -> Iterator[dict | Result]:
+    """A dict about the device first, {"unavailable": why} or {"device": ..., "capability": ...}; then the results.
+
+    A probe that takes longer than `limit` seconds has hung.
+    """
     kernels = {probe.name: probe.kernel for probe in PROBES}
     left = [probe.name for probe in PROBES if probe.name in names]
     introduced = False
     while left:
-        worker = Worker(backend, left)
+        worker = Worker([*command, backend, *left])
         current = None
         try:
             while line := worker.line(limit if current else START_SECONDS):
