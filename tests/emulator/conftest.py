@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from copy_kernels import CopyKernels
 from emulator_library import Emulator, library_path
+from matrix_kernels import MatrixKernels
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +46,10 @@ def _copy_libraries() -> dict[str, CopyKernels]:
     return {
         "plain": CopyKernels.open(library_path("libemulator_copy_kernels.so")),
         "checked": CopyKernels.open(library_path("libemulator_copy_kernels_checked.so")),
+def _matrix_libraries() -> dict[str, MatrixKernels]:
+    return {
+        "plain": MatrixKernels.open(library_path("libemulator_matrix_kernels.so")),
+        "checked": MatrixKernels.open(library_path("libemulator_matrix_kernels_checked.so")),
     }
 
 
@@ -52,6 +57,8 @@ def _copy_libraries() -> dict[str, CopyKernels]:
 def plain_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKernels]:
     """Kernels of asynchronous copies without instrumentation, no checks."""
     emulator = _copy_libraries["plain"]
+def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["plain"]
     emulator.reset()
     yield emulator
     emulator.reset()
@@ -61,6 +68,8 @@ def plain_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKernel
 def checked_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKernels]:
     """Instrumented kernels of asynchronous copies, every check on."""
     emulator = _copy_libraries["checked"]
+def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["checked"]
     emulator.reset()
     yield emulator
     emulator.reset()
@@ -69,3 +78,6 @@ def checked_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKern
 @pytest.fixture(params=["plain", "checked"])
 def copies(request: pytest.FixtureRequest) -> CopyKernels:
     return request.getfixturevalue(f"{request.param}_copies")
+@pytest.fixture(params=["plain_matrix", "checked_matrix"])
+def either_matrix(request: pytest.FixtureRequest) -> MatrixKernels:
+    return request.getfixturevalue(request.param)
