@@ -8,6 +8,7 @@ import pytest
 from copy_kernels import CopyKernels
 from emulator_library import Emulator, library_path
 from matrix_kernels import MatrixKernels
+from matrix_kernels import MatrixKernels
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +47,6 @@ def _copy_libraries() -> dict[str, CopyKernels]:
     return {
         "plain": CopyKernels.open(library_path("libemulator_copy_kernels.so")),
         "checked": CopyKernels.open(library_path("libemulator_copy_kernels_checked.so")),
-def _matrix_libraries() -> dict[str, MatrixKernels]:
-    return {
-        "plain": MatrixKernels.open(library_path("libemulator_matrix_kernels.so")),
-        "checked": MatrixKernels.open(library_path("libemulator_matrix_kernels_checked.so")),
     }
 
 
@@ -57,8 +54,6 @@ def _matrix_libraries() -> dict[str, MatrixKernels]:
 def plain_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKernels]:
     """Kernels of asynchronous copies without instrumentation, no checks."""
     emulator = _copy_libraries["plain"]
-def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
-    emulator = _matrix_libraries["plain"]
     emulator.reset()
     yield emulator
     emulator.reset()
@@ -68,8 +63,6 @@ def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[Matrix
 def checked_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKernels]:
     """Instrumented kernels of asynchronous copies, every check on."""
     emulator = _copy_libraries["checked"]
-def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
-    emulator = _matrix_libraries["checked"]
     emulator.reset()
     yield emulator
     emulator.reset()
@@ -78,6 +71,61 @@ def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[Matr
 @pytest.fixture(params=["plain", "checked"])
 def copies(request: pytest.FixtureRequest) -> CopyKernels:
     return request.getfixturevalue(f"{request.param}_copies")
+
+
+@pytest.fixture(scope="session")
+def _matrix_libraries() -> dict[str, MatrixKernels]:
+    return {
+        "plain": MatrixKernels.open(library_path("libemulator_matrix_kernels.so")),
+        "checked": MatrixKernels.open(library_path("libemulator_matrix_kernels_checked.so")),
+    }
+
+
+@pytest.fixture
+def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["plain"]
+    emulator.reset()
+    yield emulator
+    emulator.reset()
+
+
+@pytest.fixture
+def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["checked"]
+    emulator.reset()
+    yield emulator
+    emulator.reset()
+
+
+@pytest.fixture(params=["plain_matrix", "checked_matrix"])
+def either_matrix(request: pytest.FixtureRequest) -> MatrixKernels:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def _matrix_libraries() -> dict[str, MatrixKernels]:
+    return {
+        "plain": MatrixKernels.open(library_path("libemulator_matrix_kernels.so")),
+        "checked": MatrixKernels.open(library_path("libemulator_matrix_kernels_checked.so")),
+    }
+
+
+@pytest.fixture
+def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["plain"]
+    emulator.reset()
+    yield emulator
+    emulator.reset()
+
+
+@pytest.fixture
+def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
+    emulator = _matrix_libraries["checked"]
+    emulator.reset()
+    yield emulator
+    emulator.reset()
+
+
 @pytest.fixture(params=["plain_matrix", "checked_matrix"])
 def either_matrix(request: pytest.FixtureRequest) -> MatrixKernels:
     return request.getfixturevalue(request.param)
