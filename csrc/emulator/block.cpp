@@ -58,8 +58,11 @@ void begin_fiber(Fiber& fiber, const Launch& launch, const ClockRef& start) {
   fiber.waiting_for = nullptr;
   fiber.alone = 0;
   fiber.arrived_at_cluster_barrier = false;
-  for (CommitGroups& groups : fiber.groups) groups.clear();
-  fiber.copies.clear();
+  if (fiber.uses_groups) {
+    for (CommitGroups& groups : fiber.groups) groups.clear();
+    fiber.copies.clear();
+    fiber.uses_groups = false;
+  }
   if (launch.check_shared) fiber.clock = {{start, start}, 1, 0};
 }
 
@@ -74,7 +77,7 @@ void begin_block(Block& block, const ClockRef& start) {
   block.ready_warps = 0;
   block.current_warp = 0;
   block.barriers.clear();
-  for (WgmmaQueue& operations : block.warpgroups) operations.clear();
+  for (uint32_t i = 0; i < block.warp_count / kWarpsPerWarpgroup; ++i) block.warpgroups[i].clear();
   std::memset(block.shared, kPoison, launch.request.shared_bytes + kCanaryBytes);
   if (launch.check_shared) block.shadow.begin_block(launch.request.shared_bytes);
   block.visits.clear();
@@ -135,6 +138,7 @@ void lay_out_block(Worker& worker, uint32_t rank) {
   block.warps = worker.warps.data() + size_t{rank} * block.warp_count;
   block.shared = worker.shared_map + rank * kSharedStrideBytes + kSharedGuardBytes;
   block.shadow.begin_launch();
+  for (WgmmaQueue& operations : block.warpgroups) operations.clear();  // of an abandoned launch
   for (uint32_t i = 0; i < block.warp_count; ++i) {
     Warp& warp = block.warps[i];
     const uint32_t lanes = launch.threads - i * kWarpSize;
@@ -167,6 +171,7 @@ void begin_launch(Worker& worker, Launch& launch) {
   Cluster& cluster = worker.cluster;
   cluster.worker = &worker;
   cluster.size = launch.cluster_blocks;
+  cluster.stays_in_warp = launch.options.schedule == kRoundRobin && !launch.random_completion;
   cluster.threads = launch.threads * cluster.size;
   grow_stacks(worker, cluster.threads);
   map_shared_memory(worker, cluster.size);

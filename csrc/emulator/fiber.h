@@ -39,25 +39,30 @@ struct WaitReason;
 struct Warp;
 struct Worker;
 
-struct Fiber : ThreadView {
+struct alignas(64) Fiber : ThreadView {
+  // What every switch and every start of a thread touches lies in two cache lines.
   Context context;
   Block* block = nullptr;
   Warp* warp = nullptr;
-  uint32_t index = 0;  // linear thread index in the block
-  uint32_t lane = 0;
-  uint32_t agent = 0;     // index among the threads of the cluster
-  uint32_t alone = 0;     // what this lane did alone since its warp was last converged (warp.h)
-  char* stack = nullptr;  // null until the thread starts
+  char* stack = nullptr;                    // null until the thread starts
   const WaitReason* waiting_for = nullptr;  // while suspended
   uint64_t wait_arguments[2] = {};          // for the reason's description
-  Fiber* next_waiter = nullptr;             // at the same mbarrier
+  uint32_t index = 0;                       // linear thread index in the block
+  uint32_t lane = 0;
+  uint32_t agent = 0;  // index among the threads of the cluster
+  uint32_t alone = 0;  // what this lane did alone since its warp was last converged (warp.h)
   bool arrived_at_cluster_barrier = false;  // and has not waited yet
-  uint32_t cluster_phase = 0;               // of the cluster barrier, where it arrived
-  ThreadClock clock;                        // for the race detector
+  bool uses_groups = false;
+  uint32_t cluster_phase = 0;    // of the cluster barrier, where it arrived
+  Fiber* next_waiter = nullptr;  // at the same mbarrier
+  ThreadClock clock;             // for the race detector
   CommitGroups groups[kGroupKinds];
   CpAsyncQueue copies;
 
-  CommitGroups& group(GroupKind kind) { return groups[static_cast<int>(kind)]; }
+  CommitGroups& group(GroupKind kind) {
+    uses_groups = true;
+    return groups[static_cast<int>(kind)];
+  }
 };
 
 // One warp collective that some lanes have reached.
@@ -115,6 +120,7 @@ struct Cluster {
   uint32_t live = 0;          // threads that have not exited
   uint32_t ready_blocks = 0;  // may name blocks without a ready thread, never leaves one out
   uint32_t current_block = 0;
+  bool stays_in_warp = true;  // while a lane can run: round robin without random completion
   uint64_t random_state = 1;
   // Asynchronous operations that an agent (agents.h) may complete at any time under random
   // completion; the agents count them.

@@ -117,7 +117,7 @@ void complete_at_random(Cluster& cluster) {
   }
 }
 
-// The fiber that runs next, when the current one cannot go on.
+// The fiber of the cluster that runs next.
 Fiber* next_fiber(Cluster& cluster) {
   const Launch& launch = *cluster.worker->launch;
   if (launch.random_completion && cluster.operations_in_flight != 0) complete_at_random(cluster);
@@ -128,6 +128,14 @@ Fiber* next_fiber(Cluster& cluster) {
     if (wake_pollers(cluster)) continue;
     deadlock(cluster);
   }
+}
+
+// The same when that fiber cannot go on, or has exited.
+Fiber* next_after(const Fiber& fiber) {
+  const Warp& warp = *fiber.warp;
+  Cluster& cluster = *warp.block->cluster;
+  if (warp.ready != 0 && cluster.stays_in_warp) return warp.fibers + lowest_bit(warp.ready);
+  return next_fiber(cluster);
 }
 
 void run_threads();
@@ -164,7 +172,7 @@ void exit_fiber() {
   Fiber* fiber = self();
   Block& block = *fiber->block;
   Cluster& cluster = *block.cluster;
-  check_groups_are_waited_for(*fiber);
+  if (fiber->uses_groups) check_groups_are_waited_for(*fiber);
   cluster_thread_exits(*fiber);
   if (block.live == 1) check_warpgroups_agree(*fiber);
   fiber->warp->ready &= ~(1u << fiber->lane);
@@ -179,7 +187,7 @@ void exit_fiber() {
   collectives_lane_exited(*fiber->warp);
   barrier_thread_exited(block);
   cluster_thread_exited(*fiber);
-  Fiber* next = next_fiber(cluster);
+  Fiber* next = next_after(*fiber);
   if (next->stack != nullptr) {
     Worker& worker = *block.worker;
     worker.free_stacks.push_back(
@@ -213,14 +221,14 @@ void suspend(const WaitReason& reason) {
   Fiber* fiber = self();
   fiber->waiting_for = &reason;
   fiber->warp->ready &= ~(1u << fiber->lane);
-  Fiber* next = next_fiber(*fiber->block->cluster);
+  Fiber* next = next_after(*fiber);
   if (next != fiber) switch_to(fiber->context, next);
   fiber->waiting_for = nullptr;
 }
 
 void yield() {
   Fiber* fiber = self();
-  Fiber* next = next_fiber(*fiber->block->cluster);
+  Fiber* next = next_after(*fiber);
   if (next != fiber) switch_to(fiber->context, next);
 }
 

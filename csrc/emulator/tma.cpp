@@ -47,7 +47,7 @@ void start(TmaOperation&& operation) {
 // The load as one block of the cluster receives it.
 void start_load(Fiber* fiber, Block& block, const TmaLoad& load, uint32_t offset, const char* what,
                 const void* pc) {
-  if (&block != fiber->block) visit_block(fiber, block, pc);
+  if (&block != fiber->block) reach_block(fiber, block, pc);
   TmaOperation operation = describe(fiber, block, *load.map, offset, load.coordinates, pc);
   if (load.offsets != nullptr) std::copy_n(load.offsets, load.rank - 2, operation.offsets);
   operation.bound = bind_load(fiber, block, load.mbarrier, what, pc);

@@ -17,18 +17,27 @@ std::string describe_meeting(const Fiber& fiber) {
 }
 constexpr WaitReason kMeeting{describe_meeting};
 
-void check_convergence(const Warp& warp, const Rendezvous& meeting) {
-  const uint32_t first = static_cast<uint32_t>(__builtin_ctz(meeting.arrived));
-  for_each_lane(meeting.arrived, [&](uint32_t lane) {
-    if (warp.fibers[lane].alone == warp.fibers[first].alone) return;
-    // The one that went its own way is more interesting than those that did nothing.
-    const uint32_t apart = warp.fibers[lane].alone != 0 ? lane : first;
-    for_each_lane(meeting.arrived, [&](uint32_t l) { warp.fibers[l].alone = 0; });
-    report(warp.fibers + apart,
-           format("%s needs a converged warp: lane %u of warp %u was in a branch of its own since "
-                  "the warp last met; __syncwarp() first",
-                  meeting.kind->name, apart, warp.index));
+// The lanes whose history is that of `lane`.
+uint32_t lanes_like(const Warp& warp, uint32_t lanes, uint32_t lane) {
+  uint32_t alike = 0;
+  for_each_lane(lanes, [&](uint32_t other) {
+    if (warp.fibers[other].alone == warp.fibers[lane].alone) alike |= 1u << other;
   });
+  return alike;
+}
+
+void check_convergence(const Warp& warp, const Rendezvous& meeting) {
+  const auto first = static_cast<uint32_t>(__builtin_ctz(meeting.arrived));
+  const uint32_t alike = lanes_like(warp, meeting.arrived, first);
+  const uint32_t others = meeting.arrived & ~alike;
+  if (others == 0) return;
+  // The smaller part is the one that went its own way.
+  const uint32_t apart = __builtin_popcount(alike) < __builtin_popcount(others) ? alike : others;
+  const int lane = __builtin_ctz(apart);
+  report(warp.fibers + lane,
+         format("%s needs a converged warp: lanes %08x of warp %u were in a branch of their own "
+                "since the warp last met; __syncwarp() first",
+                meeting.kind->name, apart, warp.index));
 }
 
 void complete(Warp& warp, uint32_t slot) {

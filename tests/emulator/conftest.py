@@ -8,7 +8,6 @@ import pytest
 from copy_kernels import CopyKernels
 from emulator_library import Emulator, library_path
 from matrix_kernels import MatrixKernels
-from matrix_kernels import MatrixKernels
 
 
 @pytest.fixture(scope="session")
@@ -71,35 +70,6 @@ def checked_copies(_copy_libraries: dict[str, CopyKernels]) -> Iterator[CopyKern
 @pytest.fixture(params=["plain", "checked"])
 def copies(request: pytest.FixtureRequest) -> CopyKernels:
     return request.getfixturevalue(f"{request.param}_copies")
-
-
-@pytest.fixture(scope="session")
-def _matrix_libraries() -> dict[str, MatrixKernels]:
-    return {
-        "plain": MatrixKernels.open(library_path("libemulator_matrix_kernels.so")),
-        "checked": MatrixKernels.open(library_path("libemulator_matrix_kernels_checked.so")),
-    }
-
-
-@pytest.fixture
-def plain_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
-    emulator = _matrix_libraries["plain"]
-    emulator.reset()
-    yield emulator
-    emulator.reset()
-
-
-@pytest.fixture
-def checked_matrix(_matrix_libraries: dict[str, MatrixKernels]) -> Iterator[MatrixKernels]:
-    emulator = _matrix_libraries["checked"]
-    emulator.reset()
-    yield emulator
-    emulator.reset()
-
-
-@pytest.fixture(params=["plain_matrix", "checked_matrix"])
-def either_matrix(request: pytest.FixtureRequest) -> MatrixKernels:
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="session")

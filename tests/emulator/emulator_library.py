@@ -1,4 +1,4 @@
-"""Opens the libraries that CMake's ``emulator_test_kernels`` builds from ``planted_faults.cu``."""
+"""Opens the libraries that CMake's ``emulator_test_kernels`` builds from the kernels in this folder."""
 
 from __future__ import annotations
 
@@ -136,6 +136,7 @@ class Emulator:
         counts: DeviceArray | None = None,
         n: int = 0,
         operand: int = 0,
+        cluster: tuple[int, ...] = (1,),
     ) -> str:
         """Returns the error message; empty when the launch succeeded."""
 
@@ -149,6 +150,7 @@ class Emulator:
             kernel.encode(),
             dim3(grid),
             dim3(block),
+            dim3(cluster),
             pointer(x),
             pointer(y),
             pointer(counts),

@@ -1,9 +1,9 @@
 // Small kernels with one planted fault each, beside twins without it. The tests expect every fault
 // to be reported and no twin.
 #include <cstdint>
-#include <cstring>
+#include <iterator>
 
-#include "launch/launch_kernel.h"
+#include "planted_faults.h"
 #include "ptx/keywords.h"
 #include "ptx/memory.cuh"
 
@@ -26,14 +26,6 @@ enum class Fault {
   kDifferentMasks,
   kAbsentLane,
   kMisaligned,
-};
-
-struct Params {
-  const float* x;
-  float* y;
-  int32_t* counts;
-  int32_t n;
-  int32_t operand;
 };
 
 constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
@@ -239,12 +231,6 @@ __global__ void __launch_bounds__(32) recursion(const __grid_constant__ Params p
   ptx::store_global(p.y + threadIdx.x, descend(ptx::load_global(p.x + threadIdx.x), p.operand));
 }
 
-struct Entry {
-  const char* name;
-  void (*kernel)(Params);
-  size_t shared_bytes;
-};
-
 constexpr Entry kEntries[] = {
     {"reduction", block_reduction<Fault::kNone>, sizeof(ReductionStorage)},
     {"reduction_missing_barrier", block_reduction<Fault::kMissingBarrier>,
@@ -290,19 +276,7 @@ constexpr Entry kEntries[] = {
 };
 
 }  // namespace
-}  // namespace rnc
 
-// Launches the kernel of that name. Returns nullptr or the error, valid until the next call on this
-// thread.
-extern "C" __attribute__((visibility("default"))) const char* rnc_test_launch(
-    const char* name, const uint32_t* grid, const uint32_t* block, const float* x, float* y,
-    int32_t* counts, int32_t n, int32_t operand) {
-  for (const rnc::Entry& entry : rnc::kEntries) {
-    if (std::strcmp(entry.name, name) != 0) continue;
-    return rnc::launch_kernel(entry.name, entry.kernel, {grid[0], grid[1], grid[2]},
-                              {block[0], block[1], block[2]}, entry.shared_bytes, nullptr,
-                              rnc::Params{x, y, counts, n, operand})
-        .error;
-  }
-  return "there is no kernel of this name in planted_faults.cu";
-}
+Table kernels_with_memory_faults() { return {std::begin(kEntries), std::end(kEntries)}; }
+
+}  // namespace rnc
