@@ -60,7 +60,9 @@ void start_load(Fiber* fiber, Block& block, const TmaLoad& load, uint32_t offset
 
 }  // namespace
 
-void tma_prefetch(const TensorMap* map) { check_map(map, "prefetch.tensormap"); }
+void tma_prefetch(const TensorMap* map) {
+  check_map(map, "prefetch.tensormap", __builtin_return_address(0));
+}
 
 void tma_load(const TmaLoad& load) {
   const void* const pc = __builtin_return_address(0);
@@ -69,8 +71,8 @@ void tma_load(const TmaLoad& load) {
   const bool im2col = load.offsets != nullptr;
   const char* const what = im2col ? "im2col TMA load" : "TMA load";
   mark_alone(*fiber, pc);
-  check_map(load.map, load.rank, im2col, what);
-  if (im2col) check_im2col(load);
+  check_map(load.map, load.rank, im2col, what, pc);
+  if (im2col) check_im2col(load, pc);
   const uint32_t offset = shared_offset(
       *fiber->block, load.destination, box_bytes(*load.map), kSharedAlignment,
       im2col ? "the destination of an im2col TMA load" : "the destination of a TMA load");
@@ -78,7 +80,7 @@ void tma_load(const TmaLoad& load) {
     start_load(fiber, *fiber->block, load, offset, what, pc);
     return;
   }
-  check_multicast(load, cluster.size);
+  check_multicast(load, cluster.size, pc);
   for (uint32_t rank = 0; rank < cluster.size; ++rank) {
     if ((load.blocks >> rank & 1) == 0) continue;
     start_load(fiber, cluster.blocks[rank], load, offset, what, pc);
@@ -89,7 +91,7 @@ void tma_store(const TensorMap* map, uint32_t source, const int32_t* coordinates
   const void* const pc = __builtin_return_address(0);
   Fiber* const fiber = self();
   mark_alone(*fiber, pc);
-  check_map(map, rank, false, "TMA store");
+  check_map(map, rank, false, "TMA store", pc);
   const uint32_t offset = shared_offset(*fiber->block, source, box_bytes(*map), kSharedAlignment,
                                         "the source of a TMA store");
   TmaOperation operation = describe(fiber, *fiber->block, *map, offset, coordinates, pc);

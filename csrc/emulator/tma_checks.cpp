@@ -27,11 +27,12 @@ void count_shared(Counters& counters, uint64_t bytes, bool load) {
 
 }  // namespace
 
-void check_map(const TensorMap* map, const char* what) {
+void check_map(const TensorMap* map, const char* what, const void* pc) {
   constexpr uintptr_t kAlignment = 64;
   if (reinterpret_cast<uintptr_t>(map) % kAlignment != 0) {
     fail(format("%s with a tensor map at %p, which is not a multiple of 64", what,
-                static_cast<const void*>(map)));
+                static_cast<const void*>(map)) +
+         location(pc));
   }
   if (map == nullptr || map->valid != TensorMap::kValid) {
     fail(
@@ -41,17 +42,18 @@ void check_map(const TensorMap* map, const char* what) {
   }
 }
 
-void check_map(const TensorMap* map, int32_t rank, bool im2col, const char* what) {
-  check_map(map, what);
+void check_map(const TensorMap* map, int32_t rank, bool im2col, const char* what, const void* pc) {
+  check_map(map, what, pc);
   if ((map->im2col != 0) != im2col) {
-    fail(format("%s with %s tensor map", what, kind_of(map->im2col != 0)));
+    fail(format("%s with %s tensor map", what, kind_of(map->im2col != 0)) + location(pc));
   }
   if (map->rank != rank) {
-    fail(format("%s with %d coordinates and a tensor map of rank %d", what, rank, map->rank));
+    fail(format("%s with %d coordinates and a tensor map of rank %d", what, rank, map->rank) +
+         location(pc));
   }
 }
 
-void check_im2col(const TmaLoad& load) {
+void check_im2col(const TmaLoad& load, const void* pc) {
   static constexpr uint32_t kOffsets[] = {65536, 256, 32};  // by rank - 3
   const uint32_t offsets = kOffsets[load.rank - 3];
   for (int i = 0; i < load.rank - 2; ++i) {
@@ -67,16 +69,18 @@ void check_im2col(const TmaLoad& load) {
     }
     if (load.offsets[i] >= offsets) {
       fail(format("im2col TMA load with offsets[%d] = %u; at most %u with rank %d", i,
-                  load.offsets[i], offsets - 1, load.rank));
+                  load.offsets[i], offsets - 1, load.rank) +
+           location(pc));
     }
   }
 }
 
-void check_multicast(const TmaLoad& load, uint32_t cluster_size) {
-  if (load.blocks == 0) fail("TMA load multicast to no block: the mask is 0");
+void check_multicast(const TmaLoad& load, uint32_t cluster_size, const void* pc) {
+  if (load.blocks == 0) fail("TMA load multicast to no block: the mask is 0" + location(pc));
   if (load.blocks >> cluster_size != 0) {
     fail(format("TMA load multicast with mask 0x%x names blocks outside the cluster of %u",
-                load.blocks, cluster_size));
+                load.blocks, cluster_size) +
+         location(pc));
   }
 }
 

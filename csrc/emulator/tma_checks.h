@@ -10,15 +10,15 @@
 namespace rnc::emulator {
 
 // Abandons the block unless the map is one, and fit for an instruction called `what`.
-void check_map(const TensorMap* map, const char* what);
-void check_map(const TensorMap* map, int32_t rank, bool im2col, const char* what);
+void check_map(const TensorMap* map, const char* what, const void* pc);
+void check_map(const TensorMap* map, int32_t rank, bool im2col, const char* what, const void* pc);
 
 // Abandons the block if an im2col load begins outside the map's bounding box, or its offsets are
 // out of range.
-void check_im2col(const TmaLoad& load);
+void check_im2col(const TmaLoad& load, const void* pc);
 
 // Abandons the block if a multicast names blocks that the cluster does not have.
-void check_multicast(const TmaLoad& load, uint32_t cluster_size);
+void check_multicast(const TmaLoad& load, uint32_t cluster_size, const void* pc);
 
 // To be called when the launch checks or counts.
 void observe_global(const TmaOperation& operation);

@@ -7,6 +7,7 @@
 #include "ptx/fence.cuh"
 #include "ptx/keywords.h"
 #include "ptx/mbarrier.cuh"
+#include "ptx/memory.cuh"
 #include "ptx/tma.cuh"
 
 namespace rnc {
@@ -159,6 +160,54 @@ const KernelRegistration pipelines[] = {
     {"tma_pipeline_missing_warp_barrier", launch_pipeline<Fault::kMissingWarpBarrier>},
     {"tma_pipeline_missing_commit", launch_pipeline<Fault::kMissingCommit>},
     {"tma_pipeline_missing_last_wait", launch_pipeline<Fault::kMissingLastWait>},
+};
+
+// ------------------------------------------------------------------ a thread that reads what it
+// has just stored
+
+struct ReadBackParams {
+  ptx::TensorMap x;
+  const float* stored;
+  float* seen;
+};
+
+struct ReadBackStorage {
+  alignas(128) float box[kColumns];
+};
+
+template <bool kOnlyWaitForRead>
+__global__ void __launch_bounds__(1) read_back(const __grid_constant__ ReadBackParams p) {
+  ReadBackStorage& shared = dynamic_smem<ReadBackStorage>();
+  for (int i = 0; i < kColumns; ++i) shared.box[i] = 1.0f;
+  ptx::fence_proxy_async();
+  ptx::tma_store(&p.x, shared.box, {0});
+  ptx::tma_store_commit();
+  if (kOnlyWaitForRead) {
+    ptx::tma_store_wait_read<0>();
+  } else {
+    ptx::tma_store_wait<0>();
+  }
+  for (int i = 0; i < kColumns; ++i) ptx::store_global(p.seen + i, ptx::load_global(p.stored + i));
+}
+
+// Buffers: x, what the thread saw of it.
+template <bool kOnlyWaitForRead>
+Status launch_read_back(const LaunchArguments& arguments) {
+  ReadBackParams params{{}, arguments.buffer<const float>(0), arguments.buffer<float>(1)};
+  const Status status = make_tiled_tensor_map(&params.x, {.base = arguments.buffers[0],
+                                                          .element = kTensorElement<float>,
+                                                          .rank = 1,
+                                                          .dims = {kColumns},
+                                                          .strides_bytes = {},
+                                                          .box = {kColumns}});
+  if (!status.ok()) return status;
+  return launch_kernel("read_back", read_back<kOnlyWaitForRead>, Dim3{1, 1, 1}, Dim3{1, 1, 1},
+                       sizeof(ReadBackStorage), nullptr, params);
+}
+
+const KernelRegistration readers[] = {
+    {"read_back", launch_read_back<false>},
+    {"read_back_after_read_wait", launch_read_back<true>},
 };
 
 }  // namespace

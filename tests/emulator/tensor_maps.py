@@ -74,7 +74,9 @@ class TiledBox:
     @property
     def shape(self) -> list[int]:
         """Elements in shared memory, innermost first."""
-        return [-(-box // stride) for box, stride in zip(self.box, self.strides, strict=True)]
+        return [
+            -(-box // max(stride, 1)) for box, stride in zip(self.box, self.strides, strict=True)
+        ]
 
     @property
     def row_bytes(self) -> int:
@@ -150,10 +152,10 @@ class Im2colBox:
         full = [
             list(range(self.lower[d], dims[d] + self.upper[d], strides[d])) for d in range(spatial)
         ]
-        first = [
-            list(range(start[d], dims[d] + self.upper[d], strides[d])) for d in range(spatial)
-        ]
-        pixels = list(itertools.islice(self._enumerate(first, full, start[-1], strides[-1]), self.pixels))
+        first = [list(range(start[d], dims[d] + self.upper[d], strides[d])) for d in range(spatial)]
+        pixels = list(
+            itertools.islice(self._enumerate(first, full, start[-1], strides[-1]), self.pixels)
+        )
         return np.array(pixels)
 
     @staticmethod

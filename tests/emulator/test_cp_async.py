@@ -93,9 +93,7 @@ def test_the_rest_of_a_short_copy_is_zero(
     copies.options.cp_async = completion
     x = values(32 * size, np.uint8)
     y = copies.empty(x.size, np.uint8, "y")
-    error = copies.run(
-        f"cp_async_copy_{size}", [copies.upload(x, "x"), y], [source_bytes, 0, 0, 1]
-    )
+    error = copies.run(f"cp_async_copy_{size}", [copies.upload(x, "x"), y], [source_bytes, 0, 0, 1])
     assert not error
     expected = x.reshape(32, size).copy()
     expected[:, source_bytes:] = 0
@@ -103,7 +101,10 @@ def test_the_rest_of_a_short_copy_is_zero(
 
 
 def test_a_copy_of_no_bytes_does_not_read_its_source(checked_copies: CopyKernels) -> None:
-    x, y = checked_copies.upload(values(16, np.uint8), "x"), checked_copies.empty(512, np.uint8, "y")
+    x, y = (
+        checked_copies.upload(values(16, np.uint8), "x"),
+        checked_copies.empty(512, np.uint8, "y"),
+    )
     assert not checked_copies.run("cp_async_copy_16", [x, y], [0, 4096, 0, 1])
     assert not y.array.any()
 
@@ -118,9 +119,7 @@ ILLEGAL = [
 
 
 @pytest.mark.parametrize(("numbers", "message"), ILLEGAL)
-def test_illegal_copies_are_refused(
-    copies: CopyKernels, numbers: list[int], message: str
-) -> None:
+def test_illegal_copies_are_refused(copies: CopyKernels, numbers: list[int], message: str) -> None:
     x, y = copies.upload(values(512, np.uint8), "x"), copies.empty(512, np.uint8, "y")
     error = copies.run("cp_async_copy_16", [x, y], numbers)
     pattern = rf"^cp_async_copy: block \(0,0,0\) thread \(0,0,0\): {message}"
@@ -128,7 +127,10 @@ def test_illegal_copies_are_refused(
 
 
 def test_a_source_out_of_bounds_is_reported(checked_copies: CopyKernels) -> None:
-    x, y = checked_copies.upload(values(500, np.uint8), "x"), checked_copies.empty(512, np.uint8, "y")
+    x, y = (
+        checked_copies.upload(values(500, np.uint8), "x"),
+        checked_copies.empty(512, np.uint8, "y"),
+    )
     error = checked_copies.run("cp_async_copy_16", [x, y], [16, 0, 0, 1])
     assert "thread (31,0,0): global read of 16 bytes at offset 496 of 'x' (500 bytes)" in error
 

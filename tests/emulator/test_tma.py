@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
-from copy_kernels import TIMINGS, CopyKernels, values
+from copy_kernels import CopyKernels
 from emulator_library import EARLY, LATE, RANDOM_COMPLETION
 from tensor_maps import (
     BFLOAT16,
     ELEMENT_BYTES,
     FLOAT32,
-    SWIZZLE_64,
-    SWIZZLE_128,
     SWIZZLE_BYTES,
     SWIZZLE_NONE,
     UINT8,
@@ -177,9 +173,7 @@ def test_a_column_of_a_convolution_is_its_shifted_input(plain_copies: CopyKernel
 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
-def test_boxes_raise_no_alarm_in_checked_mode(
-    checked_copies: CopyKernels, completion: int
-) -> None:
+def test_boxes_raise_no_alarm_in_checked_mode(checked_copies: CopyKernels, completion: int) -> None:
     rng = np.random.default_rng(30 + completion)
     checked_copies.options.tma = completion
     for rank in (1, 2, 3, 4, 5):

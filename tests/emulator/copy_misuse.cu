@@ -1,14 +1,14 @@
-// TMA instructions that break a rule, one each, beside a twin that breaks none.
+// Asynchronous copies that break a rule, one each, beside a twin that breaks none.
 #include <cstdint>
 
 #include "../device_library/device_library.h"
 #include "launch/launch_kernel.h"
 #include "launch/tensor_map.h"
 #include "ptx/cluster.cuh"
+#include "ptx/cp_async.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/keywords.h"
 #include "ptx/mbarrier.cuh"
-#include "ptx/memory.cuh"
 #include "ptx/tma.cuh"
 
 namespace rnc {
@@ -34,6 +34,8 @@ enum class Misuse {
   kStoreWithIm2colMap,
   kMisalignedSource,
   kStoreOfWhatNobodyWrote,
+  kStoresOfBlocksConflict,
+  kCopyIntoOtherBlock,
 };
 
 constexpr uint32_t kBoxBytes = 1024;
@@ -42,6 +44,7 @@ struct MisuseParams {
   ptx::TensorMap tiled;   // rank 2, boxes of kBoxBytes
   ptx::TensorMap im2col;  // rank 4, the same
   ptx::TensorMap nobody;
+  const void* source;
 };
 
 struct MisuseStorage {
@@ -67,7 +70,7 @@ __device__ void issue(MisuseStorage& shared, const MisuseParams& p) {
     case Misuse::kMisalignedDestination:
       return ptx::tma_load(box + 16, &p.tiled, full, {0, 0});
     case Misuse::kDestinationOutOfBounds:
-      return ptx::tma_load(box + 32, &p.tiled, full, {0, 0});
+      return ptx::tma_load(box + 64, &p.tiled, full, {0, 0});
     case Misuse::kBarrierOutOfBounds:
       return ptx::tma_load(box, &p.tiled, (&full)[1], {0, 0});
     case Misuse::kStartOutsideBoundingBox:
@@ -86,6 +89,14 @@ __device__ void issue(MisuseStorage& shared, const MisuseParams& p) {
       ptx::tma_store(&p.tiled, box, {0, 0});
       ptx::tma_store_commit();
       return ptx::tma_store_wait<0>();
+    case Misuse::kStoresOfBlocksConflict:
+      for (float& value : shared.box) value = 1.0f;
+      ptx::fence_proxy_async();
+      ptx::tma_store(&p.tiled, box, {0, 0});
+      ptx::tma_store_commit();
+      return ptx::tma_store_wait<0>();
+    case Misuse::kCopyIntoOtherBlock:
+      return ptx::cp_async<16>(ptx::map_shared_rank(ptx::shared_address(box), 1), p.source);
     default:
       return ptx::tma_load_im2col(box, &p.im2col, full, {0, 0, 0, 0}, {1, 255});
   }
@@ -100,6 +111,7 @@ __global__ void __launch_bounds__(1) misuse_kernel(const __grid_constant__ Misus
     ptx::mbarrier_arrive_expect_tx(shared.full, kBoxBytes);
   }
   issue<kMisuse>(shared, p);
+  if (kMisuse == Misuse::kStoresOfBlocksConflict) return;
   if (kMisuse != Misuse::kStillInFlightAtExit) ptx::mbarrier_wait(shared.full, 0);
 }
 
@@ -107,6 +119,7 @@ __global__ void __launch_bounds__(1) misuse_kernel(const __grid_constant__ Misus
 template <Misuse kMisuse>
 Status launch_misuse(const LaunchArguments& arguments) {
   MisuseParams params{};
+  params.source = arguments.buffers[0];
   Status status = make_tiled_tensor_map(&params.tiled, {.base = arguments.buffers[0],
                                                         .element = kTensorElement<float>,
                                                         .rank = 2,
@@ -124,8 +137,11 @@ Status launch_misuse(const LaunchArguments& arguments) {
                                                    .channels = 8,
                                                    .pixels = 32});
   if (!status.ok()) return status;
-  return launch_kernel("tma_misuse", misuse_kernel<kMisuse>, Dim3{1, 1, 1}, Dim3{1, 1, 1},
-                       sizeof(MisuseStorage), nullptr, params);
+  const bool two_blocks =
+      kMisuse == Misuse::kStoresOfBlocksConflict || kMisuse == Misuse::kCopyIntoOtherBlock;
+  const uint32_t cluster = kMisuse == Misuse::kCopyIntoOtherBlock ? 2 : 1;
+  return launch_kernel("misuse", misuse_kernel<kMisuse>, Dim3{two_blocks ? 2u : 1u, 1, 1},
+                       Dim3{1, 1, 1}, sizeof(MisuseStorage), nullptr, params, Dim3{cluster, 1, 1});
 }
 
 const KernelRegistration misuses[] = {
@@ -148,6 +164,8 @@ const KernelRegistration misuses[] = {
     {"misuse_store_with_im2col_map", launch_misuse<Misuse::kStoreWithIm2colMap>},
     {"misuse_misaligned_source", launch_misuse<Misuse::kMisalignedSource>},
     {"misuse_store_of_what_nobody_wrote", launch_misuse<Misuse::kStoreOfWhatNobodyWrote>},
+    {"misuse_stores_of_blocks_conflict", launch_misuse<Misuse::kStoresOfBlocksConflict>},
+    {"misuse_copy_into_other_block", launch_misuse<Misuse::kCopyIntoOtherBlock>},
 };
 
 }  // namespace
