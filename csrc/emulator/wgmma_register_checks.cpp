@@ -120,6 +120,7 @@ WgmmaRegisterChecks::Accumulators& WgmmaRegisterChecks::find_or_add(const Fiber&
     Accumulators& accumulators = accumulators_[chosen];
     if (accumulators.is_free()) {
       accumulators.n = n;
+      accumulators.newest = 0;
       accumulators.values.resize(kWarpgroupThreads * accumulators.count());
     }
     operation.in_flight = static_cast<uint32_t>(chosen);
@@ -192,7 +193,7 @@ void WgmmaRegisterChecks::issue(const Fiber& fiber, WgmmaOperation& operation, u
     check_ordered(fiber, operation);
   }
   hide(thread, accumulators);
-  accumulators.newest = index;
+  accumulators.newest = std::max(accumulators.newest, index);  // some warps are ahead
   accumulators.newest_group[thread] = operation.group;
 }
 

@@ -51,7 +51,10 @@ const char* rnc_device_set_option(const char* name, int64_t value) {
                  {"workers", &Options::workers},
                  {"check", &Options::check},
                  {"count", &Options::count},
-                 {"max_errors", &Options::max_errors}};
+                 {"max_errors", &Options::max_errors},
+                 {"cp_async", &Options::cp_async},
+                 {"tma", &Options::tma},
+                 {"wgmma", &Options::wgmma}};
   for (const auto& member : members) {
     if (std::strcmp(name, member.name) != 0) continue;
     options.*member.member = static_cast<int32_t>(value);

@@ -1,8 +1,8 @@
 """Where the PTX ISA puts matrix elements, as the layouts CUTLASS publishes for its instructions.
 
 A layout is a shape and strides for each of (thread, value), and maps them to an index of the matrix in column-major
-order (mma_traits_sm80.hpp, mma_traits_sm90_gmma.hpp). The canonical layouts of wgmma's operands are those in the comment
-of mma_sm90_desc.hpp. Nothing here is taken from the emulator.
+order (mma_traits_sm80.hpp, mma_traits_sm90_gmma.hpp). The canonical layouts of wgmma's operands are those in the
+comment of mma_sm90_desc.hpp. Nothing here is taken from the emulator.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ namespace rnc::probes {
 
 // Buffers and numbers as tests/probes/probe.py passes them.
 struct ProbeParams {
-  static constexpr int kInputs = 3, kNumbers = 32;
+  static constexpr int kInputs = 3, kNumbers = 40;
 
   uint32_t* out;
   const uint32_t* in[kInputs];
