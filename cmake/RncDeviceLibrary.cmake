@@ -39,8 +39,7 @@ function(rnc_add_device_library name)
 
   if(RNC_WITH_CUDA AND library_CUDA_ARCHITECTURES)
     set(target ${name}_cuda)
-    add_library(${target} SHARED ${library_SOURCES} ${RNC_DEVICE_LIBRARY_FOLDER}/device_library.cpp
-                                 ${RNC_DEVICE_LIBRARY_FOLDER}/memory_on_gpu.cu)
+    add_library(${target} SHARED ${library_SOURCES} $<TARGET_OBJECTS:rnc_device_library_on_gpu>)
     target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
     target_compile_options(
       ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xptxas -warn-spills,-warn-lmem-usage -Werror all-warnings>")
@@ -54,8 +53,15 @@ function(rnc_add_device_library name)
   endif()
 endfunction()
 
-# The C API on the emulator, compiled once for all libraries.
-add_library(rnc_device_library_on_host OBJECT ${RNC_DEVICE_LIBRARY_FOLDER}/device_library.cpp
-                                              ${RNC_DEVICE_LIBRARY_FOLDER}/memory_on_host.cpp)
-target_link_libraries(rnc_device_library_on_host PUBLIC rnc_emulated_options PRIVATE rnc_warnings)
-set_target_properties(rnc_device_library_on_host PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+# The C API, compiled once for all libraries.
+foreach(place host gpu)
+  if(place STREQUAL "gpu" AND NOT RNC_WITH_CUDA)
+    continue()
+  endif()
+  set(target rnc_device_library_on_${place})
+  add_library(${target} OBJECT ${RNC_DEVICE_LIBRARY_FOLDER}/device_library.cpp ${RNC_DEVICE_LIBRARY_FOLDER}/memory_on_${place}.cpp)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc)
+  target_link_libraries(${target} PRIVATE rnc_warnings $<$<STREQUAL:${place},gpu>:rnc_cudart>
+                                          $<$<STREQUAL:${place},host>:rnc_emulated_options>)
+  set_target_properties(${target} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+endforeach()

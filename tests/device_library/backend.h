@@ -1,4 +1,4 @@
-// What the two halves of the C API, memory_on_gpu.cu and memory_on_host.cpp, do for the table of
+// What the two halves of the C API, memory_on_gpu.cpp and memory_on_host.cpp, do for the table of
 // kernels.
 #pragma once
 

@@ -67,8 +67,9 @@ struct RegisterStorage {
   uint32_t values[128];
 };
 
-// Three warpgroups share out the registers of the block: one gives, two take.
-__global__ void __launch_bounds__(384)
+// Three warpgroups share out the registers of the block: one gives, two take. Only where the launch
+// bounds fix the number of blocks does ptxas know how many registers there are.
+__global__ void __launch_bounds__(384, 1)
     set_max_registers_kernel(const __grid_constant__ ProbeParams p) {
   RegisterStorage& shared = dynamic_smem<RegisterStorage>();
   const uint32_t thread = threadIdx.x % 128, group = threadIdx.x / 128;

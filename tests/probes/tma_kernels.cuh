@@ -21,8 +21,8 @@ struct TmaNumbers {
                        kCoordinates = 16, kBoxWords = 21;
   static constexpr int kBox = 22;  // tiles
   static constexpr int kLower = 22, kUpper = 25, kOffsets = 28, kChannels = 31, kPixels = 32;
-  // Multicast and groups: the step along the last dimension from one box to the next, and the blocks
-  // that get the box of each block.
+  // Multicast and groups: the step along the last dimension from one box to the next, and the
+  // blocks that get the box of each block.
   static constexpr int kStep = 33, kMasks = 34;
 };
 using At = TmaNumbers;

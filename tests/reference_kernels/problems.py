@@ -113,13 +113,13 @@ def gemm_rs(dtype: torch.dtype, m: int, n: int, k: int) -> Problem:
 
 
 def gemm_cluster(m: int, n: int, k: int) -> Problem:
-    rows = 128  # of a cluster
+    rows, columns = 128, 128  # of a cluster
     a = random_tensor(1, m, k, dtype=BFLOAT16)
     b = random_tensor(2, n, k, dtype=BFLOAT16, scale=k**-0.5)
     d, magnitude = product(a, b)
     clusters = -(-m // rows)
     sums, sums_magnitude = (
-        F.pad(x, (0, 0, 0, clusters * rows - m)).view(clusters, rows, n).sum(1)
+        F.pad(x, (0, -n % columns, 0, -m % rows)).unflatten(0, (clusters, rows)).sum(1)
         for x in (d, magnitude)
     )
     return Problem(
@@ -128,7 +128,7 @@ def gemm_cluster(m: int, n: int, k: int) -> Problem:
         "hopper_gemm_cluster_bfloat16",
         (
             Output("d", (m, n), FLOAT32),
-            Output("column_sums", (clusters, n), FLOAT32),
+            Output("column_sums", tuple(sums.shape), FLOAT32),
             Input("a", a),
             Input("b", b),
         ),

@@ -23,7 +23,7 @@ struct GemmClusterTile {
 struct GemmClusterParams {
   ptx::TensorMap a, b;  // boxes of one slice of kRows and kColumnsLoaded rows
   float* d;             // [rows, columns]
-  float* column_sums;   // [clusters along the rows, columns]
+  float* column_sums;   // [clusters along the rows, column tiles, kColumns]
   int32_t rows, columns, slices;
 };
 
@@ -37,26 +37,32 @@ struct GemmClusterStorage {
 };
 
 // Leaves the sums of the tile's columns in shared.column_sums, in a fixed order: rows of a thread,
-// lanes, warps.
+// lanes, warps. No lane leaves the others: a cluster barrier follows, which wants converged warps.
 template <class Tile>
 __device__ __forceinline__ void add_up_columns(const float (&accumulators)[Tile::kColumns / 2],
                                                GemmClusterStorage<Tile>& shared) {
   constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
+  constexpr int kGroups = 8;  // of 8 columns at a time, one for each group of four lanes to store
   const int thread = int(threadIdx.x);
+  const int group = thread % 32 / 4;
   RNC_UNROLL
-  for (int i = 0; i < Tile::kColumns / 2; i += 4) {
-    // Lanes 4 g + t hold rows g and g + 8 of columns 2t and 2t + 1.
-    Vec<float, 2> sum = {
-        {accumulators[i] + accumulators[i + 2], accumulators[i + 1] + accumulators[i + 3]}};
+  for (int first = 0; first < Tile::kColumns / 8; first += kGroups) {
+    Vec<float, 2> own = {};
     RNC_UNROLL
-    for (int distance = 4; distance < 32; distance *= 2) {
-      sum.v[0] += __shfl_xor_sync(kAllLanes, sum.v[0], distance);
-      sum.v[1] += __shfl_xor_sync(kAllLanes, sum.v[1], distance);
+    for (int g = 0; g < kGroups; ++g) {
+      // Lanes 4 r + t hold rows r and r + 8 of columns 2t and 2t + 1.
+      const float* pairs = &accumulators[(first + g) * 4];
+      Vec<float, 2> sum = {{pairs[0] + pairs[2], pairs[1] + pairs[3]}};
+      RNC_UNROLL
+      for (int distance = 4; distance < 32; distance *= 2) {
+        sum.v[0] += __shfl_xor_sync(kAllLanes, sum.v[0], distance);
+        sum.v[1] += __shfl_xor_sync(kAllLanes, sum.v[1], distance);
+      }
+      own.v[0] = group == g ? sum.v[0] : own.v[0];
+      own.v[1] = group == g ? sum.v[1] : own.v[1];
     }
-    if (thread % 32 < 4) {
-      *reinterpret_cast<Vec<float, 2>*>(&shared.warp_sums[thread / 32][i * 2 + thread * 2 % 8]) =
-          sum;
-    }
+    float* target = &shared.warp_sums[thread / 32][(first + group) * 8 + thread % 4 * 2];
+    *reinterpret_cast<Vec<float, 2>*>(target) = own;
   }
   ptx::barrier_sync(1, Warpgroup::kThreads);
   float total = 0.0f;
@@ -119,24 +125,21 @@ __global__ void __launch_bounds__(Tile::kThreads)
     // Store the tile; add up its columns.
     store_floats(accumulators, params.d, params.rows, params.columns, first_row, first_column);
     add_up_columns<Tile>(accumulators, shared);
-    __syncwarp();
   }
 
   // The first block adds the other one's sums to its own. Nobody leaves before: shared memory ends
   // with its block.
   ptx::cluster_sync();
-  const int32_t column = first_column + int32_t(threadIdx.x);
-  if (rank == 0 && consumes && column < params.columns) {
+  if (rank == 0 && consumes) {
     float sum = shared.column_sums[threadIdx.x];
     const uint32_t own = ptx::shared_address(&shared.column_sums[threadIdx.x]);
     RNC_UNROLL
     for (uint32_t other = 1; other < Tile::kBlocks; ++other) {
       sum += ptx::load_shared_cluster<float>(ptx::map_shared_rank(own, other));
     }
-    const int64_t cluster = blockIdx.x / Tile::kBlocks;
-    ptx::store_global(params.column_sums + cluster * params.columns + column, sum);
+    const int64_t row = blockIdx.x / Tile::kBlocks * int64_t(gridDim.y) + blockIdx.y;
+    ptx::store_global(params.column_sums + row * Tile::kColumns + threadIdx.x, sum);
   }
-  __syncwarp();
   ptx::cluster_sync();
 }
 

@@ -1,6 +1,7 @@
 // The C API on a GPU.
-#include <cuda_runtime.h>
+#include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <cstdio>
 
 #include "backend.h"
