@@ -199,10 +199,10 @@ def test_every_row_is_about_a_kernel() -> None:
 
 
 def test_wgmma_of_every_width_is_there() -> None:
-    """All N from 8 to 256, from shared memory and from registers, in the machine code of one GPU."""
-    widths: dict[str, set[int]] = {"ss": set(), "rs": set()}
+    """All N from 8 to 256, of every type, from shared memory and from registers."""
+    widths: dict[tuple[str, str], set[int]] = {}
     for kernel in kernels_of("probes_hopper"):
         if match := WGMMA.search(kernel.name):
-            widths[match["sides"]].add(int(match["n"]))
+            widths.setdefault((match["type"], match["sides"]), set()).add(int(match["n"]))
     every = set(range(8, 257, 8))
-    assert widths["ss"] == every and widths["rs"] == every
+    assert widths == {(type, sides): every for type in WGMMA_TYPES for sides in ("ss", "rs")}
