@@ -12,6 +12,9 @@ namespace rnc::emulator {
 
 namespace {
 
+// Stores whose results are on their way, in a cluster; more would only cost time and memory.
+constexpr size_t kMaxUnwrittenStores = 32;
+
 // While it lives, faults and messages name the thread that issued an operation, whoever runs.
 class OnBehalfOf {
  public:
@@ -44,6 +47,24 @@ void complete_at(Cluster& cluster, size_t index) {
   complete(cluster, operation);
 }
 
+// Completes those stores whose sources were read, but for the newest of them.
+void complete_oldest_stores(Cluster& cluster, size_t newest_left) {
+  std::vector<TmaOperation>& operations = cluster.tensor_copies.operations;
+  const auto unwritten = static_cast<size_t>(
+      std::count_if(operations.begin(), operations.end(),
+                    [](const TmaOperation& operation) { return operation.was_read; }));
+  if (unwritten <= newest_left) return;
+  size_t excess = unwritten - newest_left;
+  for (size_t i = 0; excess != 0;) {
+    if (operations[i].was_read) {
+      complete_at(cluster, i);
+      --excess;
+    } else {
+      ++i;
+    }
+  }
+}
+
 }  // namespace
 
 Box box_of(const TmaOperation& operation) {
@@ -70,6 +91,7 @@ void complete(Cluster& cluster, TmaOperation& operation) {
 void complete_stores(const Fiber* fiber, uint32_t groups, bool read_only) {
   Cluster& cluster = cluster_of(fiber);
   std::vector<TmaOperation>& operations = cluster.tensor_copies.operations;
+  if (read_only) complete_oldest_stores(cluster, kMaxUnwrittenStores);
   for (size_t i = 0; i < operations.size();) {
     TmaOperation& operation = operations[i];
     if (!operation.store || operation.issuer != fiber || operation.group >= groups) {

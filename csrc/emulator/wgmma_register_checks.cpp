@@ -193,7 +193,7 @@ void WgmmaRegisterChecks::issue(const Fiber& fiber, WgmmaOperation& operation, u
     check_ordered(fiber, operation);
   }
   hide(thread, accumulators);
-  accumulators.newest = std::max(accumulators.newest, index);  // another warp may be ahead
+  accumulators.newest = std::max(accumulators.newest, index);  // some warps are ahead
   accumulators.newest_group[thread] = operation.group;
 }
 

@@ -59,10 +59,10 @@ __device__ void produce(PipelineStorage& shared, const PipelineParams& p) {
     if (kFault == Fault::kMissingExpect) {
       ptx::mbarrier_arrive(shared.full[stage]);
     } else {
-      const int32_t more = kFault == Fault::kExpectTooMany  ? 16
-                           : kFault == Fault::kExpectTooFew ? -16
-                                                            : 0;
-      ptx::mbarrier_arrive_expect_tx(shared.full[stage], sizeof(Tile) + more);
+      constexpr uint32_t kBytes = kFault == Fault::kExpectTooMany  ? sizeof(Tile) + 16
+                                  : kFault == Fault::kExpectTooFew ? sizeof(Tile) - 16
+                                                                   : sizeof(Tile);
+      ptx::mbarrier_arrive_expect_tx(shared.full[stage], kBytes);
     }
     ptx::tma_load(shared.in[stage], &p.x, shared.full[stage],
                   {0, static_cast<int32_t>(tile) * kRows});

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulator_library import (
+    EARLY,
     RANDOM,
     REVERSED,
     ROUND_ROBIN,
@@ -140,6 +141,23 @@ def test_unsynchronised_shared_memory_is_poisoned_in_the_plain_library(plain: Em
     error, y, _ = launch(plain, "transpose_missing_barrier")
     assert not error
     assert np.isnan(y).any(), "a read before the write must give NaN, or the fault goes unnoticed"
+
+
+def test_reports_say_how_to_repeat_the_launch(either: Emulator) -> None:
+    error, _, _ = launch(either, "collectives_divergent")
+    assert "schedule" not in error, "the default needs no mention"
+    either.options.schedule, either.options.seed, either.options.tma = RANDOM, 77, EARLY
+    error, _, _ = launch(either, "collectives_divergent")
+    assert error.splitlines()[-1] == (
+        "  (schedule random, seed 77; completion of cp.async late, TMA early, wgmma late)"
+    )
+
+
+@pytest.mark.parametrize("option", ["schedule", "cp_async", "tma", "wgmma"])
+def test_options_out_of_range_are_refused(either: Emulator, option: str) -> None:
+    setattr(either.options, option, 3)
+    error, _, _ = launch(either, "collectives")
+    assert error == f"collectives: cannot launch with the emulator's option {option} = 3; 0, 1 or 2"
 
 
 def test_launch_goes_on_until_max_errors(checked: Emulator) -> None:
@@ -295,6 +313,21 @@ def test_distinct_bytes_of_a_copy_equal_its_size(either: Emulator) -> None:
     assert counters.global_load_bytes == counters.distinct_load_bytes == size
     assert counters.global_store_bytes == counters.distinct_store_bytes == size
     assert counters.global_load_sectors == counters.global_store_sectors == size // 32
+    assert counters.distinct_load_sectors == counters.distinct_store_sectors == size // 32
+
+
+@pytest.mark.parametrize("misalignment", [0, 8, 20, 28])
+def test_distinct_sectors_are_counted_where_they_lie(either: Emulator, misalignment: int) -> None:
+    count = 1000
+    addresses = [either.api.device_malloc(4 * count, misalignment, b"t", 1) for _ in range(2)]
+    either.allocated += addresses
+    x, y = (DeviceArray(address, np.empty(0)) for address in addresses)
+    either.options.count = 1
+    assert not either.launch("write_workspace", (16,), (64,), x, y, n=count)
+    (record,) = either.launches()
+    sectors = (misalignment % 32 + 4 * count + 31) // 32
+    assert record.counters.distinct_load_sectors == sectors
+    assert record.counters.distinct_store_sectors == sectors
 
 
 def test_bytes_read_twice_are_distinct_once(either: Emulator) -> None:

@@ -1,0 +1,63 @@
+// Where the accumulators of a warpgroup's 64 x N tile lie in its threads, and their way back to
+// shared memory.
+#pragma once
+
+#include "ptx/ldmatrix.cuh"
+#include "ptx/shared_address.cuh"
+#include "tile/packed_pair.cuh"
+#include "tile/smem_descriptor.h"
+
+namespace rnc {
+
+struct Warpgroup {
+  static constexpr int kThreads = 128;
+  static constexpr int kWarps = 4;
+  static constexpr int kRows = 64;  // of a wgmma's D: 16 for each warp
+};
+
+// Calls fn(row, column, first, second) for the calling thread's accumulators; they come in pairs of
+// neighbouring columns.
+template <int kAccumulators, class Fn>
+__device__ __forceinline__ void for_each_accumulator_pair(
+    const float (&accumulators)[kAccumulators], Fn&& fn) {
+  const int thread = int(threadIdx.x) % Warpgroup::kThreads;
+  const int row = thread / 32 * 16 + thread % 32 / 4;
+  const int column = thread % 4 * 2;
+  RNC_UNROLL
+  for (int i = 0; i < kAccumulators; i += 4) {
+    fn(row, column + i * 2, accumulators[i], accumulators[i + 1]);
+    fn(row + 8, column + i * 2, accumulators[i + 2], accumulators[i + 3]);
+  }
+}
+
+// A part of a tile that one TMA box with 128-byte swizzle moves: 64 rows of 64 16-bit elements.
+struct alignas(1024) TilePanel {
+  static constexpr int kColumns = 64;
+  static constexpr int kRowBytes = 128;
+  unsigned char bytes[Warpgroup::kRows * kRowBytes];
+};
+
+// Rounds the warpgroup's 64 x N tile to T and puts it into N / 64 panels.
+template <class T, int kAccumulators>
+__device__ __forceinline__ void store_to_panels(const float (&accumulators)[kAccumulators],
+                                                TilePanel* panels) {
+  static_assert(sizeof(T) == 2 && kAccumulators % 8 == 0);
+  const int thread = int(threadIdx.x) % Warpgroup::kThreads;
+  const int row = thread / 32 * 16 + thread % 16;
+  const int right_half = thread % 32 / 16;
+  // Four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns.
+  RNC_UNROLL
+  for (int i = 0; i < kAccumulators; i += 8) {
+    uint32_t matrices[4];
+    RNC_UNROLL
+    for (int m = 0; m < 4; ++m) {
+      matrices[m] = pack_pair<T>(accumulators[i + 2 * m], accumulators[i + 2 * m + 1]);
+    }
+    const int chunk = i / 4 + right_half;
+    const uint32_t panel = ptx::shared_address(panels[chunk / 8].bytes);
+    const uint32_t offset = uint32_t(row * TilePanel::kRowBytes + chunk % 8 * 16);
+    ptx::stmatrix<4>(panel + swizzle_offset(offset, Swizzle::k128), matrices);
+  }
+}
+
+}  // namespace rnc

@@ -1,0 +1,160 @@
+"""Which kernels show what a mutant does: the sources to compile again, and small problems to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from tests.device_library.device_library import Input, Output
+from tests.reference_kernels import problems
+from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem, product
+
+SIMT = "mutation_simt"
+REFERENCE = "tests/reference_kernels"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One source file of a library, compiled into a library of its own."""
+
+    name: str
+    library: str  # CMake's; gives the compiler's flags
+    source: str
+
+
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program("ampere_gemm", problems.AMPERE, f"{REFERENCE}/ampere/gemm.cu"),
+        Program("ampere_conv", problems.AMPERE, f"{REFERENCE}/ampere/conv.cu"),
+        Program("hopper_gemm_ss", problems.HOPPER, f"{REFERENCE}/hopper/gemm_ss.cu"),
+        Program("hopper_gemm_rs", problems.HOPPER, f"{REFERENCE}/hopper/gemm_rs.cu"),
+        Program("hopper_gemm_cluster", problems.HOPPER, f"{REFERENCE}/hopper/gemm_cluster.cu"),
+        Program("hopper_conv", problems.HOPPER, f"{REFERENCE}/hopper/conv.cu"),
+        Program("hopper_wgrad", problems.HOPPER, f"{REFERENCE}/hopper/wgrad.cu"),
+        Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
+    )
+}
+
+# The first program that notices a mutant is enough; a file of the test's folders that synchronises
+# must be here.
+PROGRAMS_OF_FILE = {
+    "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
+    "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
+    "csrc/tile/column_sums.cuh": ("simt",),
+    "csrc/tile/cp_async_mainloop.cuh": ("ampere_gemm", "ampere_conv"),
+    "csrc/tile/mbarrier_ring.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
+    "csrc/tile/wgmma_mainloop.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
+    f"{REFERENCE}/ampere/implicit_gemm.cuh": ("ampere_gemm", "ampere_conv"),
+    f"{REFERENCE}/hopper/conv.cuh": ("hopper_conv",),
+    f"{REFERENCE}/hopper/gemm_cluster.cuh": ("hopper_gemm_cluster",),
+    f"{REFERENCE}/hopper/gemm_rs.cuh": ("hopper_gemm_rs",),
+    f"{REFERENCE}/hopper/gemm_ss.cuh": ("hopper_gemm_ss",),
+    f"{REFERENCE}/hopper/slices.cuh": ("hopper_gemm_ss", "hopper_conv"),
+    f"{REFERENCE}/hopper/wgrad.cuh": ("hopper_wgrad",),
+}
+
+
+@cache
+def problems_of(program: str) -> tuple[Problem, ...]:
+    """Small, but with more slices than a ring has stages: every stage is used again."""
+    conv = Conv(1, 7, 9, 64, 128)
+    return {
+        "ampere_gemm": lambda: (
+            problems.gemm("ampere_gemm_bfloat16", BFLOAT16, FLOAT32, 100, 72, 200),
+        ),
+        "ampere_conv": lambda: (
+            problems.conv_fprop("ampere_conv_bfloat16", BFLOAT16, Conv(1, 5, 7, 40, 72)),
+        ),
+        "hopper_gemm_ss": lambda: (
+            problems.gemm("hopper_gemm_bfloat16_n128", BFLOAT16, BFLOAT16, 100, 136, 328),
+            problems.gemm("hopper_gemm_tf32_n8", FLOAT32, FLOAT32, 70, 10, 164),
+        ),
+        "hopper_gemm_rs": lambda: (problems.gemm_rs(BFLOAT16, 70, 128, 392),),
+        "hopper_gemm_cluster": lambda: (problems.gemm_cluster(100, 136, 392),),
+        "hopper_conv": lambda: (
+            problems.conv_fprop("hopper_conv_fprop_bfloat16", BFLOAT16, conv),
+            problems.conv_dgrad(BFLOAT16, conv),
+        ),
+        "hopper_wgrad": lambda: (
+            problems.wgrad_matrix(500, 64, 128, 2),
+            problems.conv_wgrad(BFLOAT16, Conv(2, 10, 13, 64, 64), 1),
+        ),
+        "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
+    }[program]()
+
+
+def conv_with_statistics() -> Problem:
+    tile = 64
+    pixels, channels, filters = 100, 40, 70
+    x = problems.random_tensor(1, pixels, channels, dtype=FLOAT32)
+    weight = problems.random_tensor(2, filters, channels, dtype=FLOAT32)
+    y, magnitude = product(x, weight)
+    partials = torch.stack(
+        [
+            statistic
+            for rows in y.split(tile)
+            for statistic in (rows.mean(0), (rows - rows.mean(0)).square().sum(0))
+        ]
+    )
+    near = problems.allowance(y, magnitude, FLOAT32)
+    return Problem(
+        "conv_with_statistics",
+        SIMT,
+        "conv_with_statistics",
+        (
+            Output("y", (pixels, filters), FLOAT32),
+            Output("partials", tuple(partials.shape), FLOAT32),
+            Input("x", x),
+            Input("weight", weight),
+        ),
+        (pixels, channels, filters),
+        (y, partials),
+        (near, 1e-5 + 1e-5 * partials.abs()),
+    )
+
+
+def bn_finalize() -> Problem:
+    tiles, channels, rows = 19, 37, 19 * 64
+    mean = problems.random_tensor(1, tiles, channels, dtype=FLOAT32)
+    m2 = problems.random_tensor(2, tiles, channels, dtype=FLOAT32).square() * 64
+    gamma = problems.random_tensor(3, channels, dtype=FLOAT32)
+    beta = problems.random_tensor(4, channels, dtype=FLOAT32)
+    common = mean.double().mean(0)
+    variance = (m2.double() + 64 * (mean.double() - common).square()).sum(0) / rows
+    invstd = (variance + 1e-5).rsqrt()
+    scale = gamma.double() * invstd
+    expected = (common, invstd, scale, beta.double() - scale * common)
+    names = ("mean", "invstd", "scale", "bias")
+    return Problem(
+        "bn_finalize",
+        SIMT,
+        "bn_finalize",
+        (
+            *(Output(name, (channels,), FLOAT32) for name in names),
+            Input("partials", torch.stack([mean, m2], 1)),
+            Input("gamma", gamma),
+            Input("beta", beta),
+        ),
+        (rows, tiles, channels),
+        expected,
+        tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )
+
+
+def global_avg_pool() -> Problem:
+    images, pixels, channels = 2, 35, 40
+    x = problems.random_tensor(1, images, pixels, channels, dtype=FLOAT32)
+    y = x.double().mean(1)
+    return Problem(
+        "global_avg_pool",
+        SIMT,
+        "global_avg_pool",
+        (Output("y", (images, channels), FLOAT32), Input("x", x)),
+        (images, pixels, channels),
+        (y,),
+        (torch.full_like(y, 1e-6),),
+    )

@@ -1,0 +1,95 @@
+// What the Hopper kernels have in common: operand slices as TMA leaves them in shared memory, and
+// the way of a finished tile back to global memory.
+#pragma once
+
+#include "ptx/memory.cuh"
+#include "ptx/named_barrier.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/warpgroup.cuh"
+#include "tile/wgmma_accumulators.cuh"
+#include "tile/wgmma_mainloop.cuh"
+
+namespace rnc::reference {
+
+// The unit of every operand: rows of 128 bytes under 128-byte swizzle, 1024 bytes per group of
+// eight.
+inline constexpr int kSliceBytes = 128;
+inline constexpr uint32_t kGroupBytes = 8 * kSliceBytes;
+
+// Elements of one slice along its contiguous dimension.
+template <class Element>
+inline constexpr int kSliceElements = kSliceBytes / int(sizeof(Element));
+
+// K-major: a row of the matrix operand per row, the reduction contiguous. One wgmma reduces over 32
+// bytes of it.
+template <int kRows>
+struct alignas(1024) KMajorSlice {
+  static constexpr int kBytes = kRows * kSliceBytes;
+  static constexpr int kSteps = 4;
+  unsigned char bytes[kBytes];
+
+  // The operand of wgmma step `step` from row `first_row` on, a multiple of 8.
+  __device__ __forceinline__ uint64_t descriptor(int step, int first_row = 0) const {
+    const uint32_t address = ptx::shared_address(bytes) + uint32_t(first_row * kSliceBytes);
+    return k_major_descriptor(address + uint32_t(step * 32), Swizzle::k128, kGroupBytes);
+  }
+};
+
+// MN-major, 16-bit elements: a step of the reduction per row, 64 matrix rows contiguous; wider
+// operands are panels of 64 one after the other. One wgmma reduces over 16 rows.
+template <int kMatrixRows>
+struct alignas(1024) MnMajorSlice {
+  static constexpr int kPanelRows = 64;
+  static constexpr int kPanels = kMatrixRows / kPanelRows;
+  static constexpr int kDepth = 64;
+  static constexpr int kBytes = kPanels * kDepth * kSliceBytes;
+  static constexpr int kSteps = kDepth / 16;
+  unsigned char panels[kPanels][kDepth * kSliceBytes];
+
+  __device__ __forceinline__ uint64_t descriptor(int step) const {
+    const uint32_t address = ptx::shared_address(panels) + uint32_t(step * 16 * kSliceBytes);
+    return mn_major_descriptor(address, Swizzle::k128, sizeof panels[0], kGroupBytes);
+  }
+};
+
+// Rounds a warpgroup's 64 x N tile to T and stores it by TMA; the map clips what lies outside the
+// matrix. `barrier` is a named barrier of the warpgroup's own.
+template <class T, int kAccumulators>
+__device__ __forceinline__ void store_by_tma(const float (&accumulators)[kAccumulators],
+                                             TilePanel* panels, const ptx::TensorMap* map,
+                                             int32_t first_row, int32_t first_column,
+                                             uint32_t barrier) {
+  constexpr int kPanels = kAccumulators * 2 / TilePanel::kColumns;
+  // Round the tile into shared memory, where TMA may read it.
+  store_to_panels<T>(accumulators, panels);
+  ptx::fence_proxy_async();
+  ptx::barrier_sync(barrier, Warpgroup::kThreads);
+  // Store it panel by panel; the block must not exit before its shared memory has been read.
+  const bool first_warp = threadIdx.x / 32 % Warpgroup::kWarps == 0;
+  if (first_warp && ptx::elect_one()) {
+    RNC_UNROLL
+    for (int panel = 0; panel < kPanels; ++panel) {
+      ptx::tma_store(map, panels[panel].bytes,
+                     {first_column + panel * TilePanel::kColumns, first_row});
+    }
+    ptx::tma_store_commit();
+    ptx::tma_store_wait_read<0>();
+  }
+}
+
+// Stores a warpgroup's 64 x N tile as floats, pair by pair, inside rows x columns; `columns` is
+// even.
+template <int kAccumulators>
+__device__ __forceinline__ void store_floats(const float (&accumulators)[kAccumulators], float* d,
+                                             int32_t rows, int32_t columns, int32_t first_row,
+                                             int32_t first_column) {
+  for_each_accumulator_pair(accumulators, [&](int row, int column, float first, float second) {
+    row += first_row;
+    column += first_column;
+    if (row >= rows || column >= columns) return;
+    auto* target = reinterpret_cast<Vec<float, 2>*>(d + int64_t(row) * columns + column);
+    ptx::store_global(target, {{first, second}});
+  });
+}
+
+}  // namespace rnc::reference

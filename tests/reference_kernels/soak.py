@@ -1,0 +1,103 @@
+"""Right kernels under many random schedules in checked mode: python -m tests.reference_kernels.soak --schedules 200
+
+Every reference kernel and every shipped kernel must give the same bits under each, and no report. A failure
+names the policy, which reproduces it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tests.device_library.device_library import DeviceError, open_library
+from tests.reference_kernels.policies import Policy, random_policy
+from tests.reference_kernels.problems import all_problems
+
+Run = Callable[[Policy], Sequence[Tensor]]
+
+
+def reference_kernels() -> Iterator[tuple[str, Run]]:
+    problems = all_problems()
+    libraries = {
+        name: open_library(f"{name}_checked") for name in {problem.library for problem in problems}
+    }
+    for problem in problems:
+
+        def run(policy: Policy, problem=problem) -> list[Tensor]:
+            library = libraries[problem.library]
+            library.set_options(check=1, **policy.options())
+            outputs = library.run(problem.kernel, problem.buffers, problem.numbers)
+            if complaint := problem.complaint(outputs):
+                raise DeviceError(complaint)
+            return outputs
+
+        yield problem.name, run
+
+
+def shipped_kernels() -> Iterator[tuple[str, Run]]:
+    from resnet_cuda.testing import emulated
+    from tests.kernels.every_pass import every_pass, outputs
+
+    schedules = ("round_robin", "reversed", "random")
+    for name, launch in every_pass(torch.float32):
+
+        def run(policy: Policy, launch=launch) -> Sequence[Tensor]:
+            schedule = schedules[policy.schedule]
+            with emulated(checked=True, schedule=schedule, seed=policy.seed):
+                return outputs(launch)
+
+        yield f"shipped: {name}", run
+
+
+def soak(kernels: list[tuple[str, Run]], policies: Sequence[Policy]) -> list[str]:
+    """The complaints; the first policy's results are what the others are compared with."""
+    complaints = []
+    for name, run in kernels:
+        first: Sequence[Tensor] | None = None
+        for policy in policies:
+            try:
+                outputs = run(policy)
+            except RuntimeError as error:
+                complaints.append(f"{name} under {policy}: {error}")
+                continue
+            first = first or outputs
+            if not all(equal_bits(a, b) for a, b in zip(outputs, first, strict=True)):
+                complaints.append(f"{name} under {policy}: the result differs from the first")
+    return complaints
+
+
+def equal_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(
+        a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--schedules", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1, help="of the first schedule")
+    parser.add_argument("--only", default="", help="kernels whose name contains this")
+    options = parser.parse_args(arguments)
+
+    kernels = [
+        kernel for kernel in (*reference_kernels(), *shipped_kernels()) if options.only in kernel[0]
+    ]
+    policies = [random_policy(options.seed + i) for i in range(options.schedules)]
+    complaints = 0
+    for kernel in kernels:
+        start = time.monotonic()
+        found = soak([kernel], policies)
+        complaints += len(found)
+        print(f"{kernel[0]}: {len(found)} complaints, {time.monotonic() - start:.1f} s", flush=True)
+        print(*found[:3], sep="\n", end="\n" if found else "")
+    print(f"{len(kernels)} kernels under {len(policies)} schedules: {complaints} complaints")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
