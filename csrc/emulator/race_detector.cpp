@@ -1,5 +1,6 @@
 #include "emulator/race_detector.h"
 
+#include <bit>
 #include <string>
 
 #include "emulator/fiber.h"
@@ -82,7 +83,7 @@ inline bool knows(const Fiber& fiber, Epoch epoch) {
 
 }  // namespace
 
-void SharedShadow::begin_launch() { shift_ = 2; }
+void SharedShadow::begin_launch() { shift_ = 4; }
 
 void SharedShadow::begin_block(size_t bytes) {
   bytes_ = bytes;
@@ -111,7 +112,7 @@ void SharedShadow::async_access(Fiber* issuer, size_t offset, size_t bytes, Acce
 void SharedShadow::judge_all(const Request& request, size_t offset) {
   const size_t granule = size_t{1} << shift_;
   const size_t edges = offset | request.bytes;
-  if ((edges & (granule - 1)) != 0) refine((edges & 1) != 0 ? 0 : 1);
+  if ((edges & (granule - 1)) != 0) refine(static_cast<uint32_t>(std::countr_zero(edges)));
   const size_t end = (offset + request.bytes) >> shift_;
   for (size_t i = offset >> shift_; i < end; ++i) {
     if (!judge(request, cells_[i], i << shift_)) return;  // one report per access

@@ -23,7 +23,7 @@ enum class Proxy : uint8_t { kGeneric, kAsync };
 // What the detector remembers about every piece of one block's shared memory.
 class SharedShadow {
  public:
-  // Forgets everything. Until a narrower access is seen, accesses are tracked in pieces of 4 bytes.
+  // Forgets everything. Until a narrower access is seen, accesses are tracked in pieces of 16 bytes.
   void begin_launch();
   void begin_block(size_t bytes);
 
@@ -65,7 +65,7 @@ class SharedShadow {
   [[gnu::cold, gnu::noinline]] void race(const Request& request, size_t offset, Epoch other,
                                          int32_t other_pc, bool other_reads);
 
-  uint32_t shift_ = 2;  // log2 of the bytes per cell
+  uint32_t shift_ = 0;  // log2 of the bytes per cell
   size_t bytes_ = 0;
   uint32_t next_victim_ = 0;  // reader to forget when there is no room
   std::vector<Cell> cells_;

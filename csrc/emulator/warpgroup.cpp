@@ -31,7 +31,7 @@ void execute_elect(Warp& warp, Rendezvous& meeting) {
     *static_cast<bool*>(meeting.arguments[lane]) = lane == warp.leader;
   });
 }
-constexpr CollectiveKind kElect{"elect.sync", execute_elect, true};
+constexpr CollectiveKind kElect{"elect.sync", execute_elect};
 
 struct RegisterRequest {
   uint32_t registers;

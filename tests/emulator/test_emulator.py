@@ -295,6 +295,21 @@ def test_distinct_bytes_of_a_copy_equal_its_size(either: Emulator) -> None:
     assert counters.global_load_bytes == counters.distinct_load_bytes == size
     assert counters.global_store_bytes == counters.distinct_store_bytes == size
     assert counters.global_load_sectors == counters.global_store_sectors == size // 32
+    assert counters.distinct_load_sectors == counters.distinct_store_sectors == size // 32
+
+
+@pytest.mark.parametrize("misalignment", [0, 8, 20, 28])
+def test_distinct_sectors_are_counted_where_they_lie(either: Emulator, misalignment: int) -> None:
+    count = 1000
+    addresses = [either.api.device_malloc(4 * count, misalignment, b"t", 1) for _ in range(2)]
+    either.allocated += addresses
+    x, y = (DeviceArray(address, np.empty(0)) for address in addresses)
+    either.options.count = 1
+    assert not either.launch("write_workspace", (16,), (64,), x, y, n=count)
+    (record,) = either.launches()
+    sectors = (misalignment % 32 + 4 * count + 31) // 32
+    assert record.counters.distinct_load_sectors == sectors
+    assert record.counters.distinct_store_sectors == sectors
 
 
 def test_bytes_read_twice_are_distinct_once(either: Emulator) -> None:

@@ -90,12 +90,35 @@ def test_counters_see_the_least_traffic_of_add_relu() -> None:
     size = x.numel() * x.element_size()
     assert launch["counters"]["distinct_load_bytes"] == 2 * size
     assert launch["counters"]["distinct_store_bytes"] == size
+    assert launch["counters"]["distinct_load_sectors"] == 2 * size // 32
+    assert launch["counters"]["distinct_store_sectors"] == size // 32
+    assert launch["counters"]["mma_instructions"] == 0
+    assert launch["cluster"] == (1, 1, 1)
 
 
 def test_unknown_schedules_are_refused() -> None:
     with pytest.raises(ValueError, match="schedule is 'fifo'; accepted: 'round_robin'"):
         with emulated(schedule="fifo"):
             pass
+
+
+@pytest.mark.parametrize("family", ["cp_async", "tma", "wgmma"])
+def test_unknown_completions_are_refused(family: str) -> None:
+    expected = f"{family} is 'never'; accepted: 'late', 'early', 'random'"
+    with pytest.raises(ValueError, match=expected):
+        with emulated(**{family: "never"}):
+            pass
+
+
+@needs_extension
+def test_completions_are_set_inside_the_context_only() -> None:
+    from resnet_cuda import _host, _raw
+
+    options = _host.Emulator(str(_raw.emulator_library(checked=False))).options
+    before = (options.cp_async, options.tma, options.wgmma)
+    with emulated(cp_async="random", tma="early"):
+        assert (options.cp_async, options.tma, options.wgmma) == (2, 1, 0)
+    assert (options.cp_async, options.tma, options.wgmma) == before
 
 
 @needs_extension
