@@ -257,7 +257,6 @@ def test_multicast_reaches_every_block_under_every_timing(
     ("fault", "message"),
     [
         ("missing_first_cluster_sync", "block . of the cluster may not have started yet"),
-        ("block_exited", "block . of the cluster (may not have started yet|has exited)"),
         (
             "missing_expect",
             "completes while . TMA loads that signal it are in flight|is not ordered after a TMA "
@@ -271,6 +270,24 @@ def test_faults_of_multicasts_are_reported_under_every_timing(
     checked_copies.set_timing(*timing)
     error, _, _ = run_multicast(checked_copies, f"multicast_{fault}")
     assert re.search(message, error), f"must be reported as {message!r}, got {error!r}"
+
+
+EXITED = "block 1 of the cluster has exited|the block exits with TMA loads not waited for"
+
+
+@pytest.mark.parametrize("timing", TIMINGS)
+def test_a_multicast_to_a_block_that_exits_is_reported(
+    checked_copies: CopyKernels, timing: tuple[int, int, int]
+) -> None:
+    checked_copies.set_timing(*timing)
+    error, _, _ = run_multicast(checked_copies, "multicast_block_exited")
+    assert re.search(EXITED, error), f"must be reported as {EXITED!r}, got {error!r}"
+
+
+def test_plain_mode_sees_that_exit_when_loads_complete_late(plain_copies: CopyKernels) -> None:
+    plain_copies.options.tma = LATE
+    error, _, _ = run_multicast(plain_copies, "multicast_block_exited")
+    assert re.search(EXITED, error), f"must be reported as {EXITED!r}, got {error!r}"
 
 
 # ---------------------------------------------------------------- counters

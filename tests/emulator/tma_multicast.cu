@@ -37,7 +37,6 @@ __global__ void __launch_bounds__(kThreads)
     multicast_kernel(const __grid_constant__ MulticastParams p) {
   MulticastStorage& shared = dynamic_smem<MulticastStorage>();
   const uint32_t rank = ptx::cluster_rank(), blocks = ptx::cluster_size();
-  if (kFault == Fault::kBlockExited && rank == 1) return;
 
   // Initialise the barrier where every block can see it.
   if (threadIdx.x == 0) {
@@ -45,9 +44,8 @@ __global__ void __launch_bounds__(kThreads)
     ptx::fence_mbarrier_init();
   }
   __syncwarp();
-  if (kFault != Fault::kMissingFirstClusterSync && kFault != Fault::kBlockExited) {
-    ptx::cluster_sync();
-  }
+  if (kFault != Fault::kMissingFirstClusterSync) ptx::cluster_sync();
+  if (kFault == Fault::kBlockExited && rank == 1) return;
 
   const uint32_t rows = blocks * kPartRows, tile_values = rows * kColumns;
   for (uint32_t round = 0; round < p.rounds; ++round) {
