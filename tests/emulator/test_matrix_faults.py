@@ -236,7 +236,11 @@ def test_a_warp_that_leaves_a_wgmma_out_is_a_deadlock_that_says_so(
 
 # kernel, its number, what the message says in checked mode
 CHECKED_MISUSES = [
-    ("ldmatrix_not_converged", 0, "ldmatrix needs a converged warp: lanes 00000200 of warp 0 .*__syncwarp"),
+    (
+        "ldmatrix_not_converged",
+        0,
+        "ldmatrix needs a converged warp: lanes 00000200 of warp 0 .*__syncwarp",
+    ),
     ("wgmma_not_converged", 0, r"wgmma\.fence needs a converged warp: lanes 00000200 of warp 0"),
     ("stmatrix_race", 0, r"race in shared memory at byte 80: write .* by thread \((5|31),0,0\)"),
     (

@@ -11,7 +11,7 @@ namespace {
 // buffers: y, x, weight; numbers: the problem
 template <ptx::Mma kMma, class Element>
 Status conv(const LaunchArguments& arguments) {
-  using Tile = AmpereTile<kMma, Element, Element>;
+  using Tile = AmpereTile<kMma, Element, Element, 128>;
   using Pixels = Im2colPixels<Element>;
   using Filters = FilterTaps<Element>;
   const Conv2dProblem problem = read_conv_problem(arguments);

@@ -9,9 +9,9 @@ namespace rnc::reference {
 namespace {
 
 // buffers: d, a, b; numbers: m, n, k
-template <ptx::Mma kMma, class Element, class Output>
+template <ptx::Mma kMma, class Element, class Output, int kTileColumns>
 Status gemm(const LaunchArguments& arguments) {
-  using Tile = AmpereTile<kMma, Element, Output>;
+  using Tile = AmpereTile<kMma, Element, Output, kTileColumns>;
   using Operand = MatrixRows<Element>;
   const int32_t m = arguments.number(0), n = arguments.number(1), k = arguments.number(2);
   const AmpereGemmParams<Tile, Operand, Operand> params = {
@@ -27,10 +27,10 @@ Status gemm(const LaunchArguments& arguments) {
 }
 
 const KernelRegistration kRegistrations[] = {
-    {"ampere_gemm_bfloat16", gemm<ptx::Mma::kM16N8K16Bfloat16, bfloat16, float>},
-    {"ampere_gemm_float16", gemm<ptx::Mma::kM16N8K16Float16, float16, float>},
-    {"ampere_gemm_tf32", gemm<ptx::Mma::kM16N8K8TensorFloat32, float, float>},
-    {"ampere_gemm_float64", gemm<ptx::Mma::kM8N8K4Float64, double, double>},
+    {"ampere_gemm_bfloat16", gemm<ptx::Mma::kM16N8K16Bfloat16, bfloat16, float, 128>},
+    {"ampere_gemm_float16", gemm<ptx::Mma::kM16N8K16Float16, float16, float, 128>},
+    {"ampere_gemm_tf32", gemm<ptx::Mma::kM16N8K8TensorFloat32, float, float, 128>},
+    {"ampere_gemm_float64", gemm<ptx::Mma::kM8N8K4Float64, double, double, 64>},
 };
 
 }  // namespace

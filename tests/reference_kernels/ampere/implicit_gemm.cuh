@@ -10,14 +10,14 @@
 
 namespace rnc::reference {
 
-// 128 x 64 outputs by four warps, two along each side; slices of 64 bytes of depth.
-template <ptx::Mma kMma, class ElementType, class OutputType>
+// 128 x kTileColumns outputs by four warps, two along each side; slices of 64 bytes of depth.
+template <ptx::Mma kMma, class ElementType, class OutputType, int kTileColumns>
 struct AmpereTile {
   using Element = ElementType;
   using Output = OutputType;
-  using WarpTile = MmaWarpTile<kMma, 64, 32>;
+  using WarpTile = MmaWarpTile<kMma, 64, kTileColumns / 2>;
   static constexpr int kRows = 128;
-  static constexpr int kColumns = 64;
+  static constexpr int kColumns = kTileColumns;
   static constexpr int kThreads = 128;
   static constexpr int kStages = 4;
   static constexpr int kSliceElements = OperandSlice<kRows>::kRowBytes / int(sizeof(Element));
