@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.device_library.device_library import DeviceError, DeviceLibrary
+from tests.device_library.library import DeviceError, DeviceLibrary
+from tests.reference_kernels.launch import launch
 from tests.reference_kernels.policies import MATRIX, RANDOM, Policy, random_policy
 from tests.reference_kernels.problems import Problem, all_problems
 from tests.reference_kernels.soak import equal_bits, soak
@@ -16,7 +17,7 @@ PROBLEMS = all_problems()
 def run(libraries: dict[str, DeviceLibrary], problem: Problem, **options: int) -> list:
     library = libraries[problem.library]
     library.set_options(**options)
-    return library.run(problem.kernel, problem.buffers, problem.numbers)
+    return launch(library, problem.kernel, problem.buffers, problem.numbers)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
