@@ -163,6 +163,8 @@ WgmmaOperation& WgmmaQueue::push() {
 }
 
 void WgmmaQueue::clear() {
+  if (!used) return;
+  used = false;
   begin = computed = end = 0;
   std::fill_n(issued, kWarpgroupThreads, uint64_t{0});
   std::fill_n(fenced, kWarpgroupThreads, false);
@@ -175,6 +177,7 @@ void wgmma_fence() {
   Fiber& fiber = *self();
   WgmmaQueue& queue = queue_of(fiber);
   queue.fenced[thread_in_warpgroup(fiber)] = true;
+  queue.used = true;
   if (!checks(fiber)) return;
   meet(kAllLanes, kFence, nullptr);
   if (queue.checks == nullptr) queue.checks = std::make_unique<WgmmaRegisterChecks>();

@@ -100,25 +100,33 @@ void decode_operands(Block& block, WgmmaOperation& operation) {
   check_bounds(block, operation.b, 'B');
 }
 
-// The next operation of the warpgroup, begun by the first thread that comes to it.
-WgmmaOperation& find_or_begin(Fiber& fiber, const Wgmma& wgmma, uint32_t group, const void* pc) {
-  WgmmaQueue& queue = queue_of(fiber);
-  const uint64_t index = queue.issued[thread_in_warpgroup(fiber)];
-  if (index < queue.end) {
-    WgmmaOperation& operation = queue.at(index);
-    if (!same_operands(wgmma, operation.instruction) || group != operation.group) {
-      fail_operands_differ(fiber, operation, wgmma, group);
-    }
-    return operation;
-  }
+// By the first thread that comes to it.
+[[gnu::noinline]] WgmmaOperation& begin_operation(Fiber& fiber, const Wgmma& wgmma, uint32_t group,
+                                                  const void* pc) {
   check_warpgroup(fiber);
-  WgmmaOperation& operation = queue.push();
+  WgmmaOperation& operation = queue_of(fiber).push();
   operation.instruction = wgmma;
   operation.group = group;
   operation.issued = 0;
   operation.pc = pc;
   decode_operands(*fiber.block, operation);
   return operation;
+}
+
+// The operation of the warpgroup that comes next for the thread.
+WgmmaOperation& find_or_begin(Fiber& fiber, const Wgmma& wgmma, uint32_t group, const void* pc) {
+  WgmmaQueue& queue = queue_of(fiber);
+  const uint64_t index = queue.issued[thread_in_warpgroup(fiber)];
+  if (index >= queue.end) return begin_operation(fiber, wgmma, group, pc);
+  WgmmaOperation& operation = queue.at(index);
+  if (!same_operands(wgmma, operation.instruction) || group != operation.group) {
+    fail_operands_differ(fiber, operation, wgmma, group);
+  }
+  return operation;
+}
+
+[[noreturn, gnu::cold, gnu::noinline]] void fail_unfenced(const Fiber& fiber, const void* pc) {
+  fail_in(fiber, "wgmma without a wgmma.fence before the first one of the thread" + location(pc));
 }
 
 // 128 bytes at a time, once for the warpgroup.
@@ -131,7 +139,7 @@ void count_operand_reads(const WgmmaOperation& operation, Counters& counters) {
 }
 
 // The last thread of the warpgroup has issued the operation of that number.
-void issued_by_all(Fiber& fiber, uint64_t index) {
+[[gnu::noinline]] void issued_by_all(Fiber& fiber, uint64_t index) {
   WgmmaQueue& queue = queue_of(fiber);
   Block& block = *fiber.block;
   const Options& options = launch_of(&fiber).options;
@@ -172,9 +180,7 @@ void check_operand_reads(Warp& warp, const WgmmaOperation& operation) {
 void issue(Fiber& fiber, const Wgmma& wgmma, const void* pc) {
   WgmmaQueue& queue = queue_of(fiber);
   const uint32_t thread = thread_in_warpgroup(fiber);
-  if (!queue.fenced[thread]) {
-    fail_in(fiber, "wgmma without a wgmma.fence before the first one of the thread" + location(pc));
-  }
+  if (!queue.fenced[thread]) fail_unfenced(fiber, pc);
   const uint32_t group = fiber.group(GroupKind::kWgmma).add();
   WgmmaOperation& operation = find_or_begin(fiber, wgmma, group, pc);
   const uint64_t index = queue.issued[thread]++;

@@ -92,6 +92,19 @@ def test_faults_of_a_product_are_reported_under_every_timing(
     assert re.search(pattern, error), f"must be reported as {pattern!r}, got {error!r}"
 
 
+@pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
+@pytest.mark.parametrize("kernel", [kernel for kernel, _ in PRODUCT_FAULTS])
+def test_the_process_goes_on_after_many_faults(
+    either_matrix: MatrixKernels, kernel: str, completion: int
+) -> None:
+    either_matrix.options.max_errors = 10_000
+    either_matrix.options.wgmma = completion
+    run_product(either_matrix, kernel)
+    error, d, expected = run_product(either_matrix, "shared")
+    assert not error
+    np.testing.assert_array_equal(d, expected)
+
+
 def test_accumulators_in_flight_read_as_nan_when_products_complete_late(
     checked_matrix: MatrixKernels,
 ) -> None:
