@@ -90,10 +90,18 @@ def test_torch_headers_are_included_only_by_the_bindings() -> None:
 
 def test_kernels_have_neither_inline_assembly_nor_conditional_compilation() -> None:
     forbidden = re.compile(r"^\s*#\s*(?:if|ifdef|ifndef|elif)\b|\basm\b|__asm__", flags=re.M)
+    examples = ROOT / "tests" / "reference_kernels"
+    files = [
+        *(
+            path
+            for path in cpp_files("common", "tile", "kernels", "launch")
+            if relative(path) not in CONDITIONAL_LAUNCH_HEADERS
+        ),
+        *(path for path in examples.rglob("*") if path.suffix in {".h", ".cuh", ".cu"}),
+    ]
     offenders = [
-        f"{relative(path)}: {match.group().strip()}"
-        for path in cpp_files("common", "tile", "kernels", "launch")
-        if relative(path) not in CONDITIONAL_LAUNCH_HEADERS
+        f"{path.relative_to(ROOT)}: {match.group().strip()}"
+        for path in files
         for match in forbidden.finditer(without_comments(path.read_text()))
     ]
     assert not offenders, f"put instructions and host/device differences into csrc/ptx: {offenders}"

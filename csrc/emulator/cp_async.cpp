@@ -13,18 +13,18 @@ namespace rnc::emulator {
 
 namespace {
 
-void move(const CpAsyncCopy& copy) {
-  std::memcpy(copy.destination, copy.source, copy.source_bytes);
-  std::memset(copy.destination + copy.source_bytes, 0, size_t{copy.bytes} - copy.source_bytes);
+// The whole copies, which are nearly all of them, without a call of memcpy.
+inline void move(char* destination, const void* source, uint32_t bytes, uint32_t source_bytes) {
+  if (bytes == 16 && source_bytes == 16) {
+    std::memcpy(destination, source, 16);
+    return;
+  }
+  std::memcpy(destination, source, source_bytes);
+  std::memset(destination + source_bytes, 0, size_t{bytes} - source_bytes);
 }
 
-// The whole copies, which are nearly all of them, without a call of memcpy.
-void complete(Cluster& cluster, CpAsyncCopy& copy) {
-  if (copy.bytes == 16 && copy.source_bytes == 16) {
-    std::memcpy(copy.destination, copy.source, 16);
-  } else {
-    move(copy);
-  }
+inline void complete(Cluster& cluster, CpAsyncCopy& copy) {
+  move(copy.destination, copy.source, copy.bytes, copy.source_bytes);
   copy.bytes = 0;
   --cluster.operations_in_flight;
 }
@@ -36,8 +36,9 @@ inline bool is_aligned(uint64_t address, uint32_t bytes) { return (address & (by
 inline char* destination_pointer(const Block& block, uint32_t address, uint32_t bytes,
                                  size_t available) {
   const uint32_t offset = address - kSharedBase;
-  if (is_aligned(offset, bytes) && uint64_t{offset} + bytes <= available)
+  if (is_aligned(offset, bytes) && uint64_t{offset} + bytes <= available) {
     return block.shared + offset;
+  }
   return shared_pointer(block, address, bytes, bytes, "the destination of cp.async");
 }
 
@@ -55,14 +56,16 @@ inline char* destination_pointer(const Block& block, uint32_t address, uint32_t 
 
 // Judged and counted at issue, whenever the data moves: the source is read by the thread, the
 // destination is written at the group's completion, which the thread must wait for.
-[[gnu::noinline]] void observe_copy(Fiber* fiber, const CpAsyncCopy& copy, const void* pc) {
-  if (copy.source_bytes != 0) {
-    launch_of(fiber).memory.access(fiber, reinterpret_cast<uint64_t>(copy.source),
-                                   copy.source_bytes, Access::kRead, pc);
+[[gnu::noinline]] void observe_copy(Fiber* fiber, const char* destination, const void* source,
+                                    uint32_t bytes, uint32_t source_bytes, uint32_t group,
+                                    const void* pc) {
+  if (source_bytes != 0) {
+    launch_of(fiber).memory.access(fiber, reinterpret_cast<uint64_t>(source), source_bytes,
+                                   Access::kRead, pc);
   }
-  observe_async(fiber, *fiber->block, static_cast<size_t>(copy.destination - fiber->block->shared),
-                copy.bytes, Access::kWrite, Proxy::kGeneric,
-                Epoch(EpochKind::kCopyGroup, fiber->agent, copy.group), pc);
+  observe_async(fiber, *fiber->block, static_cast<size_t>(destination - fiber->block->shared),
+                bytes, Access::kWrite, Proxy::kGeneric,
+                Epoch(EpochKind::kCopyGroup, fiber->agent, group), pc);
 }
 
 // Moves the data of all groups before the given one.
@@ -86,19 +89,21 @@ void cp_async(uint32_t destination, const void* source, uint32_t bytes, uint32_t
     fail_misaligned(source, bytes, __builtin_return_address(0));
   }
   const Launch& launch = launch_of(fiber);
-  CpAsyncCopy copy{
-      destination_pointer(*fiber->block, destination, bytes, launch.request.shared_bytes), source,
-      fiber->group(GroupKind::kCopy).add(), static_cast<uint8_t>(bytes),
-      static_cast<uint8_t>(source_bytes)};
-  if (observing) observe_copy(fiber, copy, __builtin_return_address(0));
+  char* const target =
+      destination_pointer(*fiber->block, destination, bytes, launch.request.shared_bytes);
+  const uint32_t group = fiber->group(GroupKind::kCopy).add();
+  if (observing) {
+    observe_copy(fiber, target, source, bytes, source_bytes, group, __builtin_return_address(0));
+  }
   Cluster& cluster = cluster_of(fiber);
-  ++cluster.operations_in_flight;
   const int32_t completion = launch.options.cp_async;
   if (completion == kEarly || (completion == kRandomCompletion && cluster.random(2) == 0)) {
-    complete(cluster, copy);
-  } else {
-    fiber->copies.copies.push_back(copy);
+    move(target, source, bytes, source_bytes);
+    return;
   }
+  ++cluster.operations_in_flight;
+  fiber->copies.copies.emplace_back(target, source, group, static_cast<uint8_t>(bytes),
+                                    static_cast<uint8_t>(source_bytes));
 }
 
 void cp_async_commit() { self()->group(GroupKind::kCopy).commit(); }

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <numeric>
@@ -136,10 +137,38 @@ void record(State& global, const LaunchRequest& request, const Counters& counter
                             {request.cluster.x, request.cluster.y, request.cluster.z}});
 }
 
+std::string find_wrong_option(const Options& options) {
+  const struct {
+    const char* name;
+    int32_t value;
+  } choices[] = {{"schedule", options.schedule},
+                 {"cp_async", options.cp_async},
+                 {"tma", options.tma},
+                 {"wgmma", options.wgmma}};
+  for (const auto& choice : choices) {
+    if (choice.value >= 0 && choice.value <= 2) continue;
+    return format("the emulator's option %s = %d; 0, 1 or 2", choice.name, choice.value);
+  }
+  return "";
+}
+
+// What repeats a launch; empty under the default options.
+std::string describe_timing(const Options& options) {
+  static constexpr const char* kSchedules[] = {"round robin", "reversed", "random"};
+  static constexpr const char* kCompletions[] = {"late", "early", "random"};
+  const bool is_default = options.schedule == kRoundRobin && options.cp_async == kLate &&
+                          options.tma == kLate && options.wgmma == kLate;
+  if (is_default) return "";
+  return format("\n  (schedule %s, seed %u; completion of cp.async %s, TMA %s, wgmma %s)",
+                kSchedules[options.schedule], options.seed, kCompletions[options.cp_async],
+                kCompletions[options.tma], kCompletions[options.wgmma]);
+}
+
 std::string run_and_record(const LaunchRequest& request) {
   State& global = state();
   const std::lock_guard<std::mutex> lock(global.launch_mutex);
-  const std::string refusal = find_refusal(request);
+  std::string refusal = find_refusal(request);
+  if (refusal.empty()) refusal = find_wrong_option(options());
   if (!refusal.empty()) return std::string(request.name) + ": cannot launch with " + refusal;
   try {
     Launch launch(request, options(), kernels_are_instrumented);
@@ -155,7 +184,7 @@ std::string run_and_record(const LaunchRequest& request) {
       errors =
           std::string(request.name) + ": " + margin + "; options.check = 1 names block and thread";
     }
-    return errors;
+    return errors.empty() ? "" : errors + describe_timing(launch.options);
   } catch (const std::bad_alloc&) {
     observing = false;
     return std::string(request.name) + ": the emulator cannot get the memory for this launch";
@@ -198,9 +227,10 @@ Launch::Launch(const LaunchRequest& launch_request, const Options& launch_option
       memory(options, check_shared, count(request.grid)) {}
 
 const char* launch(const LaunchRequest& request) {
-  thread_local std::string message;
-  message = run_and_record(request);
-  return message.empty() ? nullptr : message.c_str();
+  // On the heap: a library that is opened at run time finds little room for thread-local data.
+  thread_local const auto message = std::make_unique<std::string>();
+  *message = run_and_record(request);
+  return message->empty() ? nullptr : message->c_str();
 }
 
 uint64_t launch_count() {

@@ -4,6 +4,7 @@
 
 #include "emulator/access.h"
 #include "emulator/shared_pointer.h"
+#include "emulator/shared_window.h"
 #include "emulator/warp.h"
 #include "emulator/whole_warp.h"
 
@@ -16,86 +17,125 @@ constexpr uint32_t kRowBytes = 16;
 
 // What a lane leaves for the last one.
 struct Move {
-  uint32_t* registers;  // stmatrix only reads them
+  uint32_t* registers;        // [instructions][matrices]; stmatrix only reads them
+  const uint32_t* addresses;  // of the rows that this lane names, by instruction
+  uint32_t instructions;
   uint32_t matrices;
   bool transposed;
-  uint32_t address;  // of the row that this lane names
   const void* pc;
+
+  bool same_instruction(const Move& other) const {
+    return instructions == other.instructions && matrices == other.matrices &&
+           transposed == other.transposed;
+  }
 };
 
-const Move& move_of(const Rendezvous& meeting, uint32_t lane) {
-  return *static_cast<const Move*>(meeting.arguments[lane]);
+// The moves of all lanes.
+struct WarpMove {
+  const Move* lanes[kWarpSize];
+};
+
+[[noreturn, gnu::cold, gnu::noinline]] void fail_moves_differ(const Warp& warp,
+                                                              const Rendezvous& meeting,
+                                                              const Move& own, uint32_t lane,
+                                                              const Move& other) {
+  const auto form = [](const Move& move) {
+    return format(".x%u%s", move.matrices, move.transposed ? ".trans" : "");
+  };
+  fail(format("divergent collectives: lane %u of warp %u calls ", self()->lane, warp.index) +
+       meeting.kind->name + form(own) + format(", lane %u ", lane) + form(other));
 }
 
-// The rows that lanes 8 i to 8 i + 7 name.
+WarpMove collect(const Warp& warp, const Rendezvous& meeting) {
+  check_whole_warp(warp, meeting);
+  WarpMove warp_move;
+  const auto& own = *static_cast<const Move*>(meeting.arguments[self()->lane]);
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    const auto& other = *static_cast<const Move*>(meeting.arguments[lane]);
+    if (!other.same_instruction(own)) fail_moves_differ(warp, meeting, own, lane, other);
+    warp_move.lanes[lane] = &other;
+  }
+  return warp_move;
+}
+
+// Where a row lies in the block's shared memory; reports addresses that are illegal.
+inline uint32_t row_offset(const Block& block, uint32_t address, size_t available,
+                           const char* what) {
+  const uint32_t offset = address - kSharedBase;
+  if (__builtin_expect(offset % kRowBytes == 0 && offset + size_t{kRowBytes} <= available, 1)) {
+    return offset;
+  }
+  return shared_offset(block, address, kRowBytes, kRowBytes, what);
+}
+
+// The rows of one matrix, which lanes 8 i to 8 i + 7 name.
 struct MatrixRows {
   char* rows[kRows];
 };
 
-MatrixRows find_rows(Warp& warp, const Rendezvous& meeting, uint32_t matrix, Access kind) {
+template <Access kKind>
+MatrixRows find_rows(Warp& warp, const WarpMove& move, uint32_t instruction, uint32_t matrix) {
   const Launch& launch = *warp.block->worker->launch;
+  const size_t available = launch.request.shared_bytes;
   const bool observed = launch.check_shared || launch.options.count != 0;
-  const char* const what = kind == Access::kRead ? "ldmatrix" : "stmatrix";
   MatrixRows found;
   for (uint32_t row = 0; row < kRows; ++row) {
     const uint32_t lane = kRows * matrix + row;
-    const Move& move = move_of(meeting, lane);
-    const uint32_t offset = shared_offset(*warp.block, move.address, kRowBytes, kRowBytes, what);
+    const uint32_t offset = row_offset(*warp.block, move.lanes[lane]->addresses[instruction],
+                                       available, kKind == Access::kRead ? "ldmatrix" : "stmatrix");
     found.rows[row] = warp.block->shared + offset;
     if (!observed) continue;
     // An access of the lane that names the row, like any other of it.
     Fiber& fiber = warp.fibers[lane];
-    observe_async(&fiber, *warp.block, offset, kRowBytes, kind, Proxy::kGeneric, epoch_of(fiber),
-                  move.pc);
+    observe_async(&fiber, *warp.block, offset, kRowBytes, kKind, Proxy::kGeneric, epoch_of(fiber),
+                  move.lanes[lane]->pc);
   }
   return found;
 }
 
-// Lane l holds elements 2 (l % 4) and the next of row l / 4, or of column l / 4.
-void load(const MatrixRows& matrix, bool transposed, uint32_t lane, uint32_t* out) {
-  const uint32_t major = lane / 4, minor = lane % 4;
-  if (!transposed) {
-    std::memcpy(out, matrix.rows[major] + 4 * minor, 4);
-    return;
+// Lane l holds elements 2 (l % 4) and the next of row l / 4.
+template <Access kKind>
+void move_rows(const MatrixRows& matrix, const WarpMove& move, uint32_t index) {
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    char* const element = matrix.rows[lane / 4] + lane % 4 * 4;
+    uint32_t* const value = move.lanes[lane]->registers + index;
+    if (kKind == Access::kRead) {
+      std::memcpy(value, element, 4);
+    } else {
+      std::memcpy(element, value, 4);
+    }
   }
-  uint16_t halves[2];
-  std::memcpy(&halves[0], matrix.rows[2 * minor] + 2 * major, 2);
-  std::memcpy(&halves[1], matrix.rows[2 * minor + 1] + 2 * major, 2);
-  std::memcpy(out, halves, 4);
 }
 
-void store(const MatrixRows& matrix, bool transposed, uint32_t lane, const uint32_t* in) {
-  const uint32_t major = lane / 4, minor = lane % 4;
-  if (!transposed) {
-    std::memcpy(matrix.rows[major] + 4 * minor, in, 4);
-    return;
+// Transposed: of column l / 4.
+template <Access kKind>
+void move_columns(const MatrixRows& matrix, const WarpMove& move, uint32_t index) {
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    char* const first = matrix.rows[lane % 4 * 2] + lane / 4 * 2;
+    char* const second = matrix.rows[lane % 4 * 2 + 1] + lane / 4 * 2;
+    auto* const value = reinterpret_cast<char*>(move.lanes[lane]->registers + index);
+    if (kKind == Access::kRead) {
+      std::memcpy(value, first, 2);
+      std::memcpy(value + 2, second, 2);
+    } else {
+      std::memcpy(first, value, 2);
+      std::memcpy(second, value + 2, 2);
+    }
   }
-  uint16_t halves[2];
-  std::memcpy(halves, in, 4);
-  std::memcpy(matrix.rows[2 * minor] + 2 * major, &halves[0], 2);
-  std::memcpy(matrix.rows[2 * minor + 1] + 2 * major, &halves[1], 2);
 }
 
 template <Access kKind>
 void execute_move(Warp& warp, Rendezvous& meeting) {
-  const Move& own = move_of(meeting, self()->lane);
-  check_whole_warp(warp, meeting);
-  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
-    const Move& other = move_of(meeting, lane);
-    if (other.matrices == own.matrices && other.transposed == own.transposed) continue;
-    fail(format("divergent collectives: lane %u of warp %u calls %s.x%u%s, lane %u .x%u%s",
-                self()->lane, warp.index, meeting.kind->name, own.matrices,
-                own.transposed ? ".trans" : "", lane, other.matrices,
-                other.transposed ? ".trans" : ""));
-  }
-  for (uint32_t matrix = 0; matrix < own.matrices; ++matrix) {
-    const MatrixRows found = find_rows(warp, meeting, matrix, kKind);
-    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
-      uint32_t* const value = move_of(meeting, lane).registers + matrix;
-      if (kKind == Access::kRead) {
-        load(found, own.transposed, lane, value);
+  const WarpMove move = collect(warp, meeting);
+  const Move& own = *move.lanes[0];
+  for (uint32_t instruction = 0; instruction < own.instructions; ++instruction) {
+    for (uint32_t matrix = 0; matrix < own.matrices; ++matrix) {
+      const MatrixRows found = find_rows<kKind>(warp, move, instruction, matrix);
+      const uint32_t index = instruction * own.matrices + matrix;
+      if (own.transposed) {
+        move_columns<kKind>(found, move, index);
       } else {
-        store(found, own.transposed, lane, value);
+        move_rows<kKind>(found, move, index);
       }
     }
   }
@@ -106,13 +146,15 @@ constexpr CollectiveKind kStore{"stmatrix", execute_move<Access::kWrite>, true};
 
 }  // namespace
 
-void ldmatrix(uint32_t* registers, uint32_t matrices, bool transposed, uint32_t address) {
-  Move move{registers, matrices, transposed, address, __builtin_return_address(0)};
+void ldmatrix(uint32_t* registers, uint32_t matrices, bool transposed, const uint32_t* addresses,
+              uint32_t instructions) {
+  Move move{registers, addresses, instructions, matrices, transposed, __builtin_return_address(0)};
   meet(kAllLanes, kLoad, &move);
 }
 
-void stmatrix(const uint32_t* registers, uint32_t matrices, bool transposed, uint32_t address) {
-  Move move{const_cast<uint32_t*>(registers), matrices, transposed, address,
+void stmatrix(const uint32_t* registers, uint32_t matrices, bool transposed,
+              const uint32_t* addresses, uint32_t instructions) {
+  Move move{const_cast<uint32_t*>(registers), addresses, instructions, matrices, transposed,
             __builtin_return_address(0)};
   meet(kAllLanes, kStore, &move);
 }

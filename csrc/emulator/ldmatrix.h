@@ -8,9 +8,13 @@ namespace rnc::emulator {
 
 #pragma GCC visibility push(hidden)
 
-// `address` is this lane's row address: lane 8 i + r names row r of matrix i.
-void ldmatrix(uint32_t* registers, uint32_t matrices, bool transposed, uint32_t address);
-void stmatrix(const uint32_t* registers, uint32_t matrices, bool transposed, uint32_t address);
+// One instruction, or several in a row for which the warp meets once: `addresses` are this lane's
+// row addresses, one per instruction: lane 8 i + r names row r of matrix i. `registers`
+// [instructions][matrices].
+void ldmatrix(uint32_t* registers, uint32_t matrices, bool transposed, const uint32_t* addresses,
+              uint32_t instructions);
+void stmatrix(const uint32_t* registers, uint32_t matrices, bool transposed,
+              const uint32_t* addresses, uint32_t instructions);
 
 #pragma GCC visibility pop
 

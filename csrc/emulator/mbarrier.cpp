@@ -70,17 +70,21 @@ void wait_for_phase(Fiber& fiber, uint32_t slot, uint32_t parity, const WaitReas
   suspend(reason);
 }
 
+// As many as a block has warps: the lanes of one know the same, as a rule.
+constexpr size_t kRememberedWaiters = 32;
+
 void learn_phase(Fiber& fiber, MbarrierState& state) {
   if (!state.completed.known) return;
   // Threads that knew the same before know the same afterwards: they share one clock.
-  if (state.learner.known && fiber.clock.known == state.learner.known &&
-      fiber.clock.fenced == state.learner.fenced) {
-    static_cast<Knowledge&>(fiber.clock) = state.learned;
-    return;
+  for (const auto& [before, after] : state.learned) {
+    if (fiber.clock.known == before.known && fiber.clock.fenced == before.fenced) {
+      static_cast<Knowledge&>(fiber.clock) = after;
+      return;
+    }
   }
-  state.learner = fiber.clock;
+  const Knowledge before = fiber.clock;
   learn(fiber, state.completed);
-  state.learned = fiber.clock;
+  if (state.learned.size() < kRememberedWaiters) state.learned.emplace_back(before, fiber.clock);
 }
 
 void finish_wait(Fiber& fiber, uint32_t slot, const void* pc) {

@@ -54,7 +54,7 @@ void complete_phase(Cluster& cluster, uint32_t slot) {
     if (state.completed.known) state.knowledge.add(state.completed);
     state.knowledge.add_phase(agent_of(cluster, slot), state.phase);
     state.completed = state.knowledge.take();
-    state.learner = Knowledge{};
+    state.learned.clear();
   }
   while (Fiber* waiter = state.waiters) {
     state.waiters = waiter->next_waiter;

@@ -23,7 +23,8 @@ enum class Proxy : uint8_t { kGeneric, kAsync };
 // What the detector remembers about every piece of one block's shared memory.
 class SharedShadow {
  public:
-  // Forgets everything. Until a narrower access is seen, accesses are tracked in pieces of 16 bytes.
+  // Forgets everything. Until a narrower access is seen, accesses are tracked in pieces of 16
+  // bytes.
   void begin_launch();
   void begin_block(size_t bytes);
 

@@ -13,7 +13,8 @@ struct Fiber;
 Block& block_at(Fiber* fiber, uint32_t address);
 
 // The bytes of `block` that an instruction called `what` accesses, or their offset; abandons the
-// block if they are out of bounds, misaligned, or in another block.
+// block if they are out of bounds, misaligned, or in another block. The alignment is a power of
+// two.
 char* shared_pointer(const Block& block, uint32_t address, size_t bytes, size_t alignment,
                      const char* what);
 uint32_t shared_offset(const Block& block, uint32_t address, size_t bytes, size_t alignment,

@@ -44,7 +44,7 @@ uint32_t shared_offset(const Block& block, uint32_t address, size_t bytes, size_
     fail(format("%s of %zu bytes at offset %lld of shared memory is outside the block's %zu bytes",
                 what, bytes, static_cast<long long>(offset), available));
   }
-  if (static_cast<size_t>(offset) % alignment != 0) {
+  if ((static_cast<size_t>(offset) & (alignment - 1)) != 0) {
     fail(format("%s at offset %lld of shared memory, which is not a multiple of %zu", what,
                 static_cast<long long>(offset), alignment));
   }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "emulator/clock.h"
@@ -59,8 +60,8 @@ struct MbarrierState {
   Epoch published;         // by fence.mbarrier_init
   KnowledgeSum knowledge;  // of those who arrived in this phase
   Knowledge completed;     // what the completed phases tell
-  Knowledge learner;       // what the last waiter knew before and after it learned `completed`
-  Knowledge learned;
+  // What waiters knew before and after they learned `completed`: those who knew the same still do.
+  std::vector<std::pair<Knowledge, Knowledge>> learned;
 };
 
 // The phase of an mbarrier that an asynchronous load signals.

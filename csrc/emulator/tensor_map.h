@@ -27,4 +27,12 @@ struct alignas(64) TensorMap {
 };
 static_assert(sizeof(TensorMap) == 128, "as CUtensorMap");
 
+#pragma GCC visibility push(hidden)
+
+// Makes the map valid. Not in line: what is built for GPUs does not link if it makes maps of the
+// emulator's format.
+void seal(TensorMap& map);
+
+#pragma GCC visibility pop
+
 }  // namespace rnc::emulator

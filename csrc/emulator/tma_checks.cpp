@@ -27,6 +27,8 @@ void count_shared(Counters& counters, uint64_t bytes, bool load) {
 
 }  // namespace
 
+void seal(TensorMap& map) { map.valid = TensorMap::kValid; }
+
 void check_map(const TensorMap* map, const char* what, const void* pc) {
   constexpr uintptr_t kAlignment = 64;
   if (reinterpret_cast<uintptr_t>(map) % kAlignment != 0) {

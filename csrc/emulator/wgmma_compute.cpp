@@ -6,6 +6,7 @@
 #include "emulator/fiber.h"
 #include "emulator/matrix_fragments.h"
 #include "emulator/shared_window.h"
+#include "emulator/warp.h"
 #include "emulator/wgmma_queue.h"
 
 namespace rnc::emulator {
@@ -20,6 +21,7 @@ struct alignas(64) Scratch {
   float a[kMaxDepth * kRows];
   float b[kMaxDepth * kMaxColumns];
   float c[kRows * kMaxColumns];
+  float exited[kMaxColumns / 2];  // stands for the registers of threads that have exited
 };
 // Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
 // time finds little room for thread-local data.
@@ -32,14 +34,24 @@ Scratch& scratch_memory() {
 struct AccumulatorArrays {
   float* registers[kWarpgroupThreads];
 
-  AccumulatorArrays(WgmmaQueue& queue, const WgmmaOperation& operation) {
-    if (queue.checks == nullptr) {
-      std::copy_n(operation.accumulators, kWarpgroupThreads, registers);
+  AccumulatorArrays(const Block& block, WgmmaQueue& queue, const WgmmaOperation& operation,
+                    Scratch& scratch) {
+    if (queue.checks != nullptr) {
+      float* const values = queue.checks->values(operation);
+      for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
+        registers[thread] = values + thread * static_cast<size_t>(operation.instruction.n) / 2;
+      }
       return;
     }
-    float* const values = queue.checks->values(operation);
-    for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
-      registers[thread] = values + thread * static_cast<size_t>(operation.instruction.n) / 2;
+    std::copy_n(operation.accumulators, kWarpgroupThreads, registers);
+    // A thread that exits without waiting has been reported; its stack may be another thread's by
+    // now.
+    const auto warpgroup = static_cast<size_t>(&queue - block.warpgroups);
+    const Fiber* const threads = block.fibers + warpgroup * kWarpgroupThreads;
+    for (uint32_t warp = 0; warp < kWarpgroupWarps; ++warp) {
+      const uint32_t exited = ~threads[warp * kWarpSize].warp->live;
+      for_each_lane(exited,
+                    [&](uint32_t lane) { registers[warp * kWarpSize + lane] = scratch.exited; });
     }
   }
 
@@ -93,8 +105,8 @@ void load_operands(const Block& block, const WgmmaOperation& operation, int32_t 
 uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint64_t end) {
   const WgmmaOperation& first = queue.at(index);
   const int32_t n = first.instruction.n;
-  const AccumulatorArrays accumulators(queue, first);
   Scratch& scratch = scratch_memory();
+  const AccumulatorArrays accumulators(block, queue, first, scratch);
   if (first.instruction.accumulate) accumulators.gather(scratch.c, n);
   while (index < end && same_accumulators(queue, first, queue.at(index))) {
     // As many as fit, up to one that starts anew.

@@ -44,6 +44,7 @@ struct WgmmaQueue {
   uint64_t end = 0;
   uint64_t issued[kWarpgroupThreads] = {};
   bool fenced[kWarpgroupThreads] = {};  // once at least
+  bool used = false;                    // by any fence: there is something to clear
 
   // A warp that waits needs the groups before this one; in that state: a bit in `waiting`.
   uint32_t wanted[kWarpgroupWarps] = {};

@@ -206,6 +206,7 @@ void WgmmaRegisterChecks::show_computed(const Fiber* threads, uint64_t computed)
     if (accumulators.newest >= computed) continue;
     for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
       if (!accumulators.in_flight[thread] || !accumulators.hidden[thread]) continue;
+      if (!is_live(threads[thread])) continue;  // its stack may be another thread's by now
       check_untouched(threads[thread], accumulators);
       show(thread, accumulators);
     }

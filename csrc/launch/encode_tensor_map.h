@@ -122,7 +122,7 @@ emulator::TensorMap encode_tensor(const Description& description) {
     map.element_strides[i] = static_cast<uint8_t>(i == 0 ? 1 : description.element_strides[i]);
     if (i > 0) map.strides[i - 1] = description.strides_bytes[i - 1];
   }
-  map.valid = emulator::TensorMap::kValid;
+  emulator::seal(map);
   return map;
 }
 

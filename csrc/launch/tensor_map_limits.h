@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 
 #include "common/status.h"
 #include "launch/tensor_map_description.h"
@@ -44,9 +45,10 @@ class TensorMapLimits {
 
  private:
   static constexpr size_t kMessageBytes = 256;
+  // On the heap: a library that is opened at run time finds little room for thread-local data.
   static char* message() {
-    thread_local char text[kMessageBytes];
-    return text;
+    thread_local const auto text = std::make_unique<char[]>(kMessageBytes);
+    return text.get();
   }
 
   const char* maker_;

@@ -52,11 +52,27 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&registers)[kMatrices], uint3
                  : "memory");
   }
 #else
-  emulator::ldmatrix(registers, kMatrices, kTransposed, address);
+  emulator::ldmatrix(registers, kMatrices, kTransposed, &address, 1);
 #endif
 }
 
-// The inverse.
+// The same for several instructions. On the host the warp meets once for all of them.
+template <bool kTransposed = false, int kInstructions, int kMatrices>
+__device__ __forceinline__ void ldmatrix_tile(uint32_t (&registers)[kInstructions][kMatrices],
+                                              const uint32_t (&addresses)[kInstructions]) {
+  static_assert(kMatrices == 1 || kMatrices == 2 || kMatrices == 4,
+                "ldmatrix moves 1, 2 or 4 matrices");
+#if defined(__CUDACC__)
+  RNC_UNROLL
+  for (int i = 0; i < kInstructions; ++i) {
+    ldmatrix<kMatrices, kTransposed>(registers[i], addresses[i]);
+  }
+#else
+  emulator::ldmatrix(registers[0], kMatrices, kTransposed, addresses, kInstructions);
+#endif
+}
+
+// The inverse of ldmatrix.
 template <int kMatrices, bool kTransposed = false>
 __device__ __forceinline__ void stmatrix(uint32_t address, const uint32_t (&registers)[kMatrices]) {
   static_assert(kMatrices == 1 || kMatrices == 2 || kMatrices == 4,
@@ -89,7 +105,7 @@ __device__ __forceinline__ void stmatrix(uint32_t address, const uint32_t (&regi
         : "memory");
   }
 #else
-  emulator::stmatrix(registers, kMatrices, kTransposed, address);
+  emulator::stmatrix(registers, kMatrices, kTransposed, &address, 1);
 #endif
 }
 

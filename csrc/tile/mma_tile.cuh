@@ -51,13 +51,11 @@ struct MmaWarpTile {
     for (int byte = 0; byte < OperandSlice<kRowsA>::kRowBytes; byte += kStepBytes) {
       Operand fragments_a[kRowTiles][Fragments::kA];
       Operand fragments_b[kColumnTiles][Fragments::kB];
-      RNC_UNROLL
-      for (int i = 0; i < kRowTiles; ++i) {
-        load_a(fragments_a[i], a, first_row + i * Fragments::kM, byte);
-      }
-      RNC_UNROLL
-      for (int j = 0; j < kColumnTiles; j += 2) {
-        load_b(fragments_b[j], fragments_b[j + 1], b, first_column + j * Fragments::kN, byte);
+      if constexpr (kLoadsMatrices) {
+        load_matrices(fragments_a, fragments_b, a, first_row, b, first_column, byte);
+      } else {
+        load_elements(fragments_a, a, first_row, byte);
+        load_elements(fragments_b, b, first_column, byte);
       }
       ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
     }
@@ -78,47 +76,47 @@ struct MmaWarpTile {
   }
 
  private:
-  // Rows row..row + kM - 1 of A. Each 8 x 16-byte matrix is one register: rows 0-7, rows 8-15, then
-  // both again 16 bytes further.
-  template <int kRowsA>
-  static __device__ __forceinline__ void load_a(Operand (&fragment)[Fragments::kA],
-                                                const OperandSlice<kRowsA>& a, int row, int byte) {
+  // Four matrices of 8 rows of 16 bytes per instruction, in the order of the registers of one
+  // fragment of A (rows 0-7, rows 8-15, both again 16 bytes further) or two of B (rows 0-7, the
+  // same 16 bytes further, rows 8-15, the same).
+  template <int kRowsA, int kRowsB>
+  static __device__ __forceinline__ void load_matrices(
+      Operand (&fragments_a)[kRowTiles][Fragments::kA],
+      Operand (&fragments_b)[kColumnTiles][Fragments::kB], const OperandSlice<kRowsA>& a,
+      int first_row, const OperandSlice<kRowsB>& b, int first_column, int byte) {
     const int lane = int(threadIdx.x) % 32;
-    if constexpr (kLoadsMatrices) {
-      const void* matrix_row = a.at(row + lane % 16, byte + lane / 16 * 16);
-      ptx::ldmatrix<4>(fragment, ptx::shared_address(matrix_row));
-    } else {
-      fragment[0] = load_element(a, row, byte);
+    constexpr int kPairs = kColumnTiles / 2;
+    uint32_t rows[kRowTiles + kPairs], matrices[kRowTiles + kPairs][4];
+    RNC_UNROLL
+    for (int i = 0; i < kRowTiles; ++i) {
+      const int row = first_row + i * Fragments::kM + lane % 16;
+      rows[i] = ptx::shared_address(a.at(row, byte + lane / 16 * 16));
     }
+    RNC_UNROLL
+    for (int j = 0; j < kPairs; ++j) {
+      const int row = first_column + j * 2 * Fragments::kN + lane % 8 + lane / 16 * 8;
+      rows[kRowTiles + j] = ptx::shared_address(b.at(row, byte + lane / 8 % 2 * 16));
+    }
+    ptx::ldmatrix_tile(matrices, rows);
+    RNC_UNROLL
+    for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
+    for (int r = 0; r < 4; ++r) fragments_a[i][r] = matrices[i][r];
+    RNC_UNROLL
+    for (int j = 0; j < kColumnTiles; ++j) RNC_UNROLL
+    for (int r = 0; r < 2; ++r) fragments_b[j][r] = matrices[kRowTiles + j / 2][j % 2 * 2 + r];
   }
 
-  // Rows row..row + kN - 1 of B and the kN rows after them.
-  template <int kRowsB>
-  static __device__ __forceinline__ void load_b(Operand (&first)[Fragments::kB],
-                                                Operand (&second)[Fragments::kB],
-                                                const OperandSlice<kRowsB>& b, int row, int byte) {
+  // fp64 has no ldmatrix: lane l holds row l / 4, element l % 4 of each tile of 8 rows.
+  template <int kTiles, int kRowsOfOperand>
+  static __device__ __forceinline__ void load_elements(Operand (&fragments)[kTiles][1],
+                                                       const OperandSlice<kRowsOfOperand>& slice,
+                                                       int first_row, int byte) {
     const int lane = int(threadIdx.x) % 32;
-    if constexpr (kLoadsMatrices) {
-      const void* matrix_row = b.at(row + lane % 8 + lane / 16 * 8, byte + lane / 8 % 2 * 16);
-      uint32_t matrices[4];
-      ptx::ldmatrix<4>(matrices, ptx::shared_address(matrix_row));
-      first[0] = matrices[0];
-      first[1] = matrices[1];
-      second[0] = matrices[2];
-      second[1] = matrices[3];
-    } else {
-      first[0] = load_element(b, row, byte);
-      second[0] = load_element(b, row + Fragments::kN, byte);
+    RNC_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      fragments[i][0] = *static_cast<const Operand*>(
+          slice.at(first_row + i * 8 + lane / 4, byte + lane % 4 * int(sizeof(Operand))));
     }
-  }
-
-  // fp64 has no ldmatrix: lane l holds row l / 4, element l % 4.
-  template <int kRowsOfOperand>
-  static __device__ __forceinline__ Operand load_element(const OperandSlice<kRowsOfOperand>& slice,
-                                                         int row, int byte) {
-    const int lane = int(threadIdx.x) % 32;
-    return *static_cast<const Operand*>(
-        slice.at(row + lane / 4, byte + lane % 4 * int(sizeof(Operand))));
   }
 };
 

@@ -2,6 +2,7 @@
 #include "device_library.h"
 
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,15 +30,16 @@ KernelRegistration::KernelRegistration(const char* name, LaunchFunction launch) 
 }  // namespace rnc
 
 const char* rnc_device_launch(const char* kernel, void* const* buffers, const int64_t* numbers) {
-  thread_local std::string message;
+  // On the heap: a library that is opened at run time finds little room for thread-local data.
+  thread_local const auto message = std::make_unique<std::string>();
   for (const rnc::Kernel& known : rnc::kernels()) {
     if (std::strcmp(known.name, kernel) != 0) continue;
     const rnc::Status status = known.launch({buffers, numbers});
     if (!status.ok()) return status.error;
     return rnc::wait_for_device();
   }
-  message = "this library has no kernel '" + std::string(kernel) + "'";
-  return message.c_str();
+  *message = "this library has no kernel '" + std::string(kernel) + "'";
+  return message->c_str();
 }
 
 const char* rnc_device_kernel_name(int32_t index) {

@@ -17,6 +17,7 @@ namespace {
 enum class Misuse {
   kNone,
   kMapNobodyMade,
+  kMisalignedMap,
   kPrefetchOfMapNobodyMade,
   kTiledWithIm2colMap,
   kIm2colWithTiledMap,
@@ -59,6 +60,10 @@ __device__ void issue(MisuseStorage& shared, const MisuseParams& p) {
   switch (kMisuse) {
     case Misuse::kMapNobodyMade:
       return ptx::tma_load(box, &p.nobody, full, {0, 0});
+    case Misuse::kMisalignedMap: {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(&p.tiled);
+      return ptx::tma_load(box, reinterpret_cast<const ptx::TensorMap*>(bytes + 16), full, {0, 0});
+    }
     case Misuse::kPrefetchOfMapNobodyMade:
       return ptx::tma_prefetch(&p.nobody);
     case Misuse::kTiledWithIm2colMap:
@@ -147,6 +152,7 @@ Status launch_misuse(const LaunchArguments& arguments) {
 const KernelRegistration misuses[] = {
     {"misuse_none", launch_misuse<Misuse::kNone>},
     {"misuse_map_nobody_made", launch_misuse<Misuse::kMapNobodyMade>},
+    {"misuse_misaligned_map", launch_misuse<Misuse::kMisalignedMap>},
     {"misuse_prefetch_of_map_nobody_made", launch_misuse<Misuse::kPrefetchOfMapNobodyMade>},
     {"misuse_tiled_with_im2col_map", launch_misuse<Misuse::kTiledWithIm2colMap>},
     {"misuse_im2col_with_tiled_map", launch_misuse<Misuse::kIm2colWithTiledMap>},

@@ -54,6 +54,21 @@ __global__ void __launch_bounds__(32) load_matrices(const __grid_constant__ Para
   store_registers(p.out, registers, threadIdx.x);
 }
 
+// Two instructions at once: in[1] has two row addresses for each lane.
+template <bool kTransposed>
+__global__ void __launch_bounds__(32) load_matrices_twice(const __grid_constant__ Params p) {
+  RowStorage& shared = dynamic_smem<RowStorage>();
+  for (uint32_t i = threadIdx.x; i < 256; i += 32) {
+    shared.words[i] = ptx::load_global(static_cast<const uint32_t*>(p.in[0]) + i);
+  }
+  __syncwarp();
+  uint32_t rows[2], registers[2][4];
+  load_registers(rows, p.in[1], threadIdx.x);
+  for (uint32_t& row : rows) row += ptx::shared_address(&shared);
+  ptx::ldmatrix_tile<kTransposed>(registers, rows);
+  for (uint32_t i = 0; i < 2; ++i) store_registers(p.out, registers[i], threadIdx.x * 2 + i);
+}
+
 // in[0]: registers; in[1]: each lane's row address.
 template <int kMatrices, bool kTransposed>
 __global__ void __launch_bounds__(32) store_matrices(const __grid_constant__ Params p) {
@@ -174,6 +189,8 @@ RNC_LAYOUT(ldmatrix_x4, 32, kRows, load_matrices<4, false>)
 RNC_LAYOUT(ldmatrix_x1_trans, 32, kRows, load_matrices<1, true>)
 RNC_LAYOUT(ldmatrix_x2_trans, 32, kRows, load_matrices<2, true>)
 RNC_LAYOUT(ldmatrix_x4_trans, 32, kRows, load_matrices<4, true>)
+RNC_LAYOUT(ldmatrix_tile, 32, kRows, load_matrices_twice<false>)
+RNC_LAYOUT(ldmatrix_tile_trans, 32, kRows, load_matrices_twice<true>)
 RNC_LAYOUT(stmatrix_x1, 32, kRows, store_matrices<1, false>)
 RNC_LAYOUT(stmatrix_x2, 32, kRows, store_matrices<2, false>)
 RNC_LAYOUT(stmatrix_x4, 32, kRows, store_matrices<4, false>)

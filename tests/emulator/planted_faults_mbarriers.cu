@@ -124,6 +124,15 @@ __global__ void __launch_bounds__(32) too_many_bytes(const __grid_constant__ Par
   ptx::mbarrier_expect_tx(shared.barrier, 1);
 }
 
+// The phase still waits for bytes.
+__global__ void __launch_bounds__(32) too_many_arrivals(const __grid_constant__ Params) {
+  OneStorage& shared = dynamic_smem<OneStorage>();
+  if (threadIdx.x != 0) return;
+  ptx::mbarrier_init(shared.barrier, 1, "barrier");
+  ptx::mbarrier_arrive_expect_tx(shared.barrier, 64);
+  ptx::mbarrier_arrive(shared.barrier);
+}
+
 __global__ void __launch_bounds__(32) no_such_parity(const __grid_constant__ Params) {
   OneStorage& shared = dynamic_smem<OneStorage>();
   if (threadIdx.x != 0) return;
@@ -171,6 +180,7 @@ constexpr Entry kEntries[] = {
     {"mbarrier_misaligned", misaligned, kOne},
     {"mbarrier_overwritten", overwritten, kOne},
     {"mbarrier_too_many_bytes", too_many_bytes, kOne},
+    {"mbarrier_too_many_arrivals", too_many_arrivals, kOne},
     {"mbarrier_no_such_parity", no_such_parity, kOne},
     {"mbarrier_invalidated", invalidated, kOne},
 };

@@ -6,7 +6,7 @@ The descriptions pad the tensor with zeros and index it; nothing in them walks a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -159,8 +159,10 @@ class Im2colBox:
         return np.array(pixels)
 
     @staticmethod
-    def _enumerate(first: list, full: list, image: int, image_stride: int):  # noqa: ANN205
-        def block(dimension: int, fresh: bool):  # noqa: ANN202
+    def _enumerate(
+        first: list[list[int]], full: list[list[int]], image: int, image_stride: int
+    ) -> Iterator[tuple[int, ...]]:
+        def block(dimension: int, fresh: bool) -> Iterator[tuple[int, ...]]:
             """Base pixels of the dimensions up to this one; `fresh`: from the start, not from the corner."""
             if dimension < 0:
                 yield ()

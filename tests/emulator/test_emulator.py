@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulator_library import (
+    EARLY,
     RANDOM,
     REVERSED,
     ROUND_ROBIN,
@@ -22,33 +23,7 @@ from emulator_library import (
     Emulator,
     library_path,
 )
-
-N = 64  # the transposed matrix is N x N
-
-
-def values(count: int) -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 200, count).astype(np.float32)
-
-
-def launch(emulator: Emulator, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
-    """Runs a kernel in its family's shape; returns the error and the outputs y and counts."""
-    family = kernel.split("_")[0]
-    grid, block, x_count, y_count = {
-        "reduction": ((4,), (256,), 3000, 4),
-        "transpose": ((N // 32, N // 32), (32, 8), N * N, N * N),
-        "histogram": ((3,), (128,), 3000, 1),
-        "exchange": ((1,), (64,), 64, 64),
-        "narrow": ((4,), (64,), 64, 63),
-        "collectives": ((1,), (64,), 64, 64),
-        "vector": ((8,), (64,), 2048, 2048),
-    }[family]
-    x = emulator.upload(values(x_count), "x")
-    y = emulator.empty(y_count, np.float32, "y")
-    counts = emulator.upload(np.zeros(64, np.int32), "counts")
-    n = N if family == "transpose" else x_count
-    error = emulator.launch(kernel, grid, block, x, y, counts, n)
-    return error, y.array.copy(), counts.array.copy()
-
+from memory_kernels import N, launch, values
 
 # ---------------------------------------------------------------- planted faults
 
@@ -140,6 +115,23 @@ def test_unsynchronised_shared_memory_is_poisoned_in_the_plain_library(plain: Em
     error, y, _ = launch(plain, "transpose_missing_barrier")
     assert not error
     assert np.isnan(y).any(), "a read before the write must give NaN, or the fault goes unnoticed"
+
+
+def test_reports_say_how_to_repeat_the_launch(either: Emulator) -> None:
+    error, _, _ = launch(either, "collectives_divergent")
+    assert "schedule" not in error, "the default needs no mention"
+    either.options.schedule, either.options.seed, either.options.tma = RANDOM, 77, EARLY
+    error, _, _ = launch(either, "collectives_divergent")
+    assert error.splitlines()[-1] == (
+        "  (schedule random, seed 77; completion of cp.async late, TMA early, wgmma late)"
+    )
+
+
+@pytest.mark.parametrize("option", ["schedule", "cp_async", "tma", "wgmma"])
+def test_options_out_of_range_are_refused(either: Emulator, option: str) -> None:
+    setattr(either.options, option, 3)
+    error, _, _ = launch(either, "collectives")
+    assert error == f"collectives: cannot launch with the emulator's option {option} = 3; 0, 1 or 2"
 
 
 def test_launch_goes_on_until_max_errors(checked: Emulator) -> None:
@@ -282,75 +274,6 @@ def test_device_memory_has_the_alignment_asked_for(either: Emulator) -> None:
             either.api.device_free(address)
 
 
-# ---------------------------------------------------------------- counters and records
-
-
-def test_distinct_bytes_of_a_copy_equal_its_size(either: Emulator) -> None:
-    either.options.count = 1
-    error, _, _ = launch(either, "vector_copy")
-    assert not error, error
-    (record,) = either.launches()
-    counters = record.counters
-    size = 2048 * 4
-    assert counters.global_load_bytes == counters.distinct_load_bytes == size
-    assert counters.global_store_bytes == counters.distinct_store_bytes == size
-    assert counters.global_load_sectors == counters.global_store_sectors == size // 32
-    assert counters.distinct_load_sectors == counters.distinct_store_sectors == size // 32
-
-
-@pytest.mark.parametrize("misalignment", [0, 8, 20, 28])
-def test_distinct_sectors_are_counted_where_they_lie(either: Emulator, misalignment: int) -> None:
-    count = 1000
-    addresses = [either.api.device_malloc(4 * count, misalignment, b"t", 1) for _ in range(2)]
-    either.allocated += addresses
-    x, y = (DeviceArray(address, np.empty(0)) for address in addresses)
-    either.options.count = 1
-    assert not either.launch("write_workspace", (16,), (64,), x, y, n=count)
-    (record,) = either.launches()
-    sectors = (misalignment % 32 + 4 * count + 31) // 32
-    assert record.counters.distinct_load_sectors == sectors
-    assert record.counters.distinct_store_sectors == sectors
-
-
-def test_bytes_read_twice_are_distinct_once(either: Emulator) -> None:
-    x, y = either.upload(values(64), "x"), either.empty(63, np.float32, "y")
-    either.options.count = 1
-    # Four blocks of 64 one-byte elements, each one byte beside the last: 253 distinct ones.
-    assert not either.launch("narrow_elements", (4,), (64,), x, y)
-    (record,) = either.launches()
-    assert record.counters.global_load_bytes == 4 * 64
-    assert record.counters.distinct_load_bytes == 4 * 63 + 1
-    assert record.counters.distinct_store_bytes == 4 * 63
-
-
-def test_bank_conflicts_show_as_wavefronts(checked: Emulator) -> None:
-    checked.options.count = 1
-    assert not launch(checked, "transpose")[0]
-    assert not launch(checked, "transpose_bank_conflicts")[0]
-    padded, unpadded = (record.counters for record in checked.launches())
-    warps = N * N // 32
-    assert padded.shared_load_bytes == padded.shared_store_bytes == N * N * 4
-    assert padded.shared_wavefronts == padded.shared_wavefronts_ideal == 2 * warps
-    assert unpadded.shared_wavefronts_ideal == 2 * warps
-    assert unpadded.shared_wavefronts == warps + 32 * warps, "column reads take 32 passes each"
-
-
-def test_launches_are_recorded_until_cleared(either: Emulator) -> None:
-    launch(either, "transpose")
-    launch(either, "exchange")
-    first, second = either.launches()
-    assert (first.kernel, tuple(first.grid), tuple(first.block)) == (
-        b"transpose",
-        (2, 2, 1),
-        (32, 8, 1),
-    )
-    assert first.shared_bytes == 32 * 33 * 4
-    assert second.kernel == b"exchange"
-    assert second.counters.global_load_bytes == 0, "counters are filled only on request"
-    either.api.clear_launches()
-    assert either.launches() == []
-
-
 # ---------------------------------------------------------------- living in a process
 
 
@@ -390,7 +313,7 @@ def test_launches_work_after_fork_and_the_process_ends_cleanly(either: Emulator)
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from emulator_library import Emulator
-        from test_emulator import N, launch
+        from memory_kernels import launch
         emulator = Emulator.open(Path({str(library_path(name))!r}))
         emulator.reset()
         emulator.options.workers = 3

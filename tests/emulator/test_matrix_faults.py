@@ -92,6 +92,19 @@ def test_faults_of_a_product_are_reported_under_every_timing(
     assert re.search(pattern, error), f"must be reported as {pattern!r}, got {error!r}"
 
 
+@pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
+@pytest.mark.parametrize("kernel", [kernel for kernel, _ in PRODUCT_FAULTS])
+def test_the_process_goes_on_after_many_faults(
+    either_matrix: MatrixKernels, kernel: str, completion: int
+) -> None:
+    either_matrix.options.max_errors = 10_000
+    either_matrix.options.wgmma = completion
+    run_product(either_matrix, kernel)
+    error, d, expected = run_product(either_matrix, "shared")
+    assert not error
+    np.testing.assert_array_equal(d, expected)
+
+
 def test_accumulators_in_flight_read_as_nan_when_products_complete_late(
     checked_matrix: MatrixKernels,
 ) -> None:
@@ -236,8 +249,12 @@ def test_a_warp_that_leaves_a_wgmma_out_is_a_deadlock_that_says_so(
 
 # kernel, its number, what the message says in checked mode
 CHECKED_MISUSES = [
-    ("ldmatrix_not_converged", 0, "ldmatrix needs a converged warp: lane 9 of warp 0 .*__syncwarp"),
-    ("wgmma_not_converged", 0, r"wgmma\.fence needs a converged warp: lane 9 of warp 0"),
+    (
+        "ldmatrix_not_converged",
+        0,
+        "ldmatrix needs a converged warp: lanes 00000200 of warp 0 .*__syncwarp",
+    ),
+    ("wgmma_not_converged", 0, r"wgmma\.fence needs a converged warp: lanes 00000200 of warp 0"),
     ("stmatrix_race", 0, r"race in shared memory at byte 80: write .* by thread \((5|31),0,0\)"),
     (
         "wgmma_two_shapes_without_fence",

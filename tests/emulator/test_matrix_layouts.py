@@ -76,6 +76,21 @@ def test_ldmatrix_and_stmatrix_hold_the_elements_that_ptx_names(
     np.testing.assert_array_equal(out.array, expected, err_msg=name)
 
 
+@pytest.mark.parametrize("suffix", ["", "_trans"])
+def test_ldmatrix_tile_is_its_instructions_one_by_one(
+    either_matrix: MatrixKernels, suffix: str
+) -> None:
+    rows = np.stack([RANDOM.permutation(64)[:32], RANDOM.permutation(64)[:32]], axis=1)  # by lane
+    memory = RANDOM.integers(0, 2**16, (64, 8)).astype(np.uint16)
+    expected = [held_by_lane(memory[rows[:, i]].reshape(4, 8, 8), suffix != "") for i in range(2)]
+    source = either_matrix.upload(memory.ravel().view(np.uint32), "memory")
+    addresses = either_matrix.upload((rows * 16).astype(np.uint32).ravel(), "rows")
+    out = either_matrix.empty(256, np.uint32, "out")
+    assert not either_matrix.run(f"ldmatrix_tile{suffix}", (source, addresses, None, out))
+    registers = np.ascontiguousarray(np.stack(expected, axis=1)).view(np.uint32)
+    np.testing.assert_array_equal(out.array, registers.ravel())
+
+
 # ---------------------------------------------------------------- mma.sync
 
 MMA = {

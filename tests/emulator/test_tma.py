@@ -101,6 +101,19 @@ def test_tiled_stores_are_what_numpy_says(plain_copies: CopyKernels, rank: int) 
         plain_copies.free()
 
 
+@pytest.mark.parametrize(
+    "coordinates",
+    [[0, 2**31 - 1], [0, -(2**31)], [2**31 - 1, 0], [-(2**31), 0], [-3, 2**31 - 4], [5, -4]],
+)
+def test_coordinates_reach_to_the_ends_of_their_range(
+    plain_copies: CopyKernels, coordinates: list[int]
+) -> None:
+    tensor = Tensor(FLOAT32, [16, 2**32])
+    tensor.strides_bytes = [0]  # every row is the same
+    memory = random_bytes(np.random.default_rng(1), 64)
+    check_load(plain_copies, TiledBox(tensor, [16, 8], coordinates), memory)
+
+
 def random_column(rng: np.random.Generator, rank: int) -> Im2colBox:
     """The boxes of a convolution: any filter, stride, dilation, padding; any start in the bounding box."""
     spatial = rank - 2

@@ -136,6 +136,7 @@ def test_a_read_wait_does_not_make_a_stores_result_visible(copies: CopyKernels) 
 # misuse, what the message says
 MISUSES = [
     ("map_nobody_made", "TMA load with a tensor map that make_tiled_tensor_map .* has not made"),
+    ("misaligned_map", "TMA load with a tensor map at 0x.*, which is not a multiple of 64"),
     ("prefetch_of_map_nobody_made", r"prefetch\.tensormap with a tensor map that .* has not made"),
     ("tiled_with_im2col_map", "TMA load with an im2col tensor map"),
     ("im2col_with_tiled_map", "im2col TMA load with a tiled tensor map"),
@@ -293,6 +294,18 @@ def test_plain_mode_sees_that_exit_when_loads_complete_late(plain_copies: CopyKe
 # ---------------------------------------------------------------- counters
 
 MBARRIER_BYTES = 8  # written when it is initialised
+
+
+def test_plain_mode_counts_what_tensor_copies_do_to_global_memory(
+    plain_copies: CopyKernels,
+) -> None:
+    plain_copies.options.count = 1
+    error, _, _ = run_pipeline(plain_copies, "tma_pipeline")
+    assert not error
+    counters = plain_copies.launches()[-1].counters
+    total = TILES * ROWS * COLUMNS * 4
+    assert counters.global_load_bytes == counters.global_store_bytes == total
+    assert counters.distinct_load_sectors == counters.distinct_store_sectors == total // 32
 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY])

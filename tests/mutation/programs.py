@@ -7,8 +7,8 @@ from functools import cache
 
 import torch
 
-from tests.device_library.device_library import Input, Output
 from tests.reference_kernels import problems
+from tests.reference_kernels.launch import Input, Output
 from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem, product
 
 SIMT = "mutation_simt"

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.device_library.device_library import BUILD, DeviceError, DeviceLibrary
+from tests.device_library.library import DeviceError, DeviceLibrary
 from tests.mutation.programs import PROGRAMS, PROGRAMS_OF_FILE, Program, problems_of
 from tests.mutation.statements import FOLDERS, ROOT, Mutant
+from tests.reference_kernels.launch import launch
 from tests.reference_kernels.policies import (
     EARLY,
     LATE,
@@ -121,11 +122,10 @@ def _call(*command: str | Path) -> None:
 
 def _newest(file: str) -> Path:
     folder = os.environ.get("RNC_TEST_LIB_DIR")
-    found = list((Path(folder) if folder else BUILD).glob(f"**/{file}"))
+    root = Path(folder) if folder else ROOT / "build"
+    found = list(root.glob(f"**/{file}"))
     if not found:
-        raise FileNotFoundError(
-            f"{file} is not in {folder or BUILD}: build the CMake target mutation"
-        )
+        raise FileNotFoundError(f"{file} is not in {root}: build the CMake target mutation")
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
@@ -190,7 +190,7 @@ def _run(path: Path, program: str, variant: str, policies: tuple[Policy, ...]) -
         library.set_options(**policy.options())
         for problem in problems_of(program):
             try:
-                outputs = library.run(problem.kernel, problem.buffers, problem.numbers)
+                outputs = launch(library, problem.kernel, problem.buffers, problem.numbers)
             except DeviceError as error:
                 return "reported", str(error)
             if complaint := problem.complaint(outputs):

@@ -53,7 +53,7 @@ DECODERS = {name: decode for name, _, _, decode in CODECS}
 def _pack(array: np.ndarray) -> tuple[str, np.ndarray]:
     """The codec's name, or none, and what to keep: the narrowest integers that give the same bits."""
     with np.errstate(invalid="ignore"):
-        for narrow in (np.int8, np.uint8, np.int16):
+        for narrow in (np.int8, np.uint8, np.int16, np.uint16):
             for name, dtype, encode, decode in CODECS:
                 if array.dtype != dtype:
                     continue

@@ -6,13 +6,12 @@ Needs the libraries that CMake builds where there is nvcc, and no GPU.
 from __future__ import annotations
 
 import re
-from functools import cache
+from collections.abc import Iterator
 
 import pytest
 
 from tests.device_library.library import library_path
 from tests.device_library.sass import Kernel, kernels
-from tests.probes.runner import LIBRARIES
 
 EXPECT_ON_BARRIER = r"SYNCS\.ARRIVE\.TRANS64 "
 LOAD_PHASES = (
@@ -24,6 +23,17 @@ LOAD_PHASES = (
 CLUSTER_BARRIER = ("UCGABAR_ARV", "UCGABAR_WAIT")
 
 
+def matrix_rows(instruction: str, opcode: str) -> list[tuple[str, tuple[str, ...]]]:
+    return [
+        (
+            f"{instruction}_kernelILi{count}ELb{int(transposed)}E",
+            (rf"{opcode}\.16\.{form}{suffix} ",),
+        )
+        for transposed, form in ((False, "M88"), (True, "MT88"))
+        for count, suffix in ((1, ""), (2, r"\.2"), (4, r"\.4"))
+    ]
+
+
 def access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
     plain = rf"\.{suffix}" if suffix else ""
     return kernel, (rf"LDG\.E{plain} ", rf"LDG\.E{plain}\.CONSTANT ", rf"STG\.E{plain} ")
@@ -31,7 +41,8 @@ def access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
 
 # Part of the kernel's mangled name, and patterns of which each must begin one instruction at least. Every kernel has
 # exactly one row, but those of wgmma, whose names say all.
-ROWS: list[tuple[str, tuple[str, ...]]] = [
+Row = tuple[str, tuple[str, ...]]
+AMPERE_ROWS: list[Row] = [
     access("reverse_kernelIhE", "U8"),
     access("reverse_kernelItE", "U16"),
     access("reverse_kernelIjE", ""),
@@ -51,12 +62,9 @@ ROWS: list[tuple[str, tuple[str, ...]]] = [
         "cp_async_groups_kernel",
         (r"LDGSTS\.E\.BYPASS\.128", r"DEPBAR\.LE SB0, 0x2", r"DEPBAR\.LE SB0, 0x1"),
     ),
-    *(
-        (f"{name}_kernelILi{count}ELb{int(transposed)}E", (rf"{opcode}\.16\.{form}{suffix} ",))
-        for name, opcode in (("ldmatrix", "LDSM"), ("stmatrix", "STSM"))
-        for transposed, form in ((False, "M88"), (True, "MT88"))
-        for count, suffix in ((1, ""), (2, r"\.2"), (4, r"\.4"))
-    ),
+    *matrix_rows("ldmatrix", "LDSM"),
+    ("ldmatrix_tile_kernelILi2ELb1E", (r"LDSM\.16\.MT88\.2 ",)),
+    ("ldmatrix_tile_kernelILi4ELb0E", (r"LDSM\.16\.M88\.4 ",)),
     ("mma_kernelILNS_3ptx3MmaE0E", (r"HMMA\.16816\.F32\.BF16 ",)),
     ("mma_kernelILNS_3ptx3MmaE1E", (r"HMMA\.16816\.F32 ",)),
     ("mma_kernelILNS_3ptx3MmaE2E", (r"HMMA\.1688\.F32\.BF16 ",)),
@@ -65,6 +73,9 @@ ROWS: list[tuple[str, tuple[str, ...]]] = [
     ("mma_tile_kernelILNS_3ptx3MmaE0E", (r"HMMA\.16816\.F32\.BF16 ",)),
     ("mma_tile_kernelILNS_3ptx3MmaE4E", (r"DMMA\.(884|8x8x4) ",)),
     ("named_barrier_kernel", (r"BAR\.ARV", r"BAR\.SYNC")),
+]
+HOPPER_ROWS: list[Row] = [
+    *matrix_rows("stmatrix", "STSM"),
     (
         "mbarrier_kernel",
         (
@@ -129,8 +140,36 @@ ROWS: list[tuple[str, tuple[str, ...]]] = [
     ("wgmma_groups_kernel", (r"HGMMA\.64x32x16\.F32\.BF16 ", r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1")),
 ]
 
+COPIES = (r"LDGSTS\.E\.BYPASS\.128", "LDGDEPBAR")
+RING = (r"SYNCS\.PHASECHK\.TRANS64\.TRYWAIT", EXPECT_ON_BARRIER, "ELECT", r"WARPGROUP\.DEPBAR\.LE")
+REFERENCE_ROWS: dict[str, list[Row]] = {
+    "reference_ampere": [
+        ("MmaE0E", (r"HMMA\.16816\.F32\.BF16 ", r"LDSM\.16\.M88\.4 ", *COPIES)),
+        ("MmaE1E", (r"HMMA\.16816\.F32 ", r"LDSM\.16\.M88\.4 ", *COPIES)),
+        ("MmaE3E", (r"HMMA\.1688\.F32\.TF32 ", r"LDSM\.16\.M88\.4 ", *COPIES)),
+        ("MmaE4E", (r"DMMA\.(884|8x8x4) ", *COPIES)),
+    ],
+    "reference_hopper": [
+        ("gemm_ss_kernel", (r"HGMMA\.\S+ R\d+, gdesc", r"UTMALDG\.2D ", "USETMAXREG", *RING)),
+        (
+            "gemm_rs_kernel",
+            (r"HGMMA\.\S+ R\d+, R\d+, gdesc", r"LDSM\.16\.M88\.4 ", r"UTMALDG\.2D ", *RING),
+        ),
+        (
+            "gemm_cluster_kernel",
+            (r"HGMMA\.", r"UTMALDG\.2D\.MULTICAST ", r"SYNCS\.ARRIVE\.TRANS64\.RED\.A1T0", *RING),
+        ),
+        (
+            "conv_kernel",
+            (r"HGMMA\.", r"UTMALDG\.4D\.IM2COL ", r"STSM\.16\.M88\.4 ", r"UTMASTG\.2D ", *RING),
+        ),
+        ("wgrad_kernel", (r"HGMMA\..*\.tnspA\.tnspB, ", r"UTMALDG\.2D ", *RING)),
+        ("add_parts_kernel", (r"LDG\.E", r"STG\.E")),
+    ],
+}
+
 WGMMA = re.compile(
-    r"(?P<kind>wgmma|width)?_?(?P<sides>ss|rs)_(?:width_)?kernelI(?P<type>13__nv_bfloat16|6__half|f)"
+    r"(?P<sides>ss|rs)_(?:width_)?kernelI(?P<type>13__nv_bfloat16|6__half|f)"
     r"Li(?P<n>\d+)E(?:Li(?P<steps>\d)E)?(?P<transposed>(?:Lb[01]E)*)E"
 )
 WGMMA_TYPES = {"13__nv_bfloat16": (16, r"\.BF16"), "6__half": (16, ""), "f": (8, r"\.TF32")}
@@ -150,59 +189,85 @@ def wgmma_pattern(match: re.Match[str]) -> tuple[str, int]:
     return pattern, int(match["steps"] or 1)
 
 
-@cache
 def kernels_of(library: str) -> list[Kernel]:
     path = library_path(library, "cuda")
     if path is None:
         pytest.skip(
-            f"lib{library}_cuda.so is not built: there was no nvcc, or not the CMake target probes"
+            f"lib{library}_cuda.so is not built: there was no nvcc, or no CMake target for it"
         )
     return kernels(path)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_every_probe_has_the_instructions_meant(library: str) -> None:
-    wrong = []
-    for kernel in kernels_of(library):
+def without_instructions_meant(found: list[Kernel], table: list[Row]) -> Iterator[str]:
+    for kernel in found:
         what = f"{kernel.architecture} {kernel.name}"
         if match := WGMMA.search(kernel.name):
             pattern, times = wgmma_pattern(match)
             if kernel.count(pattern) != times or kernel.count("HGMMA") != times:
-                wrong.append(f"{what}: not {times} times {pattern}")
+                yield f"{what}: not {times} times {pattern}"
             continue
-        rows = [patterns for part, patterns in ROWS if part in kernel.name]
+        rows = [patterns for part, patterns in table if part in kernel.name]
         if len(rows) != 1:
-            wrong.append(f"{what}: {len(rows)} rows of ROWS say what it must contain")
+            yield f"{what}: {len(rows)} rows say what it must contain"
             continue
-        wrong += [f"{what}: no {pattern}" for pattern in rows[0] if not kernel.count(pattern)]
+        yield from (f"{what}: no {pattern}" for pattern in rows[0] if not kernel.count(pattern))
+    for part, _ in table:
+        if not any(part in kernel.name for kernel in found):
+            yield f"no kernel is called {part}"
+
+
+def spilling(found: list[Kernel]) -> Iterator[str]:
+    for kernel in found:
+        accesses = kernel.count(r"(LDL|STL)\b")
+        if kernel.stack_bytes or kernel.local_bytes or accesses:
+            yield (
+                f"{kernel.architecture} {kernel.name}: {kernel.stack_bytes} bytes of stack, "
+                f"{kernel.local_bytes} of local memory, {accesses} accesses of it"
+            )
+
+
+# One test for each library: taking it apart takes seconds.
+def test_ampere_probes_have_the_instructions_meant_and_spill_nothing() -> None:
+    found = kernels_of("probes_ampere")
+    assert {kernel.architecture for kernel in found} == {"sm_80", "sm_90a"}
+    wrong = [*without_instructions_meant(found, AMPERE_ROWS), *spilling(found)]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("library", [*LIBRARIES, "reference_ampere", "reference_hopper"])
-def test_nothing_is_spilled(library: str) -> None:
-    """No stack, no local memory, and no instruction that would reach it."""
-    found = kernels_of(library)
-    assert found
-    spilled = [
-        f"{kernel.architecture} {kernel.name}: {kernel.stack_bytes} bytes of stack, "
-        f"{kernel.local_bytes} of local memory, {kernel.count(r'(LDL|STL)')} accesses of it"
-        for kernel in found
-        if kernel.stack_bytes or kernel.local_bytes or kernel.count(r"(LDL|STL)\b")
-    ]
-    assert not spilled, "\n".join(spilled)
-
-
-def test_every_row_is_about_a_kernel() -> None:
-    names = [kernel.name for library in LIBRARIES for kernel in kernels_of(library)]
-    idle = [part for part, _ in ROWS if not any(part in name for name in names)]
-    assert not idle, f"no kernel is called {idle}"
-
-
-def test_wgmma_of_every_width_is_there() -> None:
-    """All N from 8 to 256, from shared memory and from registers, in the machine code of one GPU."""
-    widths: dict[str, set[int]] = {"ss": set(), "rs": set()}
-    for kernel in kernels_of("probes_hopper"):
+def test_hopper_probes_have_the_instructions_meant_and_spill_nothing() -> None:
+    found = kernels_of("probes_hopper")
+    wrong = [*without_instructions_meant(found, HOPPER_ROWS), *spilling(found)]
+    assert not wrong, "\n".join(wrong)
+    # wgmma is there for all N from 8 to 256, of every type, from shared memory and from registers.
+    widths: dict[tuple[str, str], set[int]] = {}
+    for kernel in found:
         if match := WGMMA.search(kernel.name):
-            widths[match["sides"]].add(int(match["n"]))
+            widths.setdefault((match["type"], match["sides"]), set()).add(int(match["n"]))
     every = set(range(8, 257, 8))
-    assert widths["ss"] == every and widths["rs"] == every
+    assert widths == {(type, sides): every for type in WGMMA_TYPES for sides in ("ss", "rs")}
+
+
+@pytest.mark.parametrize("library", REFERENCE_ROWS)
+def test_reference_kernels_have_the_instructions_meant_and_spill_nothing(library: str) -> None:
+    found = kernels_of(library)
+    wrong = [*without_instructions_meant(found, REFERENCE_ROWS[library]), *spilling(found)]
+    assert not wrong, "\n".join(wrong)
+
+
+# ---------------------------------------------------------------- the checks themselves
+
+
+def test_a_missing_instruction_and_a_spill_are_found() -> None:
+    name = "_ZN3rnc6probes12elect_kernelENS0_11ProbeParamsE"
+    rows: list[Row] = [("elect_kernel", ("ELECT",))]
+    good = Kernel(name, "sm_90a", ["ELECT P0, URZ, PT", "EXIT"])
+    assert not [*without_instructions_meant([good], rows), *spilling([good])]
+    bad = Kernel(name, "sm_90a", ["VOTE.ANY R0, PT, P0", "STL [R1], R2"], stack_bytes=8)
+    assert list(without_instructions_meant([bad], rows)) == [f"sm_90a {name}: no ELECT"]
+    assert "8 bytes of stack, 0 of local memory, 1 accesses" in next(spilling([bad]))
+    assert "0 rows say" in next(without_instructions_meant([good], []))
+    transposed = (
+        "_ZN3rnc6probes15wgmma_ss_kernelI13__nv_bfloat16Li64ELi1ELb0ELb1EEEvNS0_11ProbeParamsE"
+    )
+    plain = Kernel(transposed, "sm_90a", ["HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4], R24, gsb0"])
+    assert "not 1 times" in next(without_instructions_meant([plain], []))

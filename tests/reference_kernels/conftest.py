@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
-from tests.device_library.device_library import DeviceLibrary, open_library
+from tests.device_library.library import DeviceLibrary
+from tests.reference_kernels.launch import open_library
 
-_open = cache(open_library)
+LIBRARIES = ("reference_ampere", "reference_hopper")
 
 
 @pytest.fixture(scope="session")
 def plain_libraries() -> dict[str, DeviceLibrary]:
-    return {name: _open(name) for name in ("reference_ampere", "reference_hopper")}
+    return {name: open_library(name, "emulated") for name in LIBRARIES}
 
 
 @pytest.fixture(scope="session")
 def checked_libraries() -> dict[str, DeviceLibrary]:
-    return {name: _open(f"{name}_checked") for name in ("reference_ampere", "reference_hopper")}
+    return {name: open_library(name, "checked") for name in LIBRARIES}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.device_library.device_library import Buffer, Input, Output
+from tests.reference_kernels.launch import Buffer, Input, Output
 
 AMPERE, HOPPER = "reference_ampere", "reference_hopper"
 BFLOAT16, FLOAT16, FLOAT32, FLOAT64 = torch.bfloat16, torch.float16, torch.float32, torch.float64

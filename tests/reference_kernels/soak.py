@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from tests.device_library.device_library import DeviceError, open_library
+from tests.device_library.library import DeviceError
+from tests.reference_kernels.launch import launch, open_library
 from tests.reference_kernels.policies import Policy, random_policy
 from tests.reference_kernels.problems import all_problems
 
@@ -24,14 +25,14 @@ Run = Callable[[Policy], Sequence[Tensor]]
 def reference_kernels() -> Iterator[tuple[str, Run]]:
     problems = all_problems()
     libraries = {
-        name: open_library(f"{name}_checked") for name in {problem.library for problem in problems}
+        name: open_library(name, "checked") for name in {problem.library for problem in problems}
     }
     for problem in problems:
 
         def run(policy: Policy, problem=problem) -> list[Tensor]:
             library = libraries[problem.library]
             library.set_options(check=1, **policy.options())
-            outputs = library.run(problem.kernel, problem.buffers, problem.numbers)
+            outputs = launch(library, problem.kernel, problem.buffers, problem.numbers)
             if complaint := problem.complaint(outputs):
                 raise DeviceError(complaint)
             return outputs
@@ -44,12 +45,12 @@ def shipped_kernels() -> Iterator[tuple[str, Run]]:
     from tests.kernels.every_pass import every_pass, outputs
 
     schedules = ("round_robin", "reversed", "random")
-    for name, launch in every_pass(torch.float32):
+    for name, pass_ in every_pass(torch.float32):
 
-        def run(policy: Policy, launch=launch) -> Sequence[Tensor]:
+        def run(policy: Policy, pass_=pass_) -> Sequence[Tensor]:
             schedule = schedules[policy.schedule]
             with emulated(checked=True, schedule=schedule, seed=policy.seed):
-                return outputs(launch)
+                return outputs(pass_)
 
         yield f"shipped: {name}", run
 

@@ -9,8 +9,8 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from tests.device_library.device_library import open_library
 from tests.reference_kernels import problems
+from tests.reference_kernels.launch import launch, open_library
 from tests.reference_kernels.policies import EARLY, LATE, completing
 from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem
 
@@ -35,11 +35,11 @@ def measured() -> list[tuple[Problem, int]]:
 
 
 def best_seconds(problem: Problem, runs: int) -> float:
-    library = open_library(problem.library)
+    library = open_library(problem.library, "emulated")
     seconds = []
     for _ in range(runs):
         start = time.perf_counter()
-        library.run(problem.kernel, problem.buffers, problem.numbers)
+        launch(library, problem.kernel, problem.buffers, problem.numbers)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     policy = completing(EARLY if options.early else LATE)
     for problem, products in measured():
-        open_library(problem.library).set_options(
+        open_library(problem.library, "emulated").set_options(
             workers=options.threads, check=0, **policy.options()
         )
         seconds = best_seconds(problem, options.runs)

@@ -130,14 +130,14 @@ class Product:
         return Vectors(self.inputs(), np.stack([warpgroup_accumulators(part) for part in d]))
 
     def every_n(self) -> Vectors:
-        """For N = 8, 16, ... one word per thread, made of all its accumulators in order."""
+        """For N = 8, 16, ... 16 bits per thread, made of all its accumulators in order."""
         a, b = self.matrices
         out = np.zeros((32, 128), np.uint32)
         for width in range(32):
             held = warpgroup_accumulators(a @ b[: 8 * width + 8].T + 3).astype(np.uint32)
             for register in range(held.shape[1]):
                 out[width] = out[width] * np.uint32(31) + held[:, register]
-        return Vectors(self.inputs(), out)
+        return Vectors(self.inputs(), out & np.uint32(0xFFFF))
 
     def probe(self) -> Probe:
         sides = "rs" if self.a is None else "ss"
@@ -230,6 +230,5 @@ PROBES = [
         HOPPER,
     ),
     Probe("smem_descriptors", "smem_descriptors", descriptors, ("set", "word"), (), HOPPER),
-    every_n("ss", "bf16"),
-    every_n("rs", "bf16"),
+    *(every_n(sides, type) for type in TYPES for sides in ("ss", "rs")),
 ]

@@ -1,11 +1,12 @@
 // wgmma of every N from 8 to 256: one kernel each, all launched by one probe. A thread's
-// accumulators are folded into one word that depends on each of them and on their order.
+// accumulators are folded into 16 bits that depend on each of them and on their order.
+#pragma once
+
 #include <utility>
 
 #include "wgmma_kernels.cuh"
 
 namespace rnc::probes {
-namespace {
 
 template <int kCount>
 __device__ __forceinline__ void store_folded(uint32_t* out, const float (&accumulators)[kCount]) {
@@ -14,7 +15,7 @@ __device__ __forceinline__ void store_folded(uint32_t* out, const float (&accumu
   for (int i = 0; i < kCount; ++i) {
     word = word * 31 + static_cast<uint32_t>(static_cast<int>(accumulators[i]));
   }
-  ptx::store_global(out + (kCount / 4 - 1) * 128 + threadIdx.x, word);
+  ptx::store_global(out + (kCount / 4 - 1) * 128 + threadIdx.x, word & 0xFFFFu);
 }
 
 template <class Element, int N>
@@ -53,10 +54,10 @@ __global__ void __launch_bounds__(128) rs_width_kernel(const __grid_constant__ P
   store_folded(p.out, accumulators);
 }
 
-using Kernel = void (*)(ProbeParams);
+using WidthKernel = void (*)(ProbeParams);
 
 template <class Element, bool kRegisters, int N>
-constexpr Kernel width_kernel() {
+constexpr WidthKernel width_kernel() {
   if constexpr (kRegisters) {
     return rs_width_kernel<Element, N>;
   } else {
@@ -67,7 +68,7 @@ constexpr Kernel width_kernel() {
 template <class Element, bool kRegisters, int... kIndices>
 Status launch_widths(const LaunchArguments& arguments, std::integer_sequence<int, kIndices...>) {
   Status status;
-  for (const Kernel kernel : {width_kernel<Element, kRegisters, 8 * (kIndices + 1)>()...}) {
+  for (const WidthKernel kernel : {width_kernel<Element, kRegisters, 8 * (kIndices + 1)>()...}) {
     if (!status.ok()) break;
     status = launch_kernel("wgmma_every_n", kernel, Dim3{1, 1, 1}, Dim3{128, 1, 1},
                            sizeof(OperandStorage), nullptr, probe_params(arguments));
@@ -80,8 +81,4 @@ Status launch_every_width(const LaunchArguments& arguments) {
   return launch_widths<Element, kRegisters>(arguments, std::make_integer_sequence<int, 32>{});
 }
 
-const KernelRegistration ss_bf16{"wgmma_ss_bf16_every_n", launch_every_width<bfloat16, false>};
-const KernelRegistration rs_bf16{"wgmma_rs_bf16_every_n", launch_every_width<bfloat16, true>};
-
-}  // namespace
 }  // namespace rnc::probes
