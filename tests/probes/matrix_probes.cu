@@ -33,6 +33,28 @@ RNC_PROBE(ldmatrix_x1_trans, (ldmatrix_kernel<1, true>), 1, 32, kRows)
 RNC_PROBE(ldmatrix_x2_trans, (ldmatrix_kernel<2, true>), 1, 32, kRows)
 RNC_PROBE(ldmatrix_x4_trans, (ldmatrix_kernel<4, true>), 1, 32, kRows)
 
+// Three instructions at once: for instruction i, lane l names row in[1][32 i + l].
+template <int kMatrices, bool kTransposed>
+__global__ void __launch_bounds__(32) ldmatrix_tile_kernel(const __grid_constant__ ProbeParams p) {
+  RowStorage& shared = dynamic_smem<RowStorage>();
+  copy_in(&shared.rows[0][0], p.in[0], 128);
+  __syncwarp();
+  uint32_t registers[3][kMatrices], addresses[3];
+  RNC_UNROLL
+  for (int i = 0; i < 3; ++i) {
+    addresses[i] =
+        ptx::shared_address(shared.rows[ptx::load_global(p.in[1] + 32 * i + threadIdx.x)]);
+  }
+  ptx::ldmatrix_tile<kTransposed>(registers, addresses);
+  RNC_UNROLL
+  for (int i = 0; i < 3 * kMatrices; ++i) {
+    ptx::store_global(p.out + threadIdx.x * 3 * kMatrices + i,
+                      registers[i / kMatrices][i % kMatrices]);
+  }
+}
+RNC_PROBE(ldmatrix_tile_x2_trans, (ldmatrix_tile_kernel<2, true>), 1, 32, kRows)
+RNC_PROBE(ldmatrix_tile_x4, (ldmatrix_tile_kernel<4, false>), 1, 32, kRows)
+
 // in[0], in[1], in[2]: the registers of A, B and C, lane after lane.
 template <class Register, int kCount>
 __device__ __forceinline__ void load_registers(Register (&registers)[kCount], const uint32_t* in,

@@ -63,6 +63,8 @@ AMPERE_ROWS: list[Row] = [
         (r"LDGSTS\.E\.BYPASS\.128", r"DEPBAR\.LE SB0, 0x2", r"DEPBAR\.LE SB0, 0x1"),
     ),
     *matrix_rows("ldmatrix", "LDSM"),
+    ("ldmatrix_tile_kernelILi2ELb1E", (r"LDSM\.16\.MT88\.2 ",)),
+    ("ldmatrix_tile_kernelILi4ELb0E", (r"LDSM\.16\.M88\.4 ",)),
     ("mma_kernelILNS_3ptx3MmaE0E", (r"HMMA\.16816\.F32\.BF16 ",)),
     ("mma_kernelILNS_3ptx3MmaE1E", (r"HMMA\.16816\.F32 ",)),
     ("mma_kernelILNS_3ptx3MmaE2E", (r"HMMA\.1688\.F32\.BF16 ",)),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tests.probes.layouts import LANES, fragment_a, fragment_b, fragment_c, packed
 from tests.probes.probe import (
+    AMPERE,
     HOPPER,
     Probe,
     Vectors,
@@ -33,12 +36,25 @@ def held_elements(matrices: int, transposed: bool) -> tuple[np.ndarray, np.ndarr
     return tuple(np.broadcast_arrays(matrix, row, column))
 
 
-def ldmatrix(matrices: int, transposed: bool) -> Vectors:
-    rows = np.arange(256, dtype=np.uint16).reshape(32, 8) * 3
-    names = rows_of_lanes()
+ROWS = np.arange(256, dtype=np.uint16).reshape(32, 8) * 3
+
+
+def loaded(names: np.ndarray, matrices: int, transposed: bool) -> np.ndarray:
+    """The registers of one ldmatrix by [lane, register]."""
     matrix, row, column = held_elements(matrices, transposed)
-    registers = packed(rows[names[8 * matrix + row], column])
-    return Vectors((rows, words(names)), registers)
+    return packed(ROWS[names[8 * matrix + row], column])
+
+
+def ldmatrix(matrices: int, transposed: bool) -> Vectors:
+    names = rows_of_lanes()
+    return Vectors((ROWS, words(names)), loaded(names, matrices, transposed))
+
+
+def ldmatrix_tile(matrices: int, transposed: bool) -> Vectors:
+    """Three instructions, each with other rows."""
+    names = np.stack([np.roll(rows_of_lanes(), 5 * i) for i in range(3)])
+    registers = [loaded(own, matrices, transposed) for own in names]
+    return Vectors((ROWS, words(names)), np.stack(registers, axis=1))
 
 
 def stmatrix(matrices: int, transposed: bool) -> Vectors:
@@ -88,7 +104,10 @@ def mma(kind: str, m_tiles: int = 1, n_tiles: int = 1) -> Vectors:
 
 
 def matrix_probes(
-    instruction: str, capability: int, describe: object, axes: tuple[str, ...]
+    instruction: str,
+    capability: int,
+    describe: Callable[[int, bool], Vectors],
+    axes: tuple[str, ...],
 ) -> list[Probe]:
     return [
         Probe(
@@ -104,7 +123,14 @@ def matrix_probes(
 
 
 PROBES = [
-    *matrix_probes("ldmatrix", 80, ldmatrix, ("lane", "register")),
+    *matrix_probes("ldmatrix", AMPERE, ldmatrix, ("lane", "register")),
+    *(
+        Probe(name, name, describe, ("lane", "instruction", "register"))
+        for name, describe in (
+            ("ldmatrix_tile_x2_trans", lambda: ldmatrix_tile(2, True)),
+            ("ldmatrix_tile_x4", lambda: ldmatrix_tile(4, False)),
+        )
+    ),
     *matrix_probes("stmatrix", HOPPER, stmatrix, ("row", "element")),
     *(
         Probe(
