@@ -14,8 +14,8 @@ from tests.reference_kernels.launch import launch, open_library
 from tests.reference_kernels.policies import EARLY, LATE, completing
 from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem
 
-LAYER = Conv(2, 28, 28, 64, 128)
-LAYER_PRODUCTS = 2 * 28 * 28 * 128 * 9 * 64
+LAYER = Conv(2, 28, 28, 128, 128)  # a 3x3 convolution of ResNet-50
+LAYER_PRODUCTS = 2 * 28 * 28 * 128 * 9 * 128
 SIZE = (512, 512, 1024)
 PRODUCTS = 512 * 512 * 1024
 
