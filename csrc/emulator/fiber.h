@@ -177,6 +177,16 @@ struct Worker {
   uint32_t windows = 0;        // that are accessible
   Counters counters{};
   size_t last_region = 0;  // LaunchMemory's lookup hint
+  std::vector<std::byte> scratch;
+
+  // Memory for the arithmetic of one instruction at a time: emulated threads do not switch during
+  // it. Not thread-local: a library that is opened at run time finds little room for such data.
+  template <class T>
+  T& scratch_as() {
+    if (scratch.size() < sizeof(T) + alignof(T)) scratch.resize(sizeof(T) + alignof(T));
+    const auto start = reinterpret_cast<uintptr_t>(scratch.data());
+    return *reinterpret_cast<T*>((start + alignof(T) - 1) / alignof(T) * alignof(T));
+  }
 };
 
 inline Fiber* self() { return static_cast<Fiber*>(current); }

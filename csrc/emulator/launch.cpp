@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <deque>
-#include <memory>
 #include <mutex>
 #include <new>
 #include <numeric>
@@ -227,8 +226,10 @@ Launch::Launch(const LaunchRequest& launch_request, const Options& launch_option
       memory(options, check_shared, count(request.grid)) {}
 
 const char* launch(const LaunchRequest& request) {
-  // On the heap: a library that is opened at run time finds little room for thread-local data.
-  thread_local const auto message = std::make_unique<std::string>();
+  // One word per thread: a library that is opened at run time finds little room for thread-local
+  // data.
+  thread_local std::string* message = nullptr;
+  if (message == nullptr) message = new std::string;
   *message = run_and_record(request);
   return message->empty() ? nullptr : message->c_str();
 }

@@ -1,7 +1,6 @@
 #include "emulator/mma_sync.h"
 
 #include <cstring>
-#include <memory>
 
 #include "emulator/matrix_fragments.h"
 #include "emulator/warp.h"
@@ -59,12 +58,6 @@ struct alignas(64) Scratch {
   float b[16 * kMaxColumns];
   float c[16 * kMaxColumns];
 };
-// Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
-// time finds little room for thread-local data.
-Scratch& scratch_memory() {
-  thread_local const auto memory = std::make_unique<Scratch>();
-  return *memory;
-}
 
 void gather_b_tiles(const WarpTile& tile, OperandRegisters b, int64_t columns, Scratch& scratch) {
   const ElementType type = element_of(tile.kind);
@@ -99,7 +92,7 @@ void multiply_floats(const Rendezvous& meeting, const WarpTile& tile) {
     b[lane] = static_cast<const uint32_t*>(own->b);
     c[lane] = static_cast<float*>(own->accumulators);
   }
-  Scratch& scratch = scratch_memory();
+  auto& scratch = worker_of(self()).scratch_as<Scratch>();
   const int32_t columns = 8 * tile.n_tiles;
   gather_b_tiles(tile, b, columns, scratch);
   for (int32_t i = 0; i < tile.m_tiles; ++i) {

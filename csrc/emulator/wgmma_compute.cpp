@@ -1,7 +1,6 @@
 #include "emulator/wgmma_compute.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "emulator/fiber.h"
 #include "emulator/matrix_fragments.h"
@@ -23,12 +22,6 @@ struct alignas(64) Scratch {
   float c[kRows * kMaxColumns];
   float exited[kMaxColumns / 2];  // stands for the registers of threads that have exited
 };
-// Emulated threads do not switch while it is in use. On the heap: a library that is opened at run
-// time finds little room for thread-local data.
-Scratch& scratch_memory() {
-  thread_local const auto memory = std::make_unique<Scratch>();
-  return *memory;
-}
 
 // The accumulators of an operation, thread by thread.
 struct AccumulatorArrays {
@@ -105,7 +98,7 @@ void load_operands(const Block& block, const WgmmaOperation& operation, int32_t 
 uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint64_t end) {
   const WgmmaOperation& first = queue.at(index);
   const int32_t n = first.instruction.n;
-  Scratch& scratch = scratch_memory();
+  auto& scratch = block.worker->scratch_as<Scratch>();
   const AccumulatorArrays accumulators(block, queue, first, scratch);
   if (first.instruction.accumulate) accumulators.gather(scratch.c, n);
   while (index < end && same_accumulators(queue, first, queue.at(index))) {

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 
 #include "common/status.h"
 #include "launch/tensor_map_description.h"
@@ -45,10 +44,12 @@ class TensorMapLimits {
 
  private:
   static constexpr size_t kMessageBytes = 256;
-  // On the heap: a library that is opened at run time finds little room for thread-local data.
+  // One word per thread: a library that is opened at run time finds little room for thread-local
+  // data.
   static char* message() {
-    thread_local const auto text = std::make_unique<char[]>(kMessageBytes);
-    return text.get();
+    thread_local char* text = nullptr;
+    if (text == nullptr) text = new char[kMessageBytes];
+    return text;
   }
 
   const char* maker_;

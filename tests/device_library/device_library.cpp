@@ -2,7 +2,6 @@
 #include "device_library.h"
 
 #include <cstring>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,8 +29,10 @@ KernelRegistration::KernelRegistration(const char* name, LaunchFunction launch) 
 }  // namespace rnc
 
 const char* rnc_device_launch(const char* kernel, void* const* buffers, const int64_t* numbers) {
-  // On the heap: a library that is opened at run time finds little room for thread-local data.
-  thread_local const auto message = std::make_unique<std::string>();
+  // One word per thread: a library that is opened at run time finds little room for thread-local
+  // data.
+  thread_local std::string* message = nullptr;
+  if (message == nullptr) message = new std::string;
   for (const rnc::Kernel& known : rnc::kernels()) {
     if (std::strcmp(known.name, kernel) != 0) continue;
     const rnc::Status status = known.launch({buffers, numbers});
