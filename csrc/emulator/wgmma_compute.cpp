@@ -16,10 +16,14 @@ constexpr int32_t kRows = 64;
 constexpr int32_t kMaxColumns = 256;
 constexpr int32_t kMaxDepth = 64;  // of operations that are multiplied in one go
 
+// Between rows of a scratch matrix. Rows a power of two apart would share a few sets of the L1
+// cache.
+constexpr int32_t stride_of(int32_t columns) { return columns + 16; }
+
 struct alignas(64) Scratch {
-  float a[kMaxDepth * kRows];
-  float b[kMaxDepth * kMaxColumns];
-  float c[kRows * kMaxColumns];
+  float a[kMaxDepth * stride_of(kRows)];
+  float b[kMaxDepth * stride_of(kMaxColumns)];
+  float c[kRows * stride_of(kMaxColumns)];
   float exited[kMaxColumns / 2];  // stands for the registers of threads that have exited
 };
 
@@ -52,13 +56,13 @@ struct AccumulatorArrays {
   void gather(float* c, int32_t n) const {
     for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
       gather_accumulators(registers[thread], thread % kWarpSize, n / 8,
-                          c + thread / kWarpSize * 16 * n, n);
+                          c + thread / kWarpSize * 16 * stride_of(n), stride_of(n));
     }
   }
   void scatter(const float* c, int32_t n) const {
     for (uint32_t thread = 0; thread < kWarpgroupThreads; ++thread) {
       scatter_accumulators(registers[thread], thread % kWarpSize, n / 8,
-                           c + thread / kWarpSize * 16 * n, n);
+                           c + thread / kWarpSize * 16 * stride_of(n), stride_of(n));
     }
   }
 };
@@ -75,7 +79,7 @@ void load_a_registers(const WgmmaOperation& operation, float* out) {
     for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
       lanes[lane] = operation.a_values[warp * kWarpSize + lane];
     }
-    gather_a(lanes, 0, operation.b.type, out + 16 * warp, kRows);
+    gather_a(lanes, 0, operation.b.type, out + 16 * warp, stride_of(kRows));
   }
 }
 
@@ -83,14 +87,14 @@ void load_a_registers(const WgmmaOperation& operation, float* out) {
 void load_operands(const Block& block, const WgmmaOperation& operation, int32_t depth,
                    Scratch& scratch) {
   const char* const window = block.shared - kSharedBase;
-  float* const a = scratch.a + depth * kRows;
+  float* const a = scratch.a + depth * stride_of(kRows);
   if (operation.instruction.a_registers != nullptr) {
     load_a_registers(operation, a);
   } else {
-    load_operand(operation.a, window, a, kRows);
+    load_operand(operation.a, window, a, stride_of(kRows));
   }
   const int32_t n = operation.instruction.n;
-  load_operand(operation.b, window, scratch.b + depth * n, n);
+  load_operand(operation.b, window, scratch.b + depth * stride_of(n), stride_of(n));
 }
 
 // The operations from `index` on that use the same accumulators. Returns the number of the next
@@ -103,7 +107,7 @@ uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint
   if (first.instruction.accumulate) accumulators.gather(scratch.c, n);
   while (index < end && same_accumulators(queue, first, queue.at(index))) {
     // As many as fit, up to one that starts anew.
-    if (!queue.at(index).instruction.accumulate) std::fill_n(scratch.c, kRows * n, 0.0f);
+    if (!queue.at(index).instruction.accumulate) std::fill_n(scratch.c, kRows * stride_of(n), 0.0f);
     int32_t depth = 0;
     do {
       load_operands(block, queue.at(index), depth, scratch);
@@ -111,7 +115,8 @@ uint64_t compute_run(const Block& block, WgmmaQueue& queue, uint64_t index, uint
       ++index;
     } while (index < end && depth + 16 <= kMaxDepth && queue.at(index).instruction.accumulate &&
              same_accumulators(queue, first, queue.at(index)));
-    multiply_accumulate(scratch.c, n, scratch.a, kRows, scratch.b, n, kRows, n, depth);
+    multiply_accumulate(scratch.c, stride_of(n), scratch.a, stride_of(kRows), scratch.b,
+                        stride_of(n), kRows, n, depth);
     block.worker->counters.mma_multiply_adds += static_cast<uint64_t>(kRows) * n * depth;
   }
   accumulators.scatter(scratch.c, n);

@@ -10,7 +10,7 @@ template <class ElementType>
 struct GemmRsTile {
   using Element = ElementType;
   static constexpr int kRows = Warpgroup::kRows;
-  static constexpr int kColumns = 128;
+  static constexpr int kColumns = 256;
   static constexpr int kStages = 4;
   static constexpr int kThreads = Warpgroup::kThreads + 32;
 };
