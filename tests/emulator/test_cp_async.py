@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from copy_kernels import TIMINGS, CopyKernels, values
 from emulator_library import EARLY, LATE, RANDOM_COMPLETION
+from named_kernels import TIMINGS, NamedKernels, values
 
 TILES, THREADS = 5, 64
 
 
-def run_pipeline(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
+def run_pipeline(emulator: NamedKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
     """Returns the error, the output and what it should be."""
     x = values(TILES * THREADS * 4)
     y = emulator.empty(x.size, np.float32, "y")
@@ -23,7 +23,7 @@ def run_pipeline(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, n
 
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_a_right_pipeline_is_right_and_quiet_under_every_timing(
-    copies: CopyKernels, timing: tuple[int, int, int]
+    copies: NamedKernels, timing: tuple[int, int, int]
 ) -> None:
     copies.set_timing(*timing)
     error, y, expected = run_pipeline(copies, "cp_async_pipeline")
@@ -47,7 +47,7 @@ FAULTS = [
 @pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize(("fault", "message"), FAULTS)
 def test_faults_of_a_pipeline_are_reported_under_every_timing(
-    checked_copies: CopyKernels, fault: str, message: str, timing: tuple[int, int, int]
+    checked_copies: NamedKernels, fault: str, message: str, timing: tuple[int, int, int]
 ) -> None:
     checked_copies.set_timing(*timing)
     error, _, _ = run_pipeline(checked_copies, f"cp_async_pipeline_{fault}")
@@ -57,7 +57,7 @@ def test_faults_of_a_pipeline_are_reported_under_every_timing(
 
 @pytest.mark.parametrize("fault", ["missing_wait", "wait_for_too_few", "missing_commit"])
 def test_copies_that_complete_late_show_a_missing_wait_in_the_result(
-    plain_copies: CopyKernels, fault: str
+    plain_copies: NamedKernels, fault: str
 ) -> None:
     plain_copies.options.cp_async = LATE
     _, y, expected = run_pipeline(plain_copies, f"cp_async_pipeline_{fault}")
@@ -65,7 +65,7 @@ def test_copies_that_complete_late_show_a_missing_wait_in_the_result(
 
 
 def test_copies_that_complete_early_show_a_missing_barrier_in_the_result(
-    plain_copies: CopyKernels,
+    plain_copies: NamedKernels,
 ) -> None:
     # Within a run of one thread to its next wait: only an early copy overtakes the others' reads.
     plain_copies.options.cp_async = EARLY
@@ -74,7 +74,7 @@ def test_copies_that_complete_early_show_a_missing_barrier_in_the_result(
     assert not np.array_equal(y, expected)
 
 
-def test_a_thread_that_exits_without_waiting_is_reported(copies: CopyKernels) -> None:
+def test_a_thread_that_exits_without_waiting_is_reported(copies: NamedKernels) -> None:
     x, y = copies.upload(values(512, np.uint8), "x"), copies.empty(512, np.uint8, "y")
     error = copies.run("cp_async_copy_16", [x, y], [16, 0, 0, 0])
     pattern = (
@@ -88,7 +88,7 @@ def test_a_thread_that_exits_without_waiting_is_reported(copies: CopyKernels) ->
     ("size", "source_bytes"), [(size, n) for size in (4, 8, 16) for n in range(size + 1)]
 )
 def test_the_rest_of_a_short_copy_is_zero(
-    copies: CopyKernels, size: int, source_bytes: int, completion: int
+    copies: NamedKernels, size: int, source_bytes: int, completion: int
 ) -> None:
     copies.options.cp_async = completion
     x = values(32 * size, np.uint8)
@@ -100,7 +100,7 @@ def test_the_rest_of_a_short_copy_is_zero(
     np.testing.assert_array_equal(y.array.reshape(32, size), expected)
 
 
-def test_a_copy_of_no_bytes_does_not_read_its_source(checked_copies: CopyKernels) -> None:
+def test_a_copy_of_no_bytes_does_not_read_its_source(checked_copies: NamedKernels) -> None:
     x, y = (
         checked_copies.upload(values(16, np.uint8), "x"),
         checked_copies.empty(512, np.uint8, "y"),
@@ -119,14 +119,14 @@ ILLEGAL = [
 
 
 @pytest.mark.parametrize(("numbers", "message"), ILLEGAL)
-def test_illegal_copies_are_refused(copies: CopyKernels, numbers: list[int], message: str) -> None:
+def test_illegal_copies_are_refused(copies: NamedKernels, numbers: list[int], message: str) -> None:
     x, y = copies.upload(values(512, np.uint8), "x"), copies.empty(512, np.uint8, "y")
     error = copies.run("cp_async_copy_16", [x, y], numbers)
     pattern = rf"^cp_async_copy: block \(0,0,0\) thread \(0,0,0\): {message}"
     assert re.search(pattern, error), f"must be reported as {pattern!r}, got {error!r}"
 
 
-def test_a_source_out_of_bounds_is_reported(checked_copies: CopyKernels) -> None:
+def test_a_source_out_of_bounds_is_reported(checked_copies: NamedKernels) -> None:
     x, y = (
         checked_copies.upload(values(500, np.uint8), "x"),
         checked_copies.empty(512, np.uint8, "y"),
@@ -135,14 +135,14 @@ def test_a_source_out_of_bounds_is_reported(checked_copies: CopyKernels) -> None
     assert "thread (31,0,0): global read of 16 bytes at offset 496 of 'x' (500 bytes)" in error
 
 
-def test_a_source_that_nobody_wrote_is_reported(checked_copies: CopyKernels) -> None:
+def test_a_source_that_nobody_wrote_is_reported(checked_copies: NamedKernels) -> None:
     x, y = checked_copies.empty(512, np.uint8, "x"), checked_copies.empty(512, np.uint8, "y")
     error = checked_copies.run("cp_async_copy_16", [x, y], [16, 0, 0, 1])
     assert "read of uninitialised global memory: nobody has written byte 0 of 'x'" in error
 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY])
-def test_copies_are_counted(checked_copies: CopyKernels, completion: int) -> None:
+def test_copies_are_counted(checked_copies: NamedKernels, completion: int) -> None:
     checked_copies.options.count, checked_copies.options.cp_async = 1, completion
     error, _, _ = run_pipeline(checked_copies, "cp_async_pipeline")
     assert not error

@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 from emulator_library import EARLY, LATE, RANDOM_COMPLETION
-from matrix_kernels import TIMINGS, MatrixKernels
+from named_kernels import TIMINGS, NamedKernels
 
 SLICES = 4
 
 
-def run_product(emulator: MatrixKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
+def run_product(emulator: NamedKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
     """Returns the error, the output and what it should be; small integers are exact."""
     random = np.random.default_rng(5)
     x = random.integers(-4, 5, (64, SLICES, 64)).astype(np.float32)
@@ -32,7 +32,7 @@ def run_product(emulator: MatrixKernels, kernel: str) -> tuple[str, np.ndarray, 
 @pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize("kernel", ["shared", "registers", "uneven"])
 def test_right_products_are_right_and_quiet_under_every_timing(
-    either_matrix: MatrixKernels, kernel: str, timing: tuple[int, int, int]
+    either_matrix: NamedKernels, kernel: str, timing: tuple[int, int, int]
 ) -> None:
     either_matrix.set_timing(*timing)
     error, d, expected = run_product(either_matrix, kernel)
@@ -84,7 +84,7 @@ PRODUCT_FAULTS = [
 @pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize(("kernel", "message"), PRODUCT_FAULTS)
 def test_faults_of_a_product_are_reported_under_every_timing(
-    checked_matrix: MatrixKernels, kernel: str, message: str, timing: tuple[int, int, int]
+    checked_matrix: NamedKernels, kernel: str, message: str, timing: tuple[int, int, int]
 ) -> None:
     checked_matrix.set_timing(*timing)
     error, _, _ = run_product(checked_matrix, kernel)
@@ -95,7 +95,7 @@ def test_faults_of_a_product_are_reported_under_every_timing(
 @pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
 @pytest.mark.parametrize("kernel", [kernel for kernel, _ in PRODUCT_FAULTS])
 def test_the_process_goes_on_after_many_faults(
-    either_matrix: MatrixKernels, kernel: str, completion: int
+    either_matrix: NamedKernels, kernel: str, completion: int
 ) -> None:
     either_matrix.options.max_errors = 10_000
     either_matrix.options.wgmma = completion
@@ -106,7 +106,7 @@ def test_the_process_goes_on_after_many_faults(
 
 
 def test_accumulators_in_flight_read_as_nan_when_products_complete_late(
-    checked_matrix: MatrixKernels,
+    checked_matrix: NamedKernels,
 ) -> None:
     checked_matrix.options.wgmma = LATE
     error, d, _ = run_product(checked_matrix, "registers_accumulator_read")
@@ -124,7 +124,7 @@ def test_accumulators_in_flight_read_as_nan_when_products_complete_late(
     ],
 )
 def test_the_plain_library_reports_what_needs_no_instrumentation(
-    plain_matrix: MatrixKernels, kernel: str
+    plain_matrix: NamedKernels, kernel: str
 ) -> None:
     message = dict(PRODUCT_FAULTS)[kernel]
     error, _, _ = run_product(plain_matrix, kernel)
@@ -132,7 +132,7 @@ def test_the_plain_library_reports_what_needs_no_instrumentation(
 
 
 def test_operands_overwritten_before_the_wait_show_when_products_complete_late(
-    plain_matrix: MatrixKernels,
+    plain_matrix: NamedKernels,
 ) -> None:
     for completion, right in ((LATE, False), (EARLY, True)):
         plain_matrix.options.wgmma = completion
@@ -228,7 +228,7 @@ MISUSES = [
 
 @pytest.mark.parametrize(("kernel", "number", "message"), MISUSES)
 def test_misuse_is_reported_in_every_mode(
-    either_matrix: MatrixKernels, kernel: str, number: int, message: str
+    either_matrix: NamedKernels, kernel: str, number: int, message: str
 ) -> None:
     error = either_matrix.run(kernel, (), (number,))
     pattern = rf"^matrix_misuse: {THREAD}: .*{message}"
@@ -237,7 +237,7 @@ def test_misuse_is_reported_in_every_mode(
 
 @pytest.mark.parametrize("kernel", ["wgmma_warp_left_out", "wgmma_warp_exited"])
 def test_a_warp_that_leaves_a_wgmma_out_is_a_deadlock_that_says_so(
-    either_matrix: MatrixKernels, kernel: str
+    either_matrix: NamedKernels, kernel: str
 ) -> None:
     error = either_matrix.run(kernel, (), ())
     pattern = (
@@ -272,7 +272,7 @@ CHECKED_MISUSES = [
 @pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
 @pytest.mark.parametrize(("kernel", "number", "message"), CHECKED_MISUSES)
 def test_misuse_is_reported_in_checked_mode(
-    checked_matrix: MatrixKernels, kernel: str, number: int, message: str, completion: int
+    checked_matrix: NamedKernels, kernel: str, number: int, message: str, completion: int
 ) -> None:
     checked_matrix.options.wgmma = completion
     error = checked_matrix.run(kernel, (), (number,))
@@ -295,7 +295,7 @@ def test_misuse_is_reported_in_checked_mode(
     ],
 )
 def test_the_same_without_the_fault_is_quiet(
-    either_matrix: MatrixKernels, kernel: str, number: int
+    either_matrix: NamedKernels, kernel: str, number: int
 ) -> None:
     assert either_matrix.run(kernel, (), (number,)) == ""
 
@@ -303,7 +303,7 @@ def test_the_same_without_the_fault_is_quiet(
 # ---------------------------------------------------------------- counters
 
 
-def test_matrix_instructions_are_counted(either_matrix: MatrixKernels) -> None:
+def test_matrix_instructions_are_counted(either_matrix: NamedKernels) -> None:
     either_matrix.options.count = 1
     assert not run_product(either_matrix, "shared")[0]
     (record,) = either_matrix.launches()
@@ -314,7 +314,7 @@ def test_matrix_instructions_are_counted(either_matrix: MatrixKernels) -> None:
 
 @pytest.mark.parametrize(("kernel", "wavefronts"), [("ldmatrix_x1", 1), ("ldmatrix_x4", 4)])
 def test_ldmatrix_of_neighbouring_rows_has_no_bank_conflicts(
-    plain_matrix: MatrixKernels, kernel: str, wavefronts: int
+    plain_matrix: NamedKernels, kernel: str, wavefronts: int
 ) -> None:
     plain_matrix.options.count = 1
     memory = plain_matrix.upload(np.zeros(256, np.uint32), "memory")

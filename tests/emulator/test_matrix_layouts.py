@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matrix_kernels import MatrixKernels
 from matrix_tables import (
     M8N8K4_F64,
     M16N8K8,
@@ -17,6 +16,7 @@ from matrix_tables import (
     Operand,
     wgmma_accumulators,
 )
+from named_kernels import NamedKernels
 
 RANDOM = np.random.default_rng(11)
 
@@ -56,7 +56,7 @@ def held_by_lane(matrices: np.ndarray, transposed: bool) -> np.ndarray:
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("direction", ["ldmatrix", "stmatrix"])
 def test_ldmatrix_and_stmatrix_hold_the_elements_that_ptx_names(
-    either_matrix: MatrixKernels, direction: str, count: int, suffix: str
+    either_matrix: NamedKernels, direction: str, count: int, suffix: str
 ) -> None:
     rows = RANDOM.permutation(64)[:32] * 16  # byte addresses, in no order
     matrices = RANDOM.integers(0, 2**16, (count, 8, 8)).astype(np.uint16)
@@ -78,7 +78,7 @@ def test_ldmatrix_and_stmatrix_hold_the_elements_that_ptx_names(
 
 @pytest.mark.parametrize("suffix", ["", "_trans"])
 def test_ldmatrix_tile_is_its_instructions_one_by_one(
-    either_matrix: MatrixKernels, suffix: str
+    either_matrix: NamedKernels, suffix: str
 ) -> None:
     rows = np.stack([RANDOM.permutation(64)[:32], RANDOM.permutation(64)[:32]], axis=1)  # by lane
     memory = RANDOM.integers(0, 2**16, (64, 8)).astype(np.uint16)
@@ -103,7 +103,7 @@ MMA = {
 
 
 def run_mma(
-    emulator: MatrixKernels,
+    emulator: NamedKernels,
     name: str,
     instruction: Instruction,
     kind: str,
@@ -136,13 +136,13 @@ def run_mma(
 
 @pytest.mark.parametrize("name", MMA)
 def test_mma_multiplies_the_fragments_that_ptx_describes(
-    either_matrix: MatrixKernels, name: str
+    either_matrix: NamedKernels, name: str
 ) -> None:
     run_mma(either_matrix, f"mma_{name}", *MMA[name], (1, 1))
 
 
 @pytest.mark.parametrize("name", MMA)
-def test_a_warp_tile_is_its_products_one_by_one(either_matrix: MatrixKernels, name: str) -> None:
+def test_a_warp_tile_is_its_products_one_by_one(either_matrix: NamedKernels, name: str) -> None:
     run_mma(either_matrix, f"mma_tile_{name}", *MMA[name], (3, 2))
 
 
@@ -171,7 +171,7 @@ def operand(mn_major: bool, bits: int, extent: int) -> Operand:
 
 
 def run_wgmma(
-    emulator: MatrixKernels,
+    emulator: NamedKernels,
     kind: str,
     n: int,
     a_layout: Operand | None,
@@ -215,28 +215,28 @@ def run_wgmma(
 @pytest.mark.parametrize("a_mn", [False, True])
 @pytest.mark.parametrize("n", [8, 24, 64, 136, 256])
 def test_wgmma_reads_every_layout_and_swizzle(
-    plain_matrix: MatrixKernels, n: int, a_mn: bool, b_mn: bool, bits: int
+    plain_matrix: NamedKernels, n: int, a_mn: bool, b_mn: bool, bits: int
 ) -> None:
     run_wgmma(plain_matrix, "bf16", n, operand(a_mn, bits, 64), operand(b_mn, bits, n))
 
 
 @pytest.mark.parametrize("bits", [(0, 3), (1, 2), (2, 1), (3, 0)])
 def test_the_operands_of_a_wgmma_may_be_swizzled_differently(
-    either_matrix: MatrixKernels, bits: tuple[int, int]
+    either_matrix: NamedKernels, bits: tuple[int, int]
 ) -> None:
     run_wgmma(either_matrix, "f16", 64, operand(True, bits[0], 64), operand(False, bits[1], 64))
 
 
 @pytest.mark.parametrize(("bits", "step"), [(3, 1), (3, 2), (3, 3), (2, 1)])
 def test_a_step_along_k_only_adds_to_the_start_address(
-    either_matrix: MatrixKernels, bits: int, step: int
+    either_matrix: NamedKernels, bits: int, step: int
 ) -> None:
     run_wgmma(either_matrix, "bf16", 64, operand(False, bits, 64), operand(False, bits, 64), step)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 2, 3])
 @pytest.mark.parametrize("n", [8, 64, 256])
-def test_wgmma_of_tf32(either_matrix: MatrixKernels, n: int, bits: int) -> None:
+def test_wgmma_of_tf32(either_matrix: NamedKernels, n: int, bits: int) -> None:
     run_wgmma(either_matrix, "tf32", n, operand(False, bits, 64), operand(False, bits, n))
     run_wgmma(either_matrix, "tf32", n, None, operand(False, bits, n))
 
@@ -244,12 +244,12 @@ def test_wgmma_of_tf32(either_matrix: MatrixKernels, n: int, bits: int) -> None:
 @pytest.mark.parametrize("b_mn", [False, True])
 @pytest.mark.parametrize(("kind", "n"), [("bf16", 8), ("bf16", 64), ("bf16", 256), ("f16", 64)])
 def test_wgmma_takes_a_from_registers(
-    either_matrix: MatrixKernels, kind: str, n: int, b_mn: bool
+    either_matrix: NamedKernels, kind: str, n: int, b_mn: bool
 ) -> None:
     run_wgmma(either_matrix, kind, n, None, operand(b_mn, 3, n))
 
 
-def test_scale_d_of_zero_ignores_what_the_accumulators_held(either_matrix: MatrixKernels) -> None:
+def test_scale_d_of_zero_ignores_what_the_accumulators_held(either_matrix: NamedKernels) -> None:
     run_wgmma(
         either_matrix, "bf16", 64, operand(False, 3, 64), operand(False, 3, 64), accumulate=False
     )
@@ -258,7 +258,7 @@ def test_scale_d_of_zero_ignores_what_the_accumulators_held(either_matrix: Matri
 # ---------------------------------------------------------------- numbers
 
 
-def one_product(emulator: MatrixKernels, name: str, kind: str, a: float, b: float) -> float:
+def one_product(emulator: NamedKernels, name: str, kind: str, a: float, b: float) -> float:
     """a b by mma.sync m16n8k8 of tf32 or m16n8k16: both in the first column of K."""
     instruction, _ = MMA[name]
     left, right = np.zeros((16, instruction.k)), np.zeros((8, instruction.k))
@@ -274,13 +274,13 @@ def one_product(emulator: MatrixKernels, name: str, kind: str, a: float, b: floa
     return float(out.array[0])
 
 
-def test_tf32_operands_are_truncated_to_ten_bits_of_mantissa(either_matrix: MatrixKernels) -> None:
+def test_tf32_operands_are_truncated_to_ten_bits_of_mantissa(either_matrix: NamedKernels) -> None:
     below_two = float(np.float32(2 - 2**-23))
     assert one_product(either_matrix, "m16n8k8_tf32", "tf32", below_two, 1.0) == 2 - 2**-10
     assert one_product(either_matrix, "m16n8k8_tf32", "tf32", -below_two, 1.0) == -(2 - 2**-10)
 
 
 @pytest.mark.parametrize("value", [2.0**-24, 2.0**-15, 65504.0, -1.5, float("inf")])
-def test_float16_operands_keep_their_value(either_matrix: MatrixKernels, value: float) -> None:
+def test_float16_operands_keep_their_value(either_matrix: NamedKernels, value: float) -> None:
     """Subnormal numbers and infinity included."""
     assert one_product(either_matrix, "m16n8k16_f16", "f16", value, 1.0) == value

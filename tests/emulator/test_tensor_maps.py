@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from copy_kernels import CopyKernels
+from named_kernels import NamedKernels
 from tensor_maps import (
     BFLOAT16,
     FLOAT32,
@@ -45,7 +45,7 @@ def columns(rank: int, lower: list[int], upper: list[int], dims: list[int]) -> I
     )
 
 
-def make(emulator: CopyKernels, box: TiledBox | Im2colBox, misalignment: int = 0) -> str:
+def make(emulator: NamedKernels, box: TiledBox | Im2colBox, misalignment: int = 0) -> str:
     x = emulator.upload(np.zeros(1024, np.uint8), "x")
     x.address += misalignment
     return emulator.run("make_map", [x, x], box.numbers())
@@ -80,7 +80,7 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_fields_at_their_limits_are_accepted(plain_copies: CopyKernels, name: str) -> None:
+def test_fields_at_their_limits_are_accepted(plain_copies: NamedKernels, name: str) -> None:
     assert make(plain_copies, ACCEPTED[name]) == ""
 
 
@@ -159,7 +159,7 @@ REFUSED_IM2COL = [
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_fields_out_of_range_are_named_with_their_value(
-    plain_copies: CopyKernels, box: TiledBox | Im2colBox, message: str
+    plain_copies: NamedKernels, box: TiledBox | Im2colBox, message: str
 ) -> None:
     assert make(plain_copies, box) == message
 
@@ -177,7 +177,7 @@ ELEMENT, RANK = 1, 2  # places in the numbers of a launch
     ],
 )
 def test_ranks_and_elements_that_do_not_exist_are_named(
-    plain_copies: CopyKernels, box: TiledBox | Im2colBox, place: int, value: int, message: str
+    plain_copies: NamedKernels, box: TiledBox | Im2colBox, place: int, value: int, message: str
 ) -> None:
     numbers = box.numbers()
     numbers[place] = value
@@ -186,7 +186,7 @@ def test_ranks_and_elements_that_do_not_exist_are_named(
 
 
 @pytest.mark.parametrize("box", [TILED, IM2COL], ids=["tiled", "im2col"])
-def test_a_misaligned_base_is_named(plain_copies: CopyKernels, box: TiledBox | Im2colBox) -> None:
+def test_a_misaligned_base_is_named(plain_copies: NamedKernels, box: TiledBox | Im2colBox) -> None:
     error = make(plain_copies, box, misalignment=8)
     assert ": base is 0x" in error, error
     assert error.endswith("8; accepted: an address that is a multiple of 16"), error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from copy_kernels import CopyKernels
 from emulator_library import EARLY, LATE, RANDOM_COMPLETION
+from named_kernels import NamedKernels
 from tensor_maps import (
     BFLOAT16,
     ELEMENT_BYTES,
@@ -28,7 +28,7 @@ def random_bytes(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(1, 256, count, dtype=np.uint8)
 
 
-def load(emulator: CopyKernels, box: TiledBox | Im2colBox, memory: np.ndarray) -> np.ndarray:
+def load(emulator: NamedKernels, box: TiledBox | Im2colBox, memory: np.ndarray) -> np.ndarray:
     kind = "load_box_im2col" if isinstance(box, Im2colBox) else "load_box"
     x, y = emulator.upload(memory, "x"), emulator.empty(box.bytes, np.uint8, "y")
     error = emulator.run(f"{kind}_{box.tensor.rank}", [x, y], box.numbers())
@@ -38,7 +38,7 @@ def load(emulator: CopyKernels, box: TiledBox | Im2colBox, memory: np.ndarray) -
     return result
 
 
-def check_load(emulator: CopyKernels, box: TiledBox | Im2colBox, memory: np.ndarray) -> None:
+def check_load(emulator: NamedKernels, box: TiledBox | Im2colBox, memory: np.ndarray) -> None:
     expected = swizzle(box.load(memory), box.swizzle, box.row_bytes, box.start)
     np.testing.assert_array_equal(load(emulator, box, memory), expected, err_msg=str(box))
 
@@ -75,7 +75,7 @@ def random_tile(rng: np.random.Generator, rank: int) -> TiledBox:
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 4, 5])
-def test_tiled_loads_are_what_numpy_says(plain_copies: CopyKernels, rank: int) -> None:
+def test_tiled_loads_are_what_numpy_says(plain_copies: NamedKernels, rank: int) -> None:
     rng = np.random.default_rng(rank)
     for _ in range(300):
         box = random_tile(rng, rank)
@@ -84,7 +84,7 @@ def test_tiled_loads_are_what_numpy_says(plain_copies: CopyKernels, rank: int) -
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 4, 5])
-def test_tiled_stores_are_what_numpy_says(plain_copies: CopyKernels, rank: int) -> None:
+def test_tiled_stores_are_what_numpy_says(plain_copies: NamedKernels, rank: int) -> None:
     rng = np.random.default_rng(10 + rank)
     for _ in range(300):
         box = random_tile(rng, rank)
@@ -106,7 +106,7 @@ def test_tiled_stores_are_what_numpy_says(plain_copies: CopyKernels, rank: int) 
     [[0, 2**31 - 1], [0, -(2**31)], [2**31 - 1, 0], [-(2**31), 0], [-3, 2**31 - 4], [5, -4]],
 )
 def test_coordinates_reach_to_the_ends_of_their_range(
-    plain_copies: CopyKernels, coordinates: list[int]
+    plain_copies: NamedKernels, coordinates: list[int]
 ) -> None:
     tensor = Tensor(FLOAT32, [16, 2**32])
     tensor.strides_bytes = [0]  # every row is the same
@@ -154,7 +154,7 @@ def random_column(rng: np.random.Generator, rank: int) -> Im2colBox:
 
 
 @pytest.mark.parametrize("rank", [3, 4, 5])
-def test_im2col_loads_are_what_numpy_says(plain_copies: CopyKernels, rank: int) -> None:
+def test_im2col_loads_are_what_numpy_says(plain_copies: NamedKernels, rank: int) -> None:
     rng = np.random.default_rng(20 + rank)
     for _ in range(600):
         box = random_column(rng, rank)
@@ -162,7 +162,7 @@ def test_im2col_loads_are_what_numpy_says(plain_copies: CopyKernels, rank: int) 
         check_load(plain_copies, box, random_bytes(rng, box.tensor.bytes))
 
 
-def test_a_column_of_a_convolution_is_its_shifted_input(plain_copies: CopyKernels) -> None:
+def test_a_column_of_a_convolution_is_its_shifted_input(plain_copies: NamedKernels) -> None:
     """Filter 3 x 3, padding 1, stride 2: all output pixels of two images, tap by tap."""
     n, h, w, c, stride, pad = 2, 9, 7, 32, 2, 1
     p, q = (h + 2 * pad - 3) // stride + 1, (w + 2 * pad - 3) // stride + 1
@@ -186,7 +186,9 @@ def test_a_column_of_a_convolution_is_its_shifted_input(plain_copies: CopyKernel
 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
-def test_boxes_raise_no_alarm_in_checked_mode(checked_copies: CopyKernels, completion: int) -> None:
+def test_boxes_raise_no_alarm_in_checked_mode(
+    checked_copies: NamedKernels, completion: int
+) -> None:
     rng = np.random.default_rng(30 + completion)
     checked_copies.options.tma = completion
     for rank in (1, 2, 3, 4, 5):

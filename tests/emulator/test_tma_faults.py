@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from copy_kernels import TIMINGS, CopyKernels, values
 from emulator_library import EARLY, LATE, RANDOM_COMPLETION
+from named_kernels import TIMINGS, NamedKernels, values
 from tensor_maps import FLOAT32, Tensor, TiledBox
 
 TILES, ROWS, COLUMNS = 6, 8, 32
@@ -15,7 +15,7 @@ TILES, ROWS, COLUMNS = 6, 8, 32
 # ---------------------------------------------------------------- a pipeline of loads and stores
 
 
-def run_pipeline(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
+def run_pipeline(emulator: NamedKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
     """Returns the error, the output and what it should be."""
     x = values(TILES * ROWS * COLUMNS)
     y = emulator.empty(x.size, np.float32, "y")
@@ -25,7 +25,7 @@ def run_pipeline(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, n
 
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_a_right_pipeline_is_right_and_quiet_under_every_timing(
-    copies: CopyKernels, timing: tuple[int, int, int]
+    copies: NamedKernels, timing: tuple[int, int, int]
 ) -> None:
     copies.set_timing(*timing)
     error, y, expected = run_pipeline(copies, "tma_pipeline")
@@ -74,7 +74,7 @@ PIPELINE_FAULTS = [
 @pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize(("fault", "message"), PIPELINE_FAULTS)
 def test_faults_of_a_pipeline_are_reported_under_every_timing(
-    checked_copies: CopyKernels, fault: str, message: str, timing: tuple[int, int, int]
+    checked_copies: NamedKernels, fault: str, message: str, timing: tuple[int, int, int]
 ) -> None:
     checked_copies.set_timing(*timing)
     error, _, _ = run_pipeline(checked_copies, f"tma_pipeline_{fault}")
@@ -85,7 +85,7 @@ def test_faults_of_a_pipeline_are_reported_under_every_timing(
 @pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize(("fault", "pending"), [("few", -16), ("many", 16)])
 def test_wrong_numbers_of_bytes_are_a_deadlock_that_names_them(
-    copies: CopyKernels, fault: str, pending: int, timing: tuple[int, int, int]
+    copies: NamedKernels, fault: str, pending: int, timing: tuple[int, int, int]
 ) -> None:
     copies.set_timing(*timing)
     error, _, _ = run_pipeline(copies, f"tma_pipeline_expect_too_{fault}")
@@ -100,7 +100,7 @@ def test_wrong_numbers_of_bytes_are_a_deadlock_that_names_them(
     "fault", ["missing_full_wait", "missing_read_wait", "read_wait_for_too_few"]
 )
 def test_copies_that_complete_late_show_a_missing_wait_in_the_result(
-    plain_copies: CopyKernels, fault: str
+    plain_copies: NamedKernels, fault: str
 ) -> None:
     plain_copies.options.tma = LATE
     error, y, expected = run_pipeline(plain_copies, f"tma_pipeline_{fault}")
@@ -109,7 +109,7 @@ def test_copies_that_complete_late_show_a_missing_wait_in_the_result(
 
 @pytest.mark.parametrize("completion", [LATE, EARLY, RANDOM_COMPLETION])
 def test_exit_without_waiting_for_stores_is_reported_without_checks(
-    plain_copies: CopyKernels, completion: int
+    plain_copies: NamedKernels, completion: int
 ) -> None:
     plain_copies.options.tma = completion
     error, _, _ = run_pipeline(plain_copies, "tma_pipeline_missing_last_wait")
@@ -117,14 +117,14 @@ def test_exit_without_waiting_for_stores_is_reported_without_checks(
 
 
 def test_a_stores_result_is_visible_when_its_thread_has_waited_for_it(
-    copies: CopyKernels,
+    copies: NamedKernels,
 ) -> None:
     x, seen = copies.upload(np.zeros(32, np.float32), "x"), copies.empty(32, np.float32, "seen")
     assert not copies.run("read_back", [x, seen])
     assert (seen.array == 1.0).all()
 
 
-def test_a_read_wait_does_not_make_a_stores_result_visible(copies: CopyKernels) -> None:
+def test_a_read_wait_does_not_make_a_stores_result_visible(copies: NamedKernels) -> None:
     x, seen = copies.upload(np.zeros(32, np.float32), "x"), copies.empty(32, np.float32, "seen")
     assert not copies.run("read_back_after_read_wait", [x, seen])
     assert not seen.array.any(), "a store that completes late must not be seen by its thread"
@@ -170,7 +170,7 @@ MISUSES = [
 
 @pytest.mark.parametrize(("misuse", "message"), MISUSES)
 def test_instructions_that_break_a_rule_end_the_launch(
-    copies: CopyKernels, misuse: str, message: str
+    copies: NamedKernels, misuse: str, message: str
 ) -> None:
     error = copies.run(f"misuse_{misuse}", [copies.upload(values(1024), "x")])
     pattern = rf"^misuse: block \(0,0,0\) thread \(0,0,0\): .*{message}"
@@ -190,7 +190,7 @@ CHECKED_MISUSES = [
 
 @pytest.mark.parametrize(("misuse", "message"), CHECKED_MISUSES)
 def test_checked_mode_reports_what_plain_mode_cannot_see(
-    checked_copies: CopyKernels, misuse: str, message: str
+    checked_copies: NamedKernels, misuse: str, message: str
 ) -> None:
     error = checked_copies.run(f"misuse_{misuse}", [checked_copies.upload(values(1024), "x")])
     pattern = rf"^misuse: block \(\d,0,0\) thread \(0,0,0\): .*{message}"
@@ -201,7 +201,7 @@ def test_checked_mode_reports_what_plain_mode_cannot_see(
 
 
 @pytest.mark.parametrize("kernel", ["load_box_2", "store_box_2"])
-def test_a_map_larger_than_its_tensor_is_found_out(copies: CopyKernels, kernel: str) -> None:
+def test_a_map_larger_than_its_tensor_is_found_out(copies: NamedKernels, kernel: str) -> None:
     box = TiledBox(Tensor(FLOAT32, [32, 16]), [32, 8], [0, 8])
     x = copies.upload(values(32 * 15), "x")
     y = copies.upload(values(32 * 8), "y")
@@ -214,7 +214,7 @@ def test_a_map_larger_than_its_tensor_is_found_out(copies: CopyKernels, kernel: 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY])
 def test_plain_mode_names_the_issuing_thread_of_a_load_that_hits_a_guard_page(
-    plain_copies: CopyKernels, completion: int
+    plain_copies: NamedKernels, completion: int
 ) -> None:
     plain_copies.options.tma = completion
     box = TiledBox(Tensor(FLOAT32, [32, 1 << 20]), [32, 8], [0, 1024])
@@ -223,7 +223,7 @@ def test_plain_mode_names_the_issuing_thread_of_a_load_that_hits_a_guard_page(
     assert re.search(r"^load_box: block \(0,0,0\) thread \(0,0,0\): global read at", error), error
 
 
-def test_a_load_of_what_nobody_wrote_is_reported(checked_copies: CopyKernels) -> None:
+def test_a_load_of_what_nobody_wrote_is_reported(checked_copies: NamedKernels) -> None:
     box = TiledBox(Tensor(FLOAT32, [32, 16]), [32, 8], [0, 8])
     x = checked_copies.empty(32 * 16, np.float32, "x")
     y = checked_copies.empty(32 * 8, np.float32, "y")
@@ -236,7 +236,7 @@ def test_a_load_of_what_nobody_wrote_is_reported(checked_copies: CopyKernels) ->
 BLOCKS, CLUSTERS, ROUNDS = 4, 2, 3
 
 
-def run_multicast(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
+def run_multicast(emulator: NamedKernels, kernel: str) -> tuple[str, np.ndarray, np.ndarray]:
     x = values(CLUSTERS * ROUNDS * BLOCKS * 4 * COLUMNS)
     y = emulator.empty(BLOCKS * x.size, np.float32, "y")
     error = emulator.run(kernel, [emulator.upload(x, "x"), y], [BLOCKS, CLUSTERS, ROUNDS])
@@ -245,7 +245,7 @@ def run_multicast(emulator: CopyKernels, kernel: str) -> tuple[str, np.ndarray, 
 
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_multicast_reaches_every_block_under_every_timing(
-    copies: CopyKernels, timing: tuple[int, int, int]
+    copies: NamedKernels, timing: tuple[int, int, int]
 ) -> None:
     copies.set_timing(*timing)
     error, y, expected = run_multicast(copies, "multicast")
@@ -266,7 +266,7 @@ def test_multicast_reaches_every_block_under_every_timing(
     ],
 )
 def test_faults_of_multicasts_are_reported_under_every_timing(
-    checked_copies: CopyKernels, fault: str, message: str, timing: tuple[int, int, int]
+    checked_copies: NamedKernels, fault: str, message: str, timing: tuple[int, int, int]
 ) -> None:
     checked_copies.set_timing(*timing)
     error, _, _ = run_multicast(checked_copies, f"multicast_{fault}")
@@ -278,14 +278,14 @@ EXITED = "block 1 of the cluster has exited|the block exits with TMA loads not w
 
 @pytest.mark.parametrize("timing", TIMINGS)
 def test_a_multicast_to_a_block_that_exits_is_reported(
-    checked_copies: CopyKernels, timing: tuple[int, int, int]
+    checked_copies: NamedKernels, timing: tuple[int, int, int]
 ) -> None:
     checked_copies.set_timing(*timing)
     error, _, _ = run_multicast(checked_copies, "multicast_block_exited")
     assert re.search(EXITED, error), f"must be reported as {EXITED!r}, got {error!r}"
 
 
-def test_plain_mode_sees_that_exit_when_loads_complete_late(plain_copies: CopyKernels) -> None:
+def test_plain_mode_sees_that_exit_when_loads_complete_late(plain_copies: NamedKernels) -> None:
     plain_copies.options.tma = LATE
     error, _, _ = run_multicast(plain_copies, "multicast_block_exited")
     assert re.search(EXITED, error), f"must be reported as {EXITED!r}, got {error!r}"
@@ -297,7 +297,7 @@ MBARRIER_BYTES = 8  # written when it is initialised
 
 
 def test_plain_mode_counts_what_tensor_copies_do_to_global_memory(
-    plain_copies: CopyKernels,
+    plain_copies: NamedKernels,
 ) -> None:
     plain_copies.options.count = 1
     error, _, _ = run_pipeline(plain_copies, "tma_pipeline")
@@ -309,7 +309,7 @@ def test_plain_mode_counts_what_tensor_copies_do_to_global_memory(
 
 
 @pytest.mark.parametrize("completion", [LATE, EARLY])
-def test_tensor_copies_are_counted(checked_copies: CopyKernels, completion: int) -> None:
+def test_tensor_copies_are_counted(checked_copies: NamedKernels, completion: int) -> None:
     checked_copies.options.count, checked_copies.options.tma = 1, completion
     error, _, _ = run_pipeline(checked_copies, "tma_pipeline")
     assert not error
@@ -325,7 +325,7 @@ def test_tensor_copies_are_counted(checked_copies: CopyKernels, completion: int)
 
 
 def test_a_clipped_box_counts_what_it_reads_and_what_it_fills(
-    checked_copies: CopyKernels,
+    checked_copies: NamedKernels,
 ) -> None:
     checked_copies.options.count = 1
     # Rows 12 to 19 of 16, columns 24 to 55 of 32 floats at a pitch of 160 bytes.
