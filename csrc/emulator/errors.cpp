@@ -49,7 +49,9 @@ std::string location(const void* address) {
   Dl_info info;
   if (address == nullptr || dladdr(address, &info) == 0 || info.dli_fname == nullptr) return "";
   const char* slash = std::strrchr(info.dli_fname, '/');
-  const auto offset = static_cast<const char*>(address) - static_cast<const char*>(info.dli_fbase);
+  // Inside the call, whose line may differ from that of the instruction after it.
+  const auto offset =
+      static_cast<const char*>(address) - 1 - static_cast<const char*>(info.dli_fbase);
   return format(" (at %s+0x%zx)", slash != nullptr ? slash + 1 : info.dli_fname,
                 static_cast<size_t>(offset));
 }

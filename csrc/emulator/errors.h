@@ -28,9 +28,10 @@ class ErrorLog {
 };
 
 std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
-std::string name_of(const Dim3& index);     // "(1,0,0)"
-std::string where(const Fiber* fiber);      // "conv_fprop: block (0,0,0) thread (3,0,0)"
-std::string location(const void* address);  // " (at librnc_emulated.so+0x1234)", for addr2line
+std::string name_of(const Dim3& index);  // "(1,0,0)"
+std::string where(const Fiber* fiber);   // "conv_fprop: block (0,0,0) thread (3,0,0)"
+// " (at librnc_emulated.so+0x1234)", for addr2line: the call that returns to `address`.
+std::string location(const void* address);
 
 // Adds "<where>: <message>" to the launch's log. The kernel goes on, unless the log is full.
 void report(const Fiber* fiber, const std::string& message);

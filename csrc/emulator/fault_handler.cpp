@@ -43,7 +43,10 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     return;
   }
   const Interrupted interrupted = interrupted_by_fault(context);
-  fail(describe_fault(self(), info->si_addr, interrupted) + location(interrupted.instruction));
+  // location() takes return addresses, which lie behind what they stand for.
+  const auto* const instruction = static_cast<const char*>(interrupted.instruction);
+  fail(describe_fault(self(), info->si_addr, interrupted) +
+       location(instruction != nullptr ? instruction + 1 : nullptr));
 }
 
 }  // namespace
