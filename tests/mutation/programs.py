@@ -12,6 +12,7 @@ from tests.reference_kernels.launch import Input, Output
 from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem, product
 
 SIMT = "mutation_simt"
+FIRST = "first_kernel"
 REFERENCE = "tests/reference_kernels"
 
 
@@ -34,6 +35,7 @@ PROGRAMS = {
         Program("hopper_gemm_cluster", problems.HOPPER, f"{REFERENCE}/hopper/gemm_cluster.cu"),
         Program("hopper_conv", problems.HOPPER, f"{REFERENCE}/hopper/conv.cu"),
         Program("hopper_wgrad", problems.HOPPER, f"{REFERENCE}/hopper/wgrad.cu"),
+        Program(FIRST, FIRST, "tests/first_kernel/first_kernel.cu"),
         Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
     )
 }
@@ -48,6 +50,7 @@ PROGRAMS_OF_FILE = {
     "csrc/tile/cp_async_mainloop.cuh": ("ampere_gemm", "ampere_conv"),
     "csrc/tile/mbarrier_ring.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
     "csrc/tile/wgmma_mainloop.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
+    "tests/first_kernel/first_kernel.cu": (FIRST,),
     f"{REFERENCE}/ampere/implicit_gemm.cuh": ("ampere_gemm", "ampere_conv"),
     f"{REFERENCE}/hopper/conv.cuh": ("hopper_conv",),
     f"{REFERENCE}/hopper/gemm_cluster.cuh": ("hopper_gemm_cluster",),
@@ -83,8 +86,23 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             problems.wgrad_matrix(500, 64, 128, 2),
             problems.conv_wgrad(BFLOAT16, Conv(2, 10, 13, 64, 64), 1),
         ),
+        FIRST: lambda: (scale_matrix(),),
         "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
     }[program]()
+
+
+def scale_matrix() -> Problem:
+    x = problems.random_tensor(1, 20, 100, dtype=FLOAT32)
+    y = 3 * x.double()
+    return Problem(
+        "scale",
+        FIRST,
+        "scale",
+        (Output("y", tuple(x.shape), FLOAT32), Input("x", x)),
+        (*x.shape, 3),
+        (y,),
+        (problems.allowance(y, y.abs(), FLOAT32),),
+    )
 
 
 def conv_with_statistics() -> Problem:

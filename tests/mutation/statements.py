@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 # Where kernels synchronise. A launcher or a wrapper of csrc/ptx does not.
-FOLDERS = ("csrc/tile", "csrc/kernels", "tests/reference_kernels")
+FOLDERS = ("csrc/tile", "csrc/kernels", "tests/first_kernel", "tests/reference_kernels")
 
 CALLS = "|".join(
     [
@@ -65,5 +65,5 @@ def mutants_of(file: Path) -> list[Mutant]:
 
 
 def all_mutants() -> list[Mutant]:
-    files = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.cuh"))
+    files = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.cu*"))
     return [mutant for file in files for mutant in mutants_of(file)]
