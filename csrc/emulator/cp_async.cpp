@@ -120,7 +120,6 @@ void cp_async_wait_all() {
 
 // Any copy of any thread: the hardware keeps no order among them.
 bool cp_async_complete_one(Cluster& cluster) {
-  if (cluster.worker->launch->options.cp_async != kRandomCompletion) return false;
   const uint32_t start = cluster.random(cluster.threads);
   for (uint32_t i = 0; i < cluster.threads; ++i) {
     Fiber& fiber = cluster.fibers[(start + i) % cluster.threads];
