@@ -7,6 +7,18 @@
 
 namespace rnc::reference {
 
+// The rank, dimensions (innermost first) and strides of a dense tensor of description.element.
+template <class Description, int kRank>
+void set_dense(Description& description, const int32_t (&dims)[kRank]) {
+  description.rank = kRank;
+  uint64_t stride = size_of(description.element);
+  for (int i = 0; i < kRank; ++i) {
+    if (i > 0) description.strides_bytes[i - 1] = stride;
+    stride *= uint64_t(dims[i]);
+    description.dims[i] = uint64_t(dims[i]);
+  }
+}
+
 // A dense matrix [rows, columns], boxes of box_rows x box_columns.
 template <class T>
 Status make_matrix_map(ptx::TensorMap* map, const void* base, int32_t rows, int32_t columns,
@@ -14,10 +26,8 @@ Status make_matrix_map(ptx::TensorMap* map, const void* base, int32_t rows, int3
   TiledTensorMap description = {};
   description.base = base;
   description.element = kTensorElement<T>;
-  description.rank = 2;
-  description.dims[0] = uint64_t(columns);
-  description.dims[1] = uint64_t(rows);
-  description.strides_bytes[0] = uint64_t(columns) * sizeof(T);
+  const int32_t dims[] = {columns, rows};
+  set_dense(description, dims);
   description.box[0] = uint32_t(box_columns);
   description.box[1] = uint32_t(box_rows);
   description.swizzle = Swizzle::k128;
@@ -31,16 +41,10 @@ Status make_filter_map(ptx::TensorMap* map, const void* base, const Conv2dProble
   TiledTensorMap description = {};
   description.base = base;
   description.element = kTensorElement<T>;
-  description.rank = 4;
   const int32_t dims[] = {problem.C, problem.S, problem.R, problem.K};
   const int32_t box[] = {box_channels, 1, 1, box_filters};
-  uint64_t stride = sizeof(T);
-  for (int i = 0; i < 4; ++i) {
-    if (i > 0) description.strides_bytes[i - 1] = stride;
-    stride *= uint64_t(dims[i]);
-    description.dims[i] = uint64_t(dims[i]);
-    description.box[i] = uint32_t(box[i]);
-  }
+  set_dense(description, dims);
+  for (int i = 0; i < 4; ++i) description.box[i] = uint32_t(box[i]);
   description.swizzle = Swizzle::k128;
   return make_tiled_tensor_map(map, description);
 }
@@ -52,14 +56,8 @@ Status make_image_map(ptx::TensorMap* map, const void* base, const Conv2dProblem
   Im2colTensorMap description = {};
   description.base = base;
   description.element = kTensorElement<T>;
-  description.rank = 4;
   const int32_t dims[] = {problem.C, problem.W, problem.H, problem.N};
-  uint64_t stride = sizeof(T);
-  for (int i = 0; i < 4; ++i) {
-    if (i > 0) description.strides_bytes[i - 1] = stride;
-    stride *= uint64_t(dims[i]);
-    description.dims[i] = uint64_t(dims[i]);
-  }
+  set_dense(description, dims);
   description.lower[0] = -problem.pad_w;
   description.lower[1] = -problem.pad_h;
   description.upper[0] = problem.pad_w - (problem.S - 1) * problem.dilation_w;
