@@ -47,6 +47,7 @@ PY_LAYERS = [
     "fuse",
     "explain",
     "testing",
+    "bench",
     "cli",
     "__main__",
 ]

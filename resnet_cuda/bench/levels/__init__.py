@@ -1,0 +1,1 @@
+"""One module per level, each with `workloads(device, plan)`."""

@@ -1,0 +1,35 @@
+"""One benchmark run, from a plan to a report: what the command line and the stages of a hardware run share."""
+
+from __future__ import annotations
+
+import importlib
+
+from resnet_cuda.bench import peers
+from resnet_cuda.bench.ceilings import Ceilings, measure_ceilings
+from resnet_cuda.bench.device import Device
+from resnet_cuda.bench.plan import Plan, Workloads
+from resnet_cuda.bench.report import Report
+from resnet_cuda.bench.runner import Budget, Runner
+
+
+def level(name: str) -> Workloads:
+    """The workloads of a level."""
+    workloads: Workloads = importlib.import_module(f"resnet_cuda.bench.levels.{name}").workloads
+    return workloads
+
+
+def run(
+    device: Device,
+    plan: Plan,
+    report: Report,
+    budget: Budget,
+    ceilings: Ceilings | None = None,
+) -> None:
+    """Measures the ceilings (where they are not given) and all levels of the plan."""
+    if ceilings is None:
+        ceilings = measure_ceilings(device, plan.dtypes)
+    report.set("ceilings", ceilings.to_json())
+    report.set("peers", peers.presence())
+    runner = Runner(device, plan, report.add, report.note, budget, ceilings)
+    for name in plan.levels:
+        runner.run(level(name)(device, plan))
