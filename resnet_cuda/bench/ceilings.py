@@ -76,6 +76,7 @@ def measure_ceilings(device: Device, dtypes: Sequence[torch.dtype]) -> Ceilings:
     """
     seconds = _SECONDS[device.kind] / (1 + len(dtypes))
     copy = _measure_copy(device, seconds)
+    device.release_memory()  # the buffers are large, and what follows may need the room
     products = [row for dtype in dtypes for row in _measure_products(device, dtype, seconds)]
     flops: dict[str, float] = {}
     for row in products:
@@ -119,8 +120,6 @@ def _measure_copy(device: Device, seconds: float) -> dict[str, Any]:
     row = _measure(device, lambda: target.copy_(source), seconds)
     moved = 2 * source.nbytes
     row.update(bytes=moved, bytes_per_second=moved / (row["median_us"] * 1e-6))
-    del source, target
-    device.release_memory()
     return row
 
 
