@@ -137,8 +137,9 @@ class Runner:
             raise ValueError(f"{workload.title}: candidates' names must differ, they are {names}")
         if self.ceilings:
             floor = self.ceilings.floor(workload.dtype, workload.parts)
+            memory_share = self.ceilings.memory_share(workload.dtype, workload.parts)
             for row in rows.values():
-                row.floor_us = floor * 1e6
+                row.floor_us, row.memory_share = floor * 1e6, memory_share
         return rows
 
     def _record(self, rows: Rows) -> None:
