@@ -15,6 +15,7 @@ from resnet_cuda.bench.results import (
     median_us,
 )
 from resnet_cuda.bench.roofline import Point, point
+from resnet_cuda.bench.tables import format_rate
 from resnet_cuda.bench.workload import OURS
 
 # Okabe and Ito's colours: told apart by colour-blind readers, too.
@@ -32,7 +33,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
         return ["no pictures: matplotlib is not installed (python -m pip install matplotlib)"]
     matplotlib.use("Agg", force=False)
     remarks = []
-    style = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
         for name, picture in PICTURES.items():
             try:
@@ -116,7 +117,7 @@ def _draw_roof(
         slope = (low * ridge) ** 0.5
         axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", lw=1.2)
         axes.annotate(
-            f"{group[0].dtype} {_rate(peak, 'FLOP/s')}",
+            f"{group[0].dtype} {format_rate(peak, 'FLOP/s')}",
             (high, peak),
             xytext=(0, 3),
             textcoords="offset points",
@@ -125,7 +126,7 @@ def _draw_roof(
     else:
         axes.plot([low, high], [low * bandwidth, high * bandwidth], color="black", lw=1.2)
     axes.annotate(
-        f"copy {_rate(bandwidth, 'B/s')}",
+        f"copy {format_rate(bandwidth, 'B/s')}",
         (slope, slope * bandwidth),
         xytext=(8, -4),
         textcoords="offset points",
@@ -327,12 +328,6 @@ def _legend(figure: Any, colours: Mapping[str, str]) -> None:
         for name, colour in colours.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-
-
-def _rate(value: float, unit: str) -> str:
-    from resnet_cuda.bench.tables import format_rate
-
-    return format_rate(value, unit)
 
 
 PICTURES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
