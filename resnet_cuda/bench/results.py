@@ -113,7 +113,8 @@ def comparisons(data: Mapping[str, Any]) -> list[Comparison]:
 
 
 def _comparison(rows: tuple[Row, ...]) -> Comparison:
-    return Comparison(*(rows[0][name] for name in _KEY), rows=rows)
+    level, workload, pass_name, dtype = (rows[0][name] for name in _KEY)
+    return Comparison(level, workload, pass_name, dtype, rows)
 
 
 def by_level_and_pass(
