@@ -20,6 +20,7 @@ from resnet_cuda.bench.workload import OURS, Absent
 
 _CALIBRATION = (8, 3, 64, 64)  # images from which batch norms take their running statistics
 
+CLASSES = 10  # that labels are drawn from: every network has as many
 _LAST_GAMMA = 0.3  # of each block's branch, relative to the others
 
 
@@ -53,10 +54,11 @@ class Variant:
         return self.source == "ours"
 
 
+FUSED = Variant(OURS, "ours")
 EAGER = Variant("eager channels_last")
 AUTOCAST = Variant("autocast bfloat16 channels_last", autocast=True)
 EAGER_PEERS = (
-    Variant(OURS, "ours"),
+    FUSED,
     EAGER,
     Variant("eager NCHW", channels_last=False),
     Variant("timm", "timm"),
@@ -73,6 +75,11 @@ ENGINE = Variant("tensorrt", engine=True, preparing_seconds=60)
 COMPILED = Variant("compile", mode="default", preparing_seconds=60)
 FROZEN = Variant("compile freezing", mode="freezing", preparing_seconds=30)
 AUTOTUNED = Variant("compile max-autotune", mode="max-autotune", preparing_seconds=180)
+
+
+def available() -> list[str]:
+    """The names that `plain` accepts."""
+    return models.list_models()
 
 
 def plain(name: str) -> tuple[nn.Module, str]:
@@ -188,10 +195,10 @@ def images(
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
-def labels(batch: int, classes: int, device: torch.device) -> Tensor:
-    """Random labels [batch] in [0, classes)."""
+def labels(batch: int, device: torch.device) -> Tensor:
+    """Random labels [batch] below `CLASSES`."""
     generator = torch.Generator(device).manual_seed(2)
-    return torch.randint(classes, (batch,), generator=generator, device=device)
+    return torch.randint(CLASSES, (batch,), generator=generator, device=device)
 
 
 def compiled(module: nn.Module, mode: str) -> Callable[[Tensor], Tensor]:

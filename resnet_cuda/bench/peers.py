@@ -60,6 +60,15 @@ def require(name: str) -> ModuleType:
         raise Absent(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
 
 
+def is_here(name: str) -> bool:
+    """Whether `require` finds it."""
+    try:
+        require(name)
+    except Absent:
+        return False
+    return True
+
+
 def version(name: str) -> str:
     """What the package says about itself. Raises Absent as `require`."""
     root = require(name).__name__.partition(".")[0]
