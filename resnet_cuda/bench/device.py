@@ -109,7 +109,7 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.torch_device = torch.device("cpu")
-        self.name = _cpu_name()
+        self.name = cpu_name()
 
     def mark(self) -> float:
         # torch.utils.benchmark's clock for the CPU. Its `timer` waits for accelerators first, which are idle here.
@@ -192,7 +192,8 @@ def _lines(path: str) -> Iterator[str]:
         return
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The CPU's model, else its architecture."""
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
