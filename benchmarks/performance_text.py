@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
 from resnet_cuda.bench.markdown_text import as_it_is, inline, table
-from resnet_cuda.bench.results import statuses, verdicts
-from resnet_cuda.bench.tables import (
-    Table,
+from resnet_cuda.bench.report_tables import (
     result_tables,
     roofline_table,
-    totals_table,
+    totals_tables,
     verdict_table,
 )
+from resnet_cuda.bench.results import statuses, verdicts
+from resnet_cuda.bench.tables import Table
 from resnet_cuda.bench.workload import FAILED, LEVELS, OK, WRONG
 
 PERFORMANCE = "docs/performance.md"
@@ -121,7 +121,7 @@ def _level(level: str, stored: Stored) -> Iterator[str]:
     if sentences:
         yield from (*sentences, "")
     tables: list[Table | None] = [verdict_table(found) if found else None]
-    tables += [totals_table(only), *result_tables(only), roofline_table(only)]
+    tables += [*totals_tables(only), *result_tables(only), roofline_table(only)]
     for each in tables:
         if each is not None:
             yield from (f"**{each.title.capitalize()}**", "", *table(each), "")

@@ -155,7 +155,10 @@ class Verdict:
 
 
 def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
-    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer."""
+    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer. None of a dry
+    run: its times are the emulator's."""
+    if is_dry(data):
+        return []
     groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     for comparison in comparisons(data):
         key = (comparison.level, comparison.pass_name, comparison.dtype)
@@ -171,6 +174,10 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
         for peer, ratios in peers.items()
         if ratios
     ]
+
+
+def is_dry(data: Mapping[str, Any]) -> bool:
+    return (data.get("environment") or {}).get("kind") == "dry-run"
 
 
 def complaints(data: Mapping[str, Any]) -> list[str]:

@@ -20,13 +20,14 @@ from resnet_cuda.bench import compare
 from resnet_cuda.bench import run as bench_run
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import environment
-from resnet_cuda.bench.markdown import harness_line, sentence
+from resnet_cuda.bench.markdown import DRY_RUN, harness_line, sentence
 from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.publish import Summariser, publish
 from resnet_cuda.bench.report import Report, load
-from resnet_cuda.bench.results import complaints, verdicts
+from resnet_cuda.bench.report_tables import result_tables, totals_tables, training_step_tables
+from resnet_cuda.bench.results import complaints, is_dry, verdicts
 from resnet_cuda.bench.runner import Budget
-from resnet_cuda.bench.tables import result_tables, show, totals_table
+from resnet_cuda.bench.tables import show
 from resnet_cuda.bench.workload import LEVELS
 from resnet_cuda.cli._progress import progress_bar
 from resnet_cuda.models import list_models
@@ -213,7 +214,9 @@ def _count(device: Device, plan: Plan) -> int:
 def _show(report: Report) -> None:
     data = report.data
     print()
-    show([*result_tables(data), *filter(None, [totals_table(data)])])
+    show([*result_tables(data), *totals_tables(data), *training_step_tables(data)])
+    if is_dry(data):
+        print(DRY_RUN)
     for verdict in verdicts(data):
         if not verdict.peer:
             print(sentence(verdict).replace("**", ""))
