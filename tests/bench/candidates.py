@@ -17,6 +17,17 @@ MS = 1e-3
 PLAN = Plan(effort=Effort(seconds=0.05, min_rounds=5))
 
 
+class Buffer:
+    """Memory that is in use as long as something refers to it."""
+
+    def __init__(self, gpu: FakeGpu, size: int) -> None:
+        self._gpu, self._size = gpu, size
+        gpu.take(size)
+
+    def __del__(self) -> None:
+        self._gpu.allocated -= self._size
+
+
 def candidate(
     gpu: FakeGpu,
     name: str,
@@ -31,18 +42,11 @@ def candidate(
 ) -> Candidate:
     """Takes `seconds`, returns `value`, holds and needs so many bytes; `prepare` and `run` are for mischief."""
 
-    class Held:  # freed with the function that refers to it, as a module's weights are
-        def __init__(self) -> None:
-            gpu.take(holds)
-
-        def __del__(self) -> None:
-            gpu.allocated -= holds
-
     def make() -> Callable[[], object]:
         prepare()
-        held = Held()
+        held = Buffer(gpu, holds)  # freed with the function, as a module's weights are
 
-        def function(held: Held = held) -> torch.Tensor:
+        def function(held: Buffer = held) -> torch.Tensor:
             run()
             with gpu.allocate(needs):
                 gpu.launch(seconds)

@@ -22,7 +22,7 @@ from resnet_cuda.bench.workload import (
     Result,
     Workload,
 )
-from tests.bench.candidates import MS, PLAN, Recorder, candidate, workload
+from tests.bench.candidates import MS, PLAN, Buffer, Recorder, candidate, workload
 from tests.bench.fake_cuda import FakeGpu
 
 GIB = 2**30
@@ -68,6 +68,26 @@ def test_rows_hold_times_ratios_and_memory(gpu: FakeGpu, recorder: Recorder) -> 
     )
     assert rows[OURS].first_call_seconds and rows[OURS].first_call_seconds > 1 * MS
     assert gpu.allocated < 2 * GIB, "what the candidates held was not let go"
+
+
+def test_an_output_kept_for_the_check_is_not_memory_that_its_candidate_holds(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    def prepare():  # type: ignore[no-untyped-def]
+        weights = Buffer(gpu, 100)
+
+        def function(weights: Buffer = weights) -> Buffer:
+            with gpu.allocate(1000):
+                gpu.launch(1 * MS)
+            return Buffer(gpu, 700)
+
+        return function
+
+    names = [OURS, PEER]
+    rows = recorder.run(
+        workload([Candidate(n, prepare, ours=n == OURS) for n in names], check=lambda outputs: {})
+    )
+    assert [rows[n].peak_memory for n in names] == [1100, 1100]
 
 
 # Deliberately slow, deliberately wrong.
