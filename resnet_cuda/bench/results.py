@@ -64,10 +64,13 @@ class Comparison:
         return next(iter(alike or timed), None)
 
     def speedup(self, peer: Row, ours: Row | None = None) -> float | None:
-        """The peer's time over ours, round by round; None where one of them has no time."""
+        """The peer's time over ours; None where one of them has no time. Round by round where they took turns, of the
+        medians where memory was too short for that."""
         ours = ours or self.counterpart(peer)
-        ratio = ours["versus"].get(peer["candidate"]) if ours else None
-        return None if ratio is None else float(ratio)
+        if ours is None or not (ours["timing"] and peer["timing"]):
+            return None
+        ratio = ours["versus"].get(peer["candidate"])
+        return median_us(peer) / median_us(ours) if ratio is None else float(ratio)
 
     @property
     def speedup_over_best(self) -> float | None:

@@ -16,6 +16,7 @@ from resnet_cuda.bench.results import (
     EQUAL,
     Comparison,
     Row,
+    Verdict,
     by_level_and_pass,
     comparisons,
     median_us,
@@ -112,7 +113,10 @@ def ratio_cell(ratio: float) -> Cell:
 def result_tables(data: Mapping[str, Any]) -> list[Table]:
     """One for each level and pass: a line for each of our candidates of each workload, a column for each peer."""
     groups = by_level_and_pass(comparisons(data))
-    return [_result_table(f"{level}, {name}", group) for (level, name), group in groups.items()]
+    return [
+        _result_table(f"{level}, {name}".removesuffix(", "), group)
+        for (level, name), group in groups.items()
+    ]
 
 
 def _result_table(title: str, group: Sequence[Comparison]) -> Table:
@@ -140,7 +144,9 @@ def _result_table(title: str, group: Sequence[Comparison]) -> Table:
                 name = f"{name}  {mine['candidate'].removeprefix(OURS).strip()}"
             line = [Cell(name), Cell(comparison.dtype if i == 0 else "")]
             line += _own_cells(mine, messages, throughput, memory)
-            line += [_peer_cell(comparison.peer(peer), mine, messages) for peer in peers]
+            line += [
+                _peer_cell(comparison, comparison.peer(peer), mine, messages) for peer in peers
+            ]
             rows.append(line)
     for comparison in shown:
         for name in nowhere:
@@ -167,12 +173,14 @@ def _own_cells(mine: Row | None, messages: Messages, throughput: bool, memory: b
     return [*cells, *[Cell(images or "-")] * throughput, *[Cell(used or "-")] * memory]
 
 
-def _peer_cell(peer: Row | None, mine: Row | None, messages: Messages) -> Cell:
+def _peer_cell(
+    comparison: Comparison, peer: Row | None, mine: Row | None, messages: Messages
+) -> Cell:
     if peer is None:
         return Cell("")
     if not peer["timing"]:
         return messages.mark(peer)
-    ratio = mine["versus"].get(peer["candidate"]) if mine else None
+    ratio = comparison.speedup(peer, mine) if mine else None
     return ratio_cell(ratio) if ratio is not None else Cell(format_us(median_us(peer)))
 
 
@@ -200,6 +208,61 @@ def totals_table(data: Mapping[str, Any]) -> Table | None:
         previous = name
     header = ["all layers of", "candidate", "layers", "time", "floor", "of floor", "ratio"]
     return Table("totals per network", header, rows, prose=2)
+
+
+def verdict_table(found: Iterable[Verdict]) -> Table:
+    header = ["level", "pass", "dtype", "against", "mean ratio", "workloads", "faster", "slower"]
+    rows = [
+        [
+            Cell(text)
+            for text in (
+                v.level,
+                v.pass_name,
+                v.dtype,
+                v.peer or "the fastest peer",
+                f"{v.mean:.2f}x",
+                str(len(v.ratios)),
+                str(v.faster),
+                str(v.slower),
+            )
+        ]
+        for v in found
+    ]
+    return Table("ours against peers", header, rows, prose=4)
+
+
+def roofline_table(data: Mapping[str, Any]) -> Table | None:
+    """Our fastest candidate of each workload, and the fraction of the floor that the fastest peer reaches."""
+    rows = []
+    for (level, pass_name), group in by_level_and_pass(comparisons(data)).items():
+        for comparison in group:
+            ours = comparison.best_ours
+            place = point(ours) if ours else None
+            if place is None:
+                continue
+            peer = comparison.best_peer
+            theirs = point(peer) if peer else None
+            intensity = place.intensity
+            share = place.memory_share
+            bound = (
+                place.bound if share in (0.0, 1.0) else f"{place.bound} ({100 * share:.0f}% memory)"
+            )
+            texts = [
+                f"{level} {comparison.workload}",
+                pass_name,
+                comparison.dtype,
+                "-" if intensity is None else f"{intensity:.3g}",
+                format_rate(place.flops_per_second, "FLOP/s") if intensity else "-",
+                format_rate(place.bytes_per_second, "B/s") if place.bytes_per_second else "-",
+                format_us(place.floor_us),
+                f"{100 * place.fraction:.0f}%",
+                f"{100 * theirs.fraction:.0f}%" if theirs else "-",
+                bound,
+            ]
+            rows.append([Cell(text) for text in texts])
+    header = ["workload", "pass", "dtype", "FLOP/byte", "FLOP/s", "bytes/s", "floor", "of floor"]
+    header += ["fastest peer", "bound by"]
+    return Table("roofline", header, rows, prose=3) if rows else None
 
 
 # Drawing.
