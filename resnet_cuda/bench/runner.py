@@ -218,6 +218,7 @@ class Runner:
                 _settle([rows[name]], failure.status, message)
             for name in complaints.keys() | failures.keys():
                 ready.pop(name, None)
+            outputs.clear()
         for candidate in ready.values():
             # What goes with the output is not the candidate's own; a graph's output, say, stays.
             before, candidate.output = self.device.allocated(), None
