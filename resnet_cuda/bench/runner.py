@@ -110,6 +110,7 @@ class Runner:
             row = rows[candidate.name] = result(workload, candidate, OK)
             if self.ceilings:
                 row.floor_us = self.ceilings.floor(workload.dtype, workload.parts) * 1e6
+                row.memory_share = self.ceilings.memory_share(workload.dtype, workload.parts)
             if candidate.preparing_seconds > self.budget.left():
                 row.status, row.message = SKIPPED, "no time left"
                 continue
