@@ -16,6 +16,7 @@ from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.report import Report
 from resnet_cuda.bench.runner import Budget
 from resnet_cuda.bench.workload import LEVELS
+from resnet_cuda.cli import _traffic
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16)}
 
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder for report.json, report.md and pictures"
     )
     how.add_argument("--stream", action="store_true", help=argparse.SUPPRESS)
+    _traffic.add_arguments(parser)
 
 
 def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
@@ -81,6 +83,8 @@ def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.model_traffic:
+        return _traffic.run(arguments, DTYPES)
     try:
         device = open_device(arguments.device)
     except RuntimeError as error:
