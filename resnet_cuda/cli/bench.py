@@ -29,6 +29,7 @@ from resnet_cuda.bench.results import complaints, is_dry, verdicts
 from resnet_cuda.bench.runner import Budget
 from resnet_cuda.bench.tables import show
 from resnet_cuda.bench.workload import LEVELS
+from resnet_cuda.cli import _traffic
 from resnet_cuda.cli._progress import progress_bar
 from resnet_cuda.models import list_models
 
@@ -106,12 +107,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     then.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for report.json, report.md and pictures"
     )
+<<<<<<< HEAD
     then.add_argument(
         "--against",
         type=Path,
         metavar="REPORT",
         help="an earlier report.json of this device, or its folder: say what of ours got worse",
     )
+=======
+    how.add_argument("--stream", action="store_true", help=argparse.SUPPRESS)
+    _traffic.add_arguments(parser)
+>>>>>>> guard
 
 
 def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
@@ -132,6 +138,8 @@ def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.model_traffic:
+        return _traffic.run(arguments, DTYPES)
     try:
         device, plan, workloads, report, earlier = _prepare(arguments)
     except BadArgument as error:
