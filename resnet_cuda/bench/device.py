@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import platform
-import time
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from timeit import default_timer
 from typing import Any
 
 import torch
 
 import resnet_cuda
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+
 
 class Unsupported(RuntimeError):
     """The device has no such thing; the message says what and why."""
+
+
+class CaptureFailed(Unsupported):
+    """The device has CUDA graphs, but what was to be captured raised; the message says what."""
 
 
 class Device:
@@ -30,8 +38,8 @@ class Device:
     has_graphs = False
 
     def now(self) -> float:
-        """Seconds on the host's clock, for budgets only."""
-        return time.perf_counter()
+        """Seconds on the host's clock."""
+        return default_timer()
 
     def mark(self) -> Any:
         """A point on the device's timeline, behind all work started so far."""
@@ -51,8 +59,12 @@ class Device:
         """A function that replays `function`, captured as a CUDA graph. Raises Unsupported."""
         raise Unsupported(f"{self.name} has no CUDA graphs")
 
+    def allocated(self) -> int | None:
+        """Bytes in use now; None if unknown."""
+        return None
+
     def peak_memory(self, function: Callable[[], object]) -> int | None:
-        """Bytes that one call needs at its peak, what is allocated already included; None if unknown."""
+        """Bytes in use at the peak of one call, `allocated` before it included; None if unknown."""
         return None
 
     def free_memory(self) -> int:
@@ -64,10 +76,20 @@ class Device:
         gc.collect()
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        """Whether this error, or one that led to it, says that there is too little memory."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
+                return True
+            # Libraries and compilers wrap or reword the allocator's error.
+            if isinstance(cause, RuntimeError) and any(t in str(cause) for t in _OUT_OF_MEMORY):
+                return True
+            cause = cause.__cause__ or cause.__context__
+        return False
 
-    def clocks(self) -> dict[str, float]:
-        """Clock rates, power and temperature now; empty where they cannot be read."""
+    def clocks(self) -> dict[str, Any]:
+        """Clock rates, power and temperature now; empty where they cannot be read, or where another reading so soon
+        would take more than a few percent of the time."""
         return {}
 
     def facts(self) -> dict[str, Any]:
@@ -87,19 +109,53 @@ class CpuDevice(Device):
 
     def __init__(self) -> None:
         self.torch_device = torch.device("cpu")
-        self.name = _cpu_name()
+        self.name = cpu_name()
 
     def mark(self) -> float:
-        return time.perf_counter()
+        # torch.utils.benchmark's clock for the CPU. Its `timer` waits for accelerators first, which are idle here.
+        return default_timer()
 
     def seconds(self, start: float, end: float) -> float:
         return end - start
 
+    def allocated(self) -> int | None:
+        """The process's resident memory, all of Python and torch included: only differences mean something."""
+        _return_freed_memory()
+        return _status("VmRSS")
+
+    def peak_memory(self, function: Callable[[], object]) -> int | None:
+        # Freed memory that malloc keeps is resident already: in it, the call would seem to need nothing.
+        _return_freed_memory()
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to VmRSS
+        except OSError:
+            return None
+        function()
+        return _status("VmHWM")
+
     def free_memory(self) -> int:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in _lines("/proc/meminfo"):
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def release_memory(self) -> None:
+        super().release_memory()
+        _return_freed_memory()
+
+    def clocks(self) -> dict[str, Any]:
+        rates = [
+            float(line.partition(":")[2])
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("cpu MHz")
+        ]
+        if not rates:
+            return {}
+        return {
+            "cpu_mhz": statistics.mean(rates),
+            "cpu_mhz_min": min(rates),
+            "cpu_mhz_max": max(rates),
+        }
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
@@ -113,23 +169,51 @@ class DryRunDevice(CpuDevice):
 
     kind = "dry-run"
     min_sample_seconds = 0.0
+    has_graphs = True
 
     def __init__(self) -> None:
         super().__init__()
         self.name = "the emulator, a dry run"
 
+    def graph(self, function: Callable[[], object]) -> Callable[[], object]:
+        """The function itself: what stands behind the capture is tried, the capture is not."""
+        return function
+
     def ours(self) -> AbstractContextManager[object]:
         return resnet_cuda.testing.emulated()
 
 
-def _cpu_name() -> str:
+def _lines(path: str) -> Iterator[str]:
+    """The lines of a file of the system; none where it has no such file."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        with open(path) as file:
+            yield from file
     except OSError:
-        pass
+        return
+
+
+def cpu_name() -> str:
+    """The CPU's model, else its architecture."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _status(field: str) -> int | None:
+    """A size in /proc/self/status, in bytes."""
+    for line in _lines("/proc/self/status"):
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _return_freed_memory() -> None:
+    """Makes malloc give what is free in its heaps back to the system; only glibc has a call for that."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        pass
 
 
 def open_device(kind: str | None = None) -> Device:

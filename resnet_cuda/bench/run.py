@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from dataclasses import asdict
 
 from resnet_cuda.bench import peers
 from resnet_cuda.bench.ceilings import Ceilings, measure_ceilings
 from resnet_cuda.bench.device import Device
+from resnet_cuda.bench.environment import settings
+from resnet_cuda.bench.harness import self_comparison
 from resnet_cuda.bench.plan import Plan, Workloads
 from resnet_cuda.bench.report import Report
 from resnet_cuda.bench.runner import Budget, Runner
@@ -24,12 +28,17 @@ def run(
     report: Report,
     budget: Budget,
     ceilings: Ceilings | None = None,
+    progress: Callable[[str, int], None] = lambda title, done: None,
 ) -> None:
-    """Measures the ceilings (where they are not given) and all levels of the plan."""
-    if ceilings is None:
-        ceilings = measure_ceilings(device, plan.dtypes)
-    report.set("ceilings", ceilings.to_json())
-    report.set("peers", peers.presence())
-    runner = Runner(device, plan, report.add, report.note, budget, ceilings)
-    for name in plan.levels:
-        runner.run(level(name)(device, plan))
+    """Compares the harness with itself, measures the ceilings (where they are not given) and all levels of the plan."""
+    report.set("plans", [*report.data.get("plans", []), asdict(plan)])
+    with settings(device):
+        if "harness" not in report.data:
+            report.set("harness", self_comparison(device))
+        if ceilings is None:
+            ceilings = measure_ceilings(device, plan.dtypes)
+        report.set("ceilings", ceilings.to_json())
+        report.set("peers", peers.presence())
+        runner = Runner(device, plan, report.add, report.note, budget, ceilings, progress)
+        for name in plan.levels:
+            runner.run_level(name, lambda name=name: level(name)(device, plan))  # type: ignore[misc]

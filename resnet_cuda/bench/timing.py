@@ -1,7 +1,7 @@
 """Timings that can be compared: what a candidate's runs took, and how two candidates' runs relate.
 
-Candidates of one comparison run in turn, A B C A B C ..., so that whatever happens to the machine happens to
-all of them; a ratio is the median over the rounds of one candidate's time over another's in the same round.
+Candidates of one comparison run in turn, so that whatever happens to the machine happens to all of them; a ratio is
+the median over the rounds of one candidate's time over another's in the same round.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+from torch.utils.benchmark import Measurement, TaskSpec
 
 from resnet_cuda.bench.device import Device
 
@@ -19,14 +22,22 @@ _MAX_CALLS_PER_SAMPLE = 1000
 
 @dataclass(frozen=True)
 class Timing:
-    """`samples`: seconds per call, one entry per round; each is the mean of `calls` calls in a row."""
+    """`samples`: seconds per call on the device's timeline, one entry per round; each is the mean of `calls` calls in
+    a row. `host`: seconds per call until the function returned, likewise; they show who waited for whom."""
 
     samples: tuple[float, ...]
     calls: int = 1
+    host: tuple[float, ...] = ()
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """The samples with torch.utils.benchmark's statistics. Its Timer is not used: it measures one statement to
+        the end before the next, and warms up anew each time, where a comparison has to take turns."""
+        return Measurement(1, list(self.samples), TaskSpec("", setup=""))
 
     @property
     def median(self) -> float:
-        return statistics.median(self.samples)
+        return self.measurement.median
 
     @property
     def quartiles(self) -> tuple[float, float]:
@@ -38,8 +49,7 @@ class Timing:
     @property
     def spread(self) -> float:
         """The interquartile range over the median."""
-        low, high = self.quartiles
-        return (high - low) / self.median
+        return self.measurement.iqr / self.median
 
     def to_json(self) -> dict[str, Any]:
         low, high = self.quartiles
@@ -48,6 +58,7 @@ class Timing:
             "q1_us": low * 1e6,
             "q3_us": high * 1e6,
             "min_us": min(self.samples) * 1e6,
+            "host_us": statistics.median(self.host) * 1e6 if self.host else None,
             "rounds": len(self.samples),
             "calls": self.calls,
         }
@@ -72,40 +83,84 @@ class Effort:
 
 
 def measure(
-    device: Device, functions: Mapping[str, Callable[[], object]], effort: Effort
+    device: Device,
+    functions: Mapping[str, Callable[[], object]],
+    effort: Effort,
+    on_error: Callable[[str, BaseException], None] | None = None,
 ) -> dict[str, Timing]:
     """Times functions that start work on `device`, interleaved.
 
     A sample lies between two marks on the device's own timeline, so that work still under way when a function
     returns belongs to it. Before each sample the device evicts its caches (where it has a way to).
+
+    A function that raises is given to `on_error` and is not in the result, while the others go on; without
+    `on_error`, and where it is interrupted, everything ends.
     """
-    calls = {name: _warm_up(device, function) for name, function in functions.items()}
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    names = list(functions)
+    samplers: dict[str, _Sampler] = {}
+
+    def attempt(name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BaseException as error:
+            if on_error is None or isinstance(error, KeyboardInterrupt):
+                raise
+            samplers.pop(name, None)
+            on_error(name, error)
+
+    for name, function in functions.items():
+        samplers[name] = _Sampler(device, function)
+        attempt(name, lambda name=name: samplers[name].warm_up(effort.seconds))  # type: ignore[misc]
     start = device.now()
     for round_ in range(effort.max_rounds):
         if round_ >= effort.min_rounds and device.now() - start > effort.seconds:
             break
-        shift = round_ % len(names)
-        for name in names[shift:] + names[:shift]:  # no candidate always follows the same one
-            samples[name].append(_sample(device, functions[name], calls[name]))
-    return {name: Timing(tuple(samples[name]), calls[name]) for name in functions}
+        for name in _turns(list(samplers), round_):
+            attempt(name, samplers[name].add)
+    return {name: sampler.timing() for name, sampler in samplers.items()}
 
 
-def _warm_up(device: Device, function: Callable[[], object]) -> int:
-    """Runs the function a few times; returns the calls that make a sample long enough for the device's clock."""
-    for _ in range(_WARM_UP_CALLS):
-        function()
-    seconds = min(_sample(device, function, 1) for _ in range(2))
-    wanted = device.min_sample_seconds / max(seconds, 1e-9)
-    return max(1, min(_MAX_CALLS_PER_SAMPLE, round(wanted)))
+def _turns(names: list[str], round_: int) -> list[str]:
+    """The order of one round: the rows of a Williams square, in which every name comes first equally often and every
+    name follows every other equally often. With a mere rotation B would nearly always run behind A, in the
+    caches and at the temperature that A leaves."""
+    n = len(names)
+    zigzag = [(-i // 2 if i % 2 == 0 else (i + 1) // 2) % n for i in range(n)]
+    row = [names[(step + round_) % n] for step in zigzag]
+    # A square of odd size needs its mirror image, too.
+    return row[::-1] if n % 2 and round_ // n % 2 else row
 
 
-def _sample(device: Device, function: Callable[[], object], calls: int) -> float:
-    device.before_sample()
-    start = device.mark()
-    for _ in range(calls):
-        function()
-    end = device.mark()
-    device.synchronize()
-    return device.seconds(start, end) / calls
+class _Sampler:
+    """Collects the samples of one function."""
+
+    def __init__(self, device: Device, function: Callable[[], object]) -> None:
+        self._device, self._function, self._calls = device, function, 1
+        self._samples: list[float] = []
+        self._host: list[float] = []
+
+    def warm_up(self, seconds: float) -> None:
+        """Calls the function a few times, but does not begin another call when `seconds` have passed, and finds how
+        many calls make a sample long enough for the device's clock."""
+        start = self._device.now()
+        for _ in range(_WARM_UP_CALLS):
+            self.add()
+            if self._device.now() - start > seconds:
+                break
+        wanted = self._device.min_sample_seconds / max(min(self._samples), 1e-9)
+        self._calls = max(1, min(_MAX_CALLS_PER_SAMPLE, round(wanted)))
+        self._samples.clear()
+        self._host.clear()
+
+    def add(self) -> None:
+        device = self._device
+        device.before_sample()
+        start, host_start = device.mark(), device.now()
+        for _ in range(self._calls):
+            self._function()
+        host_end, end = device.now(), device.mark()
+        device.synchronize()
+        self._samples.append(device.seconds(start, end) / self._calls)
+        self._host.append((host_end - host_start) / self._calls)
+
+    def timing(self) -> Timing:
+        return Timing(tuple(self._samples), self._calls, tuple(self._host))

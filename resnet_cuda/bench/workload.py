@@ -104,6 +104,7 @@ class Result:
     peak_memory: int | None = None
     first_call_seconds: float | None = None
     floor_us: float | None = None  # by the ceilings measured in the same run
+    memory_share: float | None = None  # of the floor: what its traffic sets, not its arithmetic
     versus: dict[str, float] = field(default_factory=dict)  # {peer: its time over ours}
     facts: dict[str, Any] = field(default_factory=dict)
 

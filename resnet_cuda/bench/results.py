@@ -1,0 +1,200 @@
+"""Reading a report's results: which candidates belong to one workload, who is faster, by how much.
+
+Everything here works on a report's data as `report.load` returns it, complete or cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import geometric_mean
+from typing import Any
+
+from resnet_cuda.bench.workload import ABSENT, FAILED, LEVELS, SKIPPED, WRONG
+
+Row = Mapping[str, Any]  # a Result, as in reports
+_GRAPH = "+ graph"
+# Within this factor two candidates count as equally fast: what the harness' comparison with itself is allowed.
+EQUAL = 1.03
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The results of one workload's candidates, ours and the peers, in the report's order."""
+
+    level: str
+    workload: str
+    pass_name: str
+    dtype: str
+    rows: tuple[Row, ...]
+
+    @property
+    def ours(self) -> list[Row]:
+        return [row for row in self.rows if row["ours"]]
+
+    @property
+    def peers(self) -> list[Row]:
+        return [row for row in self.rows if not row["ours"]]
+
+    @property
+    def best_ours(self) -> Row | None:
+        return fastest(self.ours)
+
+    @property
+    def best_peer(self) -> Row | None:
+        return fastest(self.peers)
+
+    @property
+    def all_skipped(self) -> bool:
+        return all(row["status"] == SKIPPED for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        return f"{self.level} {self.workload} {self.pass_name} {self.dtype}"
+
+    def peer(self, name: str) -> Row | None:
+        return next((row for row in self.peers if row["candidate"] == name), None)
+
+    def counterpart(self, peer: Row) -> Row | None:
+        """Which of ours a peer is compared with: one in a CUDA graph with one in a graph, the others with the
+        first."""
+        graphed = peer["candidate"].endswith(_GRAPH)
+        timed = [row for row in self.ours if row["timing"]]
+        alike = [row for row in timed if row["candidate"].endswith(_GRAPH) == graphed]
+        return next(iter(alike or timed), None)
+
+    def speedup(self, peer: Row, ours: Row | None = None) -> float | None:
+        """The peer's time over ours; None where one of them has no time. Round by round where they took turns, of the
+        medians where memory was too short for that."""
+        ours = ours or self.counterpart(peer)
+        if ours is None or not (ours["timing"] and peer["timing"]):
+            return None
+        ratio = ours["versus"].get(peer["candidate"])
+        return median_us(peer) / median_us(ours) if ratio is None else float(ratio)
+
+    @property
+    def speedup_over_best(self) -> float | None:
+        """The fastest peer's time over our fastest candidate's."""
+        if self.best_peer is None or self.best_ours is None:
+            return None
+        return self.speedup(self.best_peer, self.best_ours)
+
+
+def fastest(rows: Iterable[Row]) -> Row | None:
+    timed = [row for row in rows if row["timing"]]
+    return min(timed, key=median_us, default=None)
+
+
+def median_us(row: Row) -> float:
+    return float(row["timing"]["median_us"])
+
+
+def spread(row: Row) -> float:
+    """Half the interquartile range over the median: the ± of the tables."""
+    timing = row["timing"]
+    return float(timing["q3_us"] - timing["q1_us"]) / 2 / median_us(row)
+
+
+def comparisons(data: Mapping[str, Any]) -> list[Comparison]:
+    """One for each workload, in the order of the levels, else as they were measured."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in data.get("results", []):
+        key = (row["level"], row["workload"], row["pass_name"], row["dtype"])
+        groups.setdefault(key, []).append(row)
+    found = [Comparison(*key, tuple(rows)) for key, rows in groups.items()]
+    return sorted(found, key=lambda c: _level_order(c.level))
+
+
+def by_level_and_pass(
+    found: Iterable[Comparison],
+) -> dict[tuple[str, str], list[Comparison]]:
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in found:
+        groups.setdefault((comparison.level, comparison.pass_name), []).append(comparison)
+    return groups
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How ours compares with one peer (`peer`; "" is the fastest of each workload) over the workloads of a level,
+    pass and dtype that both ran. `mean`: geometric, of the peer's time over ours; above 1 ours is faster."""
+
+    level: str
+    pass_name: str
+    dtype: str
+    peer: str
+    ratios: Mapping[str, float]  # by workload
+
+    @property
+    def mean(self) -> float:
+        return geometric_mean(self.ratios.values())
+
+    @property
+    def faster(self) -> int:
+        return sum(ratio > EQUAL for ratio in self.ratios.values())
+
+    @property
+    def slower(self) -> int:
+        return sum(ratio < 1 / EQUAL for ratio in self.ratios.values())
+
+    @property
+    def worst(self) -> tuple[str, float]:
+        return min(self.ratios.items(), key=lambda item: item[1])
+
+
+def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
+    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer."""
+    groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    for comparison in comparisons(data):
+        key = (comparison.level, comparison.pass_name, comparison.dtype)
+        peers = groups.setdefault(key, {"": {}})
+        ratios = {"": comparison.speedup_over_best}
+        ratios |= {p["candidate"]: comparison.speedup(p) for p in comparison.peers}
+        for peer, ratio in ratios.items():
+            if ratio is not None:
+                peers.setdefault(peer, {})[comparison.workload] = ratio
+    return [
+        Verdict(*key, peer, ratios)
+        for key, peers in groups.items()
+        for peer, ratios in peers.items()
+        if ratios
+    ]
+
+
+def complaints(data: Mapping[str, Any]) -> list[str]:
+    """What of ours is wrong or failed, of the benchmarks and of the hardware run's checks: exit code 1."""
+    found = [
+        f"{row['level']} {row['workload']} {row['pass_name']} {row['dtype']}, {row['candidate']}: "
+        f"{row['status']}: {row['message']}"
+        for row in data.get("results", [])
+        if row["ours"] and row["status"] in (WRONG, FAILED)
+    ]
+    for section in ("correctness", "safety"):
+        found += [
+            f"{section}, {entry['name']}: {entry['status']}: {entry.get('message', '')}"
+            for entry in data.get(section) or []
+            if entry["status"] in (WRONG, FAILED)
+        ]
+    return found
+
+
+def statuses(data: Mapping[str, Any]) -> dict[str, int]:
+    """How many results there are of each status, the most frequent first."""
+    counts: dict[str, int] = {}
+    for row in data.get("results", []):
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def absent(data: Mapping[str, Any]) -> dict[str, str]:
+    """{peer: why it is not here}, of packages and of candidates that no workload could run."""
+    found = {p["name"]: p["absent"] for p in data.get("peers") or [] if p["absent"]}
+    ran = {r["candidate"] for r in data.get("results", []) if r["status"] != ABSENT}
+    for row in data.get("results", []):
+        if row["status"] == ABSENT and row["candidate"] not in ran:
+            found.setdefault(row["candidate"], row["message"])
+    return found
+
+
+def _level_order(level: str) -> int:
+    return LEVELS.index(level) if level in LEVELS else len(LEVELS)
