@@ -17,7 +17,13 @@ from benchmarks.hardware.protocol import say
 if TYPE_CHECKING:
     from benchmarks.hardware.child import Context
 
-LIBRARIES = ("probes_ampere", "probes_hopper", "reference_ampere", "reference_hopper", "first_kernel")
+LIBRARIES = (
+    "probes_ampere",
+    "probes_hopper",
+    "reference_ampere",
+    "reference_hopper",
+    "first_kernel",
+)
 _LOAD_SECONDS = 60
 _SPARE_SECONDS = 15  # to look again after a build
 _LAST_LINES = 12

@@ -1,4 +1,4 @@
-"""The few things of torch.cuda that the safety checks need, and what stands for them in a dry run."""
+"""The few things of a GPU that the safety checks need, and what stands for them in a dry run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 
 import torch
 
-_WARM_UP_CALLS = 3
+from resnet_cuda.bench.device import Device
+
 _CYCLES = 200_000_000  # about 0.1 s
 
 
 class Gpu:
-    """The current GPU. `cuda`: torch.cuda, or what stands for it in tests."""
+    """The current GPU. `device`: the benchmarks' view of it; `cuda`: torch.cuda, or what stands for it in tests."""
 
-    device = torch.device("cuda")
-    second_device = torch.device("cuda", 1)
-
-    def __init__(self, cuda: Any = torch.cuda) -> None:
-        self._cuda = cuda
+    def __init__(self, device: Device, cuda: Any = torch.cuda) -> None:
+        self._device, self._cuda = device, cuda
+        self.tensors = device.torch_device
+        self.second = torch.device("cuda", 1)
 
     def count(self) -> int:
         return int(self._cuda.device_count())
 
     def synchronize(self) -> None:
-        self._cuda.synchronize()
+        self._device.synchronize()
 
     def side_stream(self) -> Any:
         """A stream that starts behind all work so far."""
@@ -45,18 +45,9 @@ class Gpu:
         """Whether the stream has work left."""
         return not stream.query()
 
-    def graph(self, function: Callable[[], object]) -> Callable[[], object]:
-        """`function` captured; what it stored while being captured is what a replay fills."""
-        stream = self.side_stream()
-        with self.on(stream):
-            for _ in range(_WARM_UP_CALLS):
-                function()
-        self._cuda.current_stream().wait_stream(stream)
-        graph = self._cuda.CUDAGraph()
-        with self._cuda.graph(graph):
-            function()
-        replay: Callable[[], object] = graph.replay
-        return replay
+    def graph(self, function: Callable[[], object]) -> Callable[[], Any]:
+        """`function`, captured after some calls; a replay returns the same tensors each time, filled anew."""
+        return self._device.graph(function)
 
     @contextmanager
     def no_synchronization(self) -> Iterator[None]:
@@ -74,18 +65,10 @@ class Gpu:
 
 
 class DryGpu(Gpu):
-    """The CPU in a GPU's place: each call ends before the next, and a replay is a call."""
-
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        super().__init__(None)
+    """The CPU in a GPU's place: each call ends before the next begins, and a replay is a call."""
 
     def count(self) -> int:
         return 1
-
-    def synchronize(self) -> None:
-        pass
 
     def side_stream(self) -> Any:
         return None
@@ -98,11 +81,6 @@ class DryGpu(Gpu):
 
     def is_busy(self, stream: Any) -> bool:
         return True  # as on a GPU, where the delay is under way
-
-    def graph(self, function: Callable[[], object]) -> Callable[[], object]:
-        for _ in range(_WARM_UP_CALLS):
-            function()
-        return function
 
     @contextmanager
     def no_synchronization(self) -> Iterator[None]:

@@ -72,6 +72,13 @@ class Process:
                 if now > end:
                     raise TimeoutError from None
 
+    def ask_to_end(self) -> None:
+        """SIGTERM: it may still say what it has."""
+        try:
+            self._popen.terminate()
+        except ProcessLookupError:
+            pass
+
     def end(self, grace: float = 5.0) -> int:
         """Waits up to `grace` seconds, then kills it and what it started; its exit status (-N: by signal N)."""
         try:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 MARK = "@@"
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
-RESTART = 75  # exit status of a stage whose process is spoiled: the remaining checks want a fresh one
+RESTART = (
+    75  # exit status of a stage whose process is spoiled: the remaining checks want a fresh one
+)
 _MAX_MESSAGE = 500
 
 
@@ -87,9 +89,7 @@ def run_check(check: Check) -> Row:
         status = FAILED
         message = str(error) if isinstance(error, AssertionError) else ""
         message = message or f"{type(error).__name__}: {error}"
-    return Row(
-        check.name, status, _shortened(message), round(time.perf_counter() - start, 3)
-    )
+    return Row(check.name, status, _shortened(message), round(time.perf_counter() - start, 3))
 
 
 def _shortened(message: str) -> str:

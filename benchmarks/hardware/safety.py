@@ -17,13 +17,14 @@ from benchmarks.hardware.affected import OPS_OF_NETWORKS
 from benchmarks.hardware.correctness import op_of, random_grad, same_twice, wanted
 from benchmarks.hardware.gpu import DryGpu, Gpu
 from benchmarks.hardware.protocol import Check, Skip
+from resnet_cuda.bench.device import open_device
 from resnet_cuda.cli._check_cases import Case, cases
 
 if TYPE_CHECKING:
     from benchmarks.hardware.child import Context
 
 _DTYPE = torch.float32
-_CALLS = 100
+_CALLS, _DRY_CALLS = 100, 3
 _STEPS = 3
 _IMAGES, _PIXELS, _CLASSES = 8, 32, 10
 _PLANES, _DRY_PLANES = (64, 128, 256, 512), (4, 8, 8, 16)
@@ -63,7 +64,8 @@ def prepare(case: Case) -> Call:
 
 
 def run(context: Context) -> int:
-    gpu = DryGpu() if context.dry else Gpu()
+    device = open_device(context.device)
+    gpu = DryGpu(device) if context.dry else Gpu(device)
     with context.backend():
         return context.run_checks(checks(context, gpu))
 
@@ -74,7 +76,7 @@ def checks(context: Context, gpu: Gpu) -> Iterator[Check]:
         ("another device", runs_on_another_device),
         ("graph", is_captured),
         ("no host synchronisation", does_not_synchronise),
-        ("no allocation growth", does_not_grow),
+        ("no allocation growth", partial(does_not_grow, _DRY_CALLS if context.dry else _CALLS)),
         ("autograd in another thread", runs_in_another_thread),
         ("same bits again", lambda gpu, case: same_twice(case)),
     ]
@@ -86,7 +88,9 @@ def checks(context: Context, gpu: Gpu) -> Iterator[Check]:
     if context.ops is None or context.ops & OPS_OF_NETWORKS:
         planes = _DRY_PLANES if context.dry else _PLANES
         yield Check("graph: training step of resnet18", partial(captures_training, gpu, planes))
-        yield Check("current stream: training step of resnet18", partial(trains_beside, gpu, planes))
+        yield Check(
+            "current stream: training step of resnet18", partial(trains_beside, gpu, planes)
+        )
 
 
 def one_case_each(device: str) -> Iterator[Case]:
@@ -98,9 +102,7 @@ def one_case_each(device: str) -> Iterator[Case]:
 
 def assert_same(found: list[Tensor], expected: list[Tensor], what: str) -> None:
     names = ["output"] + [f"gradient {i}" for i in range(len(expected) - 1)]
-    differing = [
-        n for n, a, b in zip(names, found, expected, strict=True) if not torch.equal(a, b)
-    ]
+    differing = [n for n, a, b in zip(names, found, expected, strict=True) if not torch.equal(a, b)]
     assert not differing, f"{what}: {', '.join(differing)} differ"
 
 
@@ -108,9 +110,11 @@ def follows_the_current_stream(gpu: Gpu, case: Case) -> None:
     """On a busy side stream the op must come after what is queued there, and must not wait for it on the host."""
     call = prepare(case)
     expected = call.expected(0.5)
+    stream = gpu.side_stream()
+    with gpu.on(stream):
+        call.run()  # what it allocates, the stream has from now on
     call.fill(1.0)
     gpu.synchronize()
-    stream = gpu.side_stream()
     with gpu.on(stream):
         gpu.delay()
         call.fill(0.5)
@@ -125,26 +129,26 @@ def runs_on_another_device(gpu: Gpu, case: Case) -> None:
         raise Skip("one GPU")
     call = prepare(case)
     expected = call.expected(1.0)
-    second = gpu.second_device
+    second = gpu.second
     moved = [t.detach().to(second).requires_grad_(t.requires_grad) for t in case.inputs]
     there = Call(case, moved, call.grad_output.to(second), [])
-    found = [t.to(gpu.device) for t in there.run()]
+    found = [t.to(gpu.tensors) for t in there.run()]
     assert_same(found, expected, "on the second GPU while the first is current")
 
 
 def is_captured(gpu: Gpu, case: Case) -> None:
     """Forward and backward replayed on inputs that the capture has not seen."""
     call = prepare(case)
-    held: list[list[Tensor]] = []
-    replay = gpu.graph(lambda: held.append(call.run()))
+    replay = gpu.graph(call.run)
+    filled: list[Tensor] = replay()
     for factor in (0.5, 2.0):
         expected = call.expected(factor)
         call.fill(factor)
-        for tensor in held[-1]:
+        for tensor in filled:
             tensor.detach().fill_(float("nan"))
-        replay()
+        filled = replay()
         gpu.synchronize()
-        assert_same(held[-1], expected, f"replayed on inputs times {factor}")
+        assert_same(filled, expected, f"replayed on inputs times {factor}")
 
 
 def does_not_synchronise(gpu: Gpu, case: Case) -> None:
@@ -154,15 +158,15 @@ def does_not_synchronise(gpu: Gpu, case: Case) -> None:
         call.run()
 
 
-def does_not_grow(gpu: Gpu, case: Case) -> str:
+def does_not_grow(calls: int, gpu: Gpu, case: Case) -> str:
     call = prepare(case)
     call.run()
     before = gpu.allocated()
-    for _ in range(_CALLS):
+    for _ in range(calls):
         call.run()
     growth = gpu.allocated() - before
-    assert growth == 0, f"{_CALLS} calls left {growth} bytes allocated"
-    return f"{_CALLS} calls"
+    assert growth == 0, f"{calls} calls left {growth} bytes allocated"
+    return f"{calls} calls"
 
 
 def runs_in_another_thread(gpu: Gpu, case: Case) -> None:
@@ -256,11 +260,11 @@ def batches(device: torch.device, count: int) -> list[tuple[Tensor, Tensor]]:
 
 def captures_training(gpu: Gpu, planes: Sequence[int]) -> str:
     """Replays of a captured step train as steps do, on batches that the capture has not seen."""
-    captured = new_trainer(gpu.device, planes)
+    captured = new_trainer(gpu.tensors, planes)
     captured.step()
     replay = gpu.graph(captured.step)
     plain = captured.twin()
-    for images, labels in batches(gpu.device, 1 + _STEPS)[1:]:
+    for images, labels in batches(gpu.tensors, 1 + _STEPS)[1:]:
         for trainer, step in ((captured, replay), (plain, plain.step)):
             trainer.images.copy_(images)
             trainer.labels.copy_(labels)
@@ -271,10 +275,10 @@ def captures_training(gpu: Gpu, planes: Sequence[int]) -> str:
 
 def trains_beside(gpu: Gpu, planes: Sequence[int]) -> str:
     """Steps on a busy side stream train as steps on the default stream do."""
-    beside = new_trainer(gpu.device, planes)
+    beside = new_trainer(gpu.tensors, planes)
     beside.step()
     plain = beside.twin()
-    given = batches(gpu.device, 1 + _STEPS)[1:]
+    given = batches(gpu.tensors, 1 + _STEPS)[1:]
     for trainer, stream in ((plain, None), (beside, gpu.side_stream())):
         with gpu.on(stream):
             gpu.delay()
@@ -294,7 +298,10 @@ def agreement(found: Trainer, plain: Trainer, what: str) -> str:
         return "bitwise"
     for name in differing:
         torch.testing.assert_close(
-            found.state()[name], expected[name], rtol=1e-3, atol=1e-5,
+            found.state()[name],
+            expected[name],
+            rtol=1e-3,
+            atol=1e-5,
             msg=lambda text, name=name: f"{what}: {name}: {text}",
         )
     return f"{len(differing)} of {len(expected)} tensors differ by rounding"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ def backends() -> tuple[
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """torch's own float32 without tf32: its error is the measure of ours."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
         switch.allow_tf32 = False
@@ -112,8 +112,11 @@ def exact_float32() -> Iterator[None]:
 
 
 class Outcome(NamedTuple):
-    """What one call of a case's op gave. `grads`: one per input, None where there is none. `buffers`: the inputs without
-    a gradient as the call left them (training moves the running statistics)."""
+    """What one call of a case's op gave.
+
+    `grads`: one per input, None where there is none. `buffers`: the inputs without a gradient as the call left
+    them (training moves the running statistics).
+    """
 
     output: Tensor
     grads: list[Tensor | None]
