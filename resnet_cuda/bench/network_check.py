@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resnet_cuda.bench import networks
+from resnet_cuda.bench.workload import Candidate
 
 _FACTOR = 2.0
 _FLOOR_ULPS = 2.0  # where torch happens to be exact
@@ -23,6 +26,7 @@ _FLOOR_ULPS = 2.0  # where torch happens to be exact
 _SINGLE_FACTOR = 4.0
 
 Gradients = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -44,7 +48,7 @@ def exact_gradients(network: str, dtype: torch.dtype, x: Tensor, labels: Tensor)
     module = networks.exact(network, dtype, x.device, training=True)
     for block in module.modules():
         if hasattr(block, "downsample"):
-            block.forward = functools.partial(  # type: ignore[method-assign]
+            block.forward = functools.partial(
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
     loss_of(module(x.double()), labels).backward()
@@ -56,66 +60,83 @@ def gradients_of(module: nn.Module) -> dict[str, Tensor]:
     return {n: p.grad.detach().clone() for n, p in module.named_parameters() if p.grad is not None}
 
 
-def check_logits(
-    outputs: Mapping[str, Tensor], yardstick: str, exact: Tensor, dtype: torch.dtype
-) -> dict[str, str]:
-    """Complaints by candidate. Outputs [N, classes]; `exact` has the first few rows.
+class Check:
+    """A workload's check.
 
-    The rows beyond those are compared with the yardstick's: within the rule, the two differ by the sum of their errors
-    at most.
+    Args:
+        yardstick: the candidate whose error is torch's own. It is asked to run once more where the check of others
+            comes without its output (it needs memory of its own, say).
+        exact: gives the float64 result; called once.
+        rule: (output, the yardstick's output, the float64 result) -> a complaint, or "".
     """
-    if yardstick not in outputs:
-        return {name: f"cannot be judged without {yardstick}" for name in outputs}
-    rows, floor = len(exact), _FLOOR_ULPS * torch.finfo(dtype).eps
-    torchs = outputs[yardstick]
-    allowed = max(_FACTOR * distance(torchs[:rows], exact), floor)
-    complaints = {}
-    for name, logits in outputs.items():
-        error = distance(logits[:rows], exact)
+
+    def __init__(
+        self, yardstick: Candidate, exact: Callable[[], T], rule: Callable[[T, T, T], str]
+    ) -> None:
+        self._yardstick, self._rule = yardstick, rule
+        self._exact = functools.cache(exact)
+        self._torchs: Any = None
+
+    def __call__(self, outputs: Mapping[str, Any]) -> dict[str, str]:
+        if self._torchs is None:
+            torchs = outputs.get(self._yardstick.name)
+            self._torchs = self._yardstick.prepare()() if torchs is None else torchs
+        complaints = {
+            name: self._rule(output, self._torchs, self._exact())
+            for name, output in outputs.items()
+        }
+        return {name: text for name, text in complaints.items() if text}
+
+
+@dataclass(frozen=True)
+class LogitsRule:
+    """For logits [N, classes] of which the first few rows are known in float64.
+
+    The rows beyond are compared with torch's: within the rule, the two differ by the sum of their errors at most.
+    """
+
+    dtype: torch.dtype
+
+    def __call__(self, logits: Tensor, torchs: Tensor, exact: Tensor) -> str:
+        rows = len(exact)
+        own = distance(torchs[:rows], exact)
+        allowed = max(_FACTOR * own, _FLOOR_ULPS * torch.finfo(self.dtype).eps)
+        error, apart = distance(logits[:rows], exact), distance(logits, torchs)
         if not error <= allowed:
-            complaints[name] = _complaint("logits", error, allowed, torchs[:rows], exact)
-        elif not (apart := distance(logits, torchs)) <= 2 * allowed:
-            complaints[name] = (
-                f"logits beyond the first {rows} images are off: {apart:.2e} from {yardstick}'s in relative L2 norm, "
+            return _complaint("logits are", error, allowed, own)
+        if not apart <= 2 * allowed:
+            return (
+                f"logits beyond the first {rows} images are {apart:.2e} apart from torch's in relative L2 norm, where "
                 f"{2 * allowed:.2e} is allowed"
             )
-    return complaints
+        return ""
 
 
-def check_gradients(
-    outputs: Mapping[str, Gradients], yardstick: str, exact: Gradients, floor: float
-) -> dict[str, str]:
-    """Complaints by candidate about the gradients of all parameters, each in relative L2 norm.
+@dataclass(frozen=True)
+class GradientsRule:
+    """For the gradients of all parameters, each in relative L2 norm.
 
     Args:
         floor: a relative error that rounding alone can cause (a flipped ReLU gate).
     """
-    if yardstick not in outputs:
-        return {name: f"cannot be judged without {yardstick}" for name in outputs}
-    torchs = {name: distance(outputs[yardstick][name], exact[name]) for name in exact}
-    torchs_mean = _root_mean_square(torchs)
-    allowed = max(_FACTOR * torchs_mean, floor)
-    complaints = {}
-    for candidate, gradients in outputs.items():
+
+    floor: float
+
+    def __call__(self, gradients: Gradients, torchs: Gradients, exact: Gradients) -> str:
         if gradients.keys() != exact.keys():
             different = sorted(gradients.keys() ^ exact.keys())
-            complaints[candidate] = f"has other gradients than the float64 network: {different[:4]}"
-            continue
+            return f"has other gradients than the float64 network, at {different[:4]}"
+        own = {name: distance(torchs[name], exact[name]) for name in exact}
         errors = {name: distance(gradients[name], exact[name]) for name in exact}
-        mean = _root_mean_square(errors)
-        worst = max(errors, key=lambda name: errors[name] - _SINGLE_FACTOR * torchs[name])
-        single = _SINGLE_FACTOR * max(torchs[worst] + torchs_mean, floor)
+        mean, own_mean = _root_mean_square(errors), _root_mean_square(own)
+        allowed = max(_FACTOR * own_mean, self.floor)
         if not mean <= allowed:
-            complaints[candidate] = (
-                f"gradients are off by {mean:.2e} in relative L2 norm (over {len(exact)} parameters), {allowed:.2e} is "
-                f"allowed (torch's own: {torchs_mean:.2e})"
-            )
-        elif not errors[worst] <= single:
-            complaints[candidate] = (
-                f"the gradient of {worst} is off by {errors[worst]:.2e} in relative L2 norm, {single:.2e} is allowed "
-                f"(torch's own: {torchs[worst]:.2e})"
-            )
-    return complaints
+            return _complaint(f"gradients of {len(exact)} tensors are", mean, allowed, own_mean)
+        for name, error in errors.items():
+            single = _SINGLE_FACTOR * max(own[name] + own_mean, self.floor)
+            if not error <= single:
+                return _complaint(f"the gradient of {name} is", error, single, own[name])
+        return ""
 
 
 def distance(actual: Tensor, exact: Tensor) -> float:
@@ -131,8 +152,5 @@ def _root_mean_square(errors: Mapping[str, float]) -> float:
     return math.sqrt(sum(e * e for e in errors.values()) / max(len(errors), 1))
 
 
-def _complaint(what: str, error: float, allowed: float, torchs: Tensor, exact: Tensor) -> str:
-    return (
-        f"{what} are off by {error:.2e} in relative L2 norm, {allowed:.2e} is allowed "
-        f"(torch's own: {distance(torchs, exact):.2e})"
-    )
+def _complaint(what: str, error: float, allowed: float, own: float) -> str:
+    return f"{what} off by {error:.2e} in relative L2 norm, where {allowed:.2e} is allowed (torch's own: {own:.2e})"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental import optimization as fx_optimization
 
 from resnet_cuda import fuse, models, unfuse
@@ -99,10 +99,13 @@ def plain(name: str) -> tuple[nn.Module, str]:
 def _plain(name: str) -> tuple[nn.Module, str]:
     if name not in models.list_models():
         raise Absent(f"resnet_cuda.models has no {name}")
-    with _seeded(0):
+    with seeded(0):
         module, source = _torchvision(name)
         if module is None:
-            module, source = unfuse(models.create_model(name), inplace=True), "resnet_cuda.reference"
+            module, source = (
+                unfuse(models.create_model(name), inplace=True),
+                "resnet_cuda.reference",
+            )
         norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
         for bn in norms:
             nn.init.uniform_(bn.weight, 0.5, 1.5)
@@ -143,7 +146,7 @@ def timm_equivalent(name: str) -> nn.Module:
     reference, _ = plain(name)
     if name not in timm.list_models():
         raise Absent(f"timm has no {name}")
-    with _seeded(0):
+    with seeded(0):
         module: nn.Module = timm.create_model(name)
     try:
         module.load_state_dict(reference.state_dict())
@@ -153,7 +156,7 @@ def timm_equivalent(name: str) -> nn.Module:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -177,6 +180,7 @@ def build(
     if variant.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if variant.source == "onednn":
+        assert isinstance(module, fx.GraphModule)
         module = use_onednn(module)
     return fuse(module, inplace=True) if variant.is_ours else module
 

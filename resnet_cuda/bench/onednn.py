@@ -72,4 +72,3 @@ def _part(parts: dict[str, nn.Module], node: fx.Node) -> nn.Module | None:
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from resnet_cuda.bench import network_check, networks, peers
 from resnet_cuda.bench.device import Device
+from resnet_cuda.bench.network_check import Check, GradientsRule, LogitsRule
 from resnet_cuda.bench.network_costs import Costs, costs
 from resnet_cuda.bench.network_runs import Problem, inference, training
 from resnet_cuda.bench.networks import Variant
@@ -89,9 +91,7 @@ class _Network:
     def inference(self, variants: Sequence[Variant]) -> Workload:
         return inference_workload(self.problem(self.plan.batch), variants)
 
-    def training(
-        self, variants: Sequence[Variant], pass_name: str = "training step"
-    ) -> Workload:
+    def training(self, variants: Sequence[Variant], pass_name: str = "training step") -> Workload:
         return training_workload(self.problem(self.plan.batch), variants, pass_name)
 
     def sweep(self) -> Iterator[Workload]:
@@ -126,16 +126,17 @@ class _EndOfSweep:
 
 
 def inference_workload(problem: Problem, variants: Sequence[Variant]) -> Workload:
-    def check(outputs: dict[str, Any]) -> dict[str, str]:
+    candidates = [inference(problem, variant) for variant in variants]
+
+    def exact() -> Tensor:
         x = problem.images(networks.EAGER, problem.batch)[:_CHECKED_IMAGES]
-        exact = network_check.exact_logits(problem.network, problem.dtype, x)
-        return network_check.check_logits(outputs, _yardstick(variants), exact, problem.dtype)
+        return network_check.exact_logits(problem.network, problem.dtype, x)
 
     return _workload(
         problem,
         "inference",
-        [inference(problem, variant) for variant in variants],
-        check,
+        candidates,
+        Check(_yardstick(candidates), exact, LogitsRule(problem.dtype)),
         lambda smaller: inference_workload(smaller, variants),
         {"checked": f"logits of {min(_CHECKED_IMAGES, problem.batch)} images"},
     )
@@ -147,19 +148,18 @@ def training_workload(
     cost = costs(problem.network, problem.pixels)
     problem = _with_batch(problem, cost.training_batch(problem.batch))
     checked = _checked_batch(problem, cost)
+    candidates = [training(problem, variant, checked) for variant in variants]
 
-    def check(outputs: dict[str, Any]) -> dict[str, str]:
+    def exact() -> network_check.Gradients:
         x = problem.images(networks.EAGER, checked)
         y = networks.labels(checked, x.device)
-        exact = network_check.exact_gradients(problem.network, problem.dtype, x, y)
-        floor = cost.gate(checked)
-        return network_check.check_gradients(outputs, _yardstick(variants), exact, floor)
+        return network_check.exact_gradients(problem.network, problem.dtype, x, y)
 
     return _workload(
         problem,
         pass_name,
-        [training(problem, variant, checked) for variant in variants],
-        check,
+        candidates,
+        Check(_yardstick(candidates), exact, GradientsRule(cost.gate(checked))),
         lambda smaller: training_workload(smaller, variants, pass_name),
         {"checked": f"gradients of {checked} images"},
     )
@@ -177,11 +177,8 @@ def _workload(
     is_training = pass_name.startswith("training")
     parts = cost.parts(problem.batch, problem.dtype, is_training)
 
-    def smaller() -> Workload | None:
-        batch = problem.batch // 2
-        least = cost.training_batch(1) if is_training else 1
-        return make(_with_batch(problem, batch)) if batch >= least else None
-
+    half = problem.batch // 2
+    least = cost.training_batch(1) if is_training else 1
     sources = {"plain": networks.plain(problem.network)[1]}
     if any(candidate.name == "timm" for candidate in candidates) and peers.is_here("timm"):
         sources["timm"] = f"{problem.network} of timm {peers.version('timm')}"
@@ -197,7 +194,7 @@ def _workload(
         images=problem.batch,
         parts=parts,
         memory=cost.memory(problem.batch, problem.dtype, is_training),
-        smaller=smaller,
+        smaller=(lambda: make(_with_batch(problem, half))) if half >= least else None,
         facts={
             "network": problem.network,
             "batch": problem.batch,
@@ -227,7 +224,7 @@ def _checked_batch(problem: Problem, cost: Costs) -> int:
     return min(problem.batch, cost.training_batch(2))
 
 
-def _yardstick(variants: Sequence[Variant]) -> str:
-    """The candidate whose error is torch's own."""
-    names = [variant.name for variant in variants]
-    return next(v.name for v in (networks.EAGER, networks.AUTOCAST) if v.name in names)
+def _yardstick(candidates: Sequence[Candidate]) -> Candidate:
+    """The one whose error is torch's own."""
+    by_name = {candidate.name: candidate for candidate in candidates}
+    return next(by_name[v.name] for v in (networks.EAGER, networks.AUTOCAST) if v.name in by_name)
