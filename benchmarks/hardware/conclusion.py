@@ -16,7 +16,10 @@ Data = Mapping[str, Any]
 
 
 def verdict(data: Data, stages: Sequence[Stage]) -> int:
-    """The exit status: 0 if correctness held, 1 if not or if not all that decides was checked, 2 without a GPU."""
+    """The exit status: 0 if correctness held, 1 if not or if not all that decides was checked, 2 without a GPU.
+
+    In a dry run, which tries the plan, every stage decides.
+    """
     if data.get("unusable"):
         return 2
     return 1 if complaints(data) or _undecided(data, stages) else 0
@@ -44,11 +47,12 @@ def conclusion(data: Data, stages: Sequence[Stage]) -> list[str]:
 
 
 def _undecided(data: Data, stages: Sequence[Stage]) -> list[str]:
-    """Stages that decide and did not come to their end."""
+    """Stages that decide and did not come to a good end."""
+    dry = (data.get("environment") or {}).get("kind") == "dry-run"
     entries = {entry["name"]: entry for entry in data.get("stages") or []}
     found = []
     for stage in stages:
         entry = entries.get(stage.name, {"status": "not reached", "message": ""})
-        if stage.section and entry["status"] != OK:
+        if (stage.section or dry) and entry["status"] != OK:
             found.append(f"{stage.name}: {entry['status']} {entry['message']}".rstrip())
     return found

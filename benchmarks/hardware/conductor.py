@@ -22,6 +22,7 @@ from resnet_cuda.bench.workload import WRONG
 TIMED_OUT, CUT_OFF, RUNNING = "timed out", "cut off", "running"
 _LEAST_SECONDS = 5.0  # less is not worth a start
 _CHECK_SECONDS = 60.0  # a check that says nothing for so long has hung
+_DRY_PATIENCE = 3.0  # times a stage's limit: emulated kernels on a busy CPU
 _FAREWELL_SECONDS = 3.0  # for a stage to say what it has, once it was told to stop
 _MAX_RESTARTS = 8
 _MAX_LOG = 4 * 2**20
@@ -95,11 +96,12 @@ class Conductor:
         """(status, message) of the stage."""
         if why := self._impossible(stage):
             return SKIPPED, why
-        deadline = time.monotonic() + min(stage.limit, self.left())
-        if self.left() < stage.limit:
+        limit = stage.limit * (_DRY_PATIENCE if self.options.device == "dry-run" else 1)
+        deadline = time.monotonic() + min(limit, self.left())
+        if self.left() < limit:
             limit_is = "no time left"
         else:
-            limit_is = f"the stage's limit of {stage.limit:.0f} s"
+            limit_is = f"the stage's limit of {limit:.0f} s"
         for restarts in range(1 + _MAX_RESTARTS):
             seconds = deadline - time.monotonic()
             if restarts and seconds < _LEAST_SECONDS:

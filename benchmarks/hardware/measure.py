@@ -11,12 +11,14 @@ import torch
 import resnet_cuda
 from benchmarks.hardware.protocol import say
 from resnet_cuda.bench import run as bench_run
+from resnet_cuda.bench import training_step
 from resnet_cuda.bench.ceilings import measure_ceilings
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import settings
 from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.report import Report, plain
 from resnet_cuda.bench.runner import Budget, Runner
+from resnet_cuda.bench.timing import Effort
 from resnet_cuda.bench.workload import Workload
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def _all(workload: Workload) -> bool:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A level of the bench. changes: to the device's plan. wants: which workloads, of those that the plan gives."""
+    """A level of the bench. changes: to a GPU's plan. wants: which workloads, of those that the plan gives."""
 
     level: str
     changes: dict[str, Any]
@@ -42,40 +44,47 @@ def _has(candidate: str) -> Callable[[Workload], bool]:
     return lambda workload: any(c.name == candidate for c in workload.candidates)
 
 
-_EAGER = {"compile": False}
-_COMPILED = {"sweep": ()}
+# ResNet-50 has the layers that matter most. A few hundred comparisons of 2 s each would take too long.
+_LAYERS = {"compile": False, "networks": ("resnet50",), "effort": Effort(seconds=0.4)}
+_NETWORKS = {"compile": False, "effort": Effort(seconds=1.0)}
+_COMPILED = {"sweep": (), "effort": Effort(seconds=1.0)}
 # By the stage's name. Compilers come late: what they cost is unknown, and everything else is worth more.
 MEASUREMENTS = {
-    "kernels": Measurement("kernel", _EAGER),
-    "models": Measurement("model", _EAGER),
-    "blocks": Measurement("block", _EAGER),
-    "ops": Measurement("op", _EAGER),
-    "overhead": Measurement("overhead", _EAGER),
+    "kernels": Measurement("kernel", _LAYERS),
+    "models": Measurement("model", _NETWORKS),
+    "blocks": Measurement("block", _LAYERS),
+    "ops": Measurement("op", _LAYERS),
+    "overhead": Measurement("overhead", _LAYERS),
     "compile": Measurement("model", {**_COMPILED, "slow_compile": False}, _has("compile")),
     "max_autotune": Measurement("model", _COMPILED, _has("compile max-autotune")),
 }
 
 
 def run(context: Context) -> int:
-    measurement = MEASUREMENTS[context.stage]
     report = Report(None, "hardware_run", {}, lambda what, value: say(what, value))
-    with report.recording():
-        if context.dry and measurement.wants is not _all:
+    device = open_device(context.device)
+    with report.recording(), settings(device):
+        if context.stage == "training_step":
+            plan = replace(default_plan(device, quick=False), levels=())
+            report.set("training_step", training_step.measure(device, plan, report.note))
+        elif context.dry and MEASUREMENTS[context.stage].wants is not _all:
             trace_a_small_module()
             report.note(
                 f"stage {context.stage}: a dry run leaves the compilers out; a small module went through "
                 "torch.compile's tracer instead"
             )
-            return 0
-        device = open_device(context.device)
-        plan = plan_of(measurement, device, context)
-        say("plan", plain(asdict(plan)))
-        with settings(device):
-            ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
-            budget = Budget(context.seconds - _SPARE)
-            runner = Runner(device, plan, report.add, report.note, budget, ceilings, _log)
-            runner.run_level(measurement.level, lambda: workloads(measurement, device, plan))
+        else:
+            compare(MEASUREMENTS[context.stage], device, context, report)
     return 0
+
+
+def compare(measurement: Measurement, device: Device, context: Context, report: Report) -> None:
+    plan = plan_of(measurement, device, context)
+    say("plan", plain(asdict(plan)))
+    ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
+    budget = Budget(context.seconds - _SPARE)
+    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _log)
+    runner.run_level(measurement.level, lambda: workloads(measurement, device, plan))
 
 
 def workloads(measurement: Measurement, device: Device, plan: Plan) -> Iterator[Workload]:
@@ -91,8 +100,8 @@ def plan_of(measurement: Measurement, device: Device, context: Context) -> Plan:
         only = tuple(sorted(context.passes))
     if measurement.level == "op" and context.ops is not None:
         only = tuple(f"op {op} " for op in sorted(context.ops))
-    plan = default_plan(device, quick=False)
-    return replace(plan, levels=(measurement.level,), only=only, **measurement.changes)
+    plan = replace(default_plan(device, quick=False), levels=(measurement.level,), only=only)
+    return plan if context.dry else replace(plan, **measurement.changes)
 
 
 def trace_a_small_module() -> None:

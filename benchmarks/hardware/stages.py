@@ -56,7 +56,7 @@ STAGES = (
     Stage(
         "correctness",
         "every op: fp64 rule in four dtypes, gradcheck, same bits twice, against the emulator, ResNet-50's layers",
-        90,
+        120,
         _own("correctness"),
         "correctness",
         needs=_EXTENSION,
@@ -74,6 +74,7 @@ STAGES = (
     Stage("blocks", "residual blocks", 40, _own("measure")),
     Stage("ops", "the public ops", 50, _own("measure")),
     Stage("overhead", "what a call costs the host", 20, _own("measure")),
+    Stage("training_step", "where a training step's time goes", 40, _own("measure")),
     Stage("compile", "networks against torch.compile", 120, _own("measure")),
     Stage("max_autotune", "networks against max-autotune", 600, _own("measure")),
 )

