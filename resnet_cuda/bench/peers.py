@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import NamedTuple
 
@@ -43,28 +44,46 @@ def require(name: str) -> ModuleType:
     Raises:
         Absent: it cannot be imported; the message says why.
     """
-    package = next(p for p in PACKAGES if p.name == name)
+    package = {p.name: p for p in PACKAGES}[name]
     try:
-        return (
-            torchvision_models()
-            if name == "torchvision"
-            else importlib.import_module(package.module)
-        )
-    except Absent:
-        raise
-    except ImportError as error:
-        raise Absent(f"{package.name} is not installed ({error})") from error
+        if name == "torchvision":
+            return torchvision_models()
+        if name == "timm":
+            with suppress(Exception):  # timm imports torchvision itself, and says so if it cannot
+                torchvision_models()
+        return importlib.import_module(package.module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and package.module.startswith(error.name):
+            raise Absent(f"{name} is not installed") from error
+        raise Absent(f"{name} cannot be imported: {error}") from error
     except Exception as error:  # a package built for another torch may raise anything
-        raise Absent(
-            f"{package.name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise Absent(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def is_here(name: str) -> bool:
+    """Whether `require` finds it."""
+    try:
+        require(name)
+    except Absent:
+        return False
+    return True
+
+
+def version(name: str) -> str:
+    """What the package says about itself. Raises Absent as `require`."""
+    root = require(name).__name__.partition(".")[0]
+    return str(getattr(sys.modules[root], "__version__", "unknown"))
 
 
 def torchvision_models() -> ModuleType:
-    """torchvision's models. They work without its C++ ops, which a build for another torch cannot load."""
+    """torchvision's models. They work without its C++ ops, which a build for another torch cannot load.
+
+    Raises:
+        ImportError: torchvision is not installed.
+    """
     try:
         return importlib.import_module("torchvision.models")
-    except RuntimeError:
+    except RuntimeError:  # "operator torchvision::nms does not exist"
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
         library = torch.library.Library("torchvision", "FRAGMENT")
@@ -78,14 +97,12 @@ def presence() -> list[dict[str, str]]:
     """For the report: every peer outside torch, its version, or why it is absent ("" where it is here)."""
     rows = []
     for package in PACKAGES:
-        version, absent = "", ""
+        found, absent = "", ""
         try:
-            module = require(package.name)
-            root = sys.modules[module.__name__.partition(".")[0]]
-            version = str(getattr(root, "__version__", "unknown"))
+            found = version(package.name)
         except Absent as error:
             absent = str(error)
         rows.append(
-            {"name": package.name, "offers": package.offers, "version": version, "absent": absent}
+            {"name": package.name, "offers": package.offers, "version": found, "absent": absent}
         )
     return rows

@@ -26,7 +26,10 @@ _ROWS_PER_COLUMN, _MAX_COLUMNS = 45, 3
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
-    """Draws into the folder what the report has; returns remarks, e.g. that matplotlib is missing."""
+    """Draws into the folder what the report has, in place of what was there; returns remarks, e.g. that matplotlib is
+    missing."""
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
     try:
         import matplotlib
     except ImportError:
@@ -38,11 +41,10 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
         for name, picture in PICTURES.items():
             try:
                 figure = picture(data)
+                if figure is not None:
+                    figure.savefig(folder / name, dpi=110)
             except Exception as error:  # a picture is the least of a report
                 remarks.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
-                continue
-            if figure is not None:
-                figure.savefig(folder / name, dpi=110)
     return remarks
 
 

@@ -14,6 +14,7 @@ from resnet_cuda.bench.workload import ABSENT, FAILED, LEVELS, SKIPPED, WRONG
 
 Row = Mapping[str, Any]  # a Result, as in reports
 _GRAPH = "+ graph"
+_KEY = ("level", "workload", "pass_name", "dtype")
 # Within this factor two candidates count as equally fast: what the harness' comparison with itself is allowed.
 EQUAL = 1.03
 
@@ -96,13 +97,24 @@ def spread(row: Row) -> float:
 
 
 def comparisons(data: Mapping[str, Any]) -> list[Comparison]:
-    """One for each workload, in the order of the levels, else as they were measured."""
-    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    """One for each workload, in the order of the levels, else as they were measured. A workload that was measured
+    twice is there twice."""
+    groups: list[dict[str, Row]] = []
+    latest: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in data.get("results", []):
-        key = (row["level"], row["workload"], row["pass_name"], row["dtype"])
-        groups.setdefault(key, []).append(row)
-    found = [Comparison(*key, tuple(rows)) for key, rows in groups.items()]
+        network = (row.get("facts") or {}).get("network", "")
+        key = (*(row[name] for name in _KEY), network)
+        if key not in latest or row["candidate"] in latest[key]:
+            latest[key] = {}
+            groups.append(latest[key])
+        latest[key][row["candidate"]] = row
+    found = [_comparison(tuple(group.values())) for group in groups]
     return sorted(found, key=lambda c: _level_order(c.level))
+
+
+def _comparison(rows: tuple[Row, ...]) -> Comparison:
+    level, workload, pass_name, dtype = (rows[0][name] for name in _KEY)
+    return Comparison(level, workload, pass_name, dtype, rows)
 
 
 def by_level_and_pass(

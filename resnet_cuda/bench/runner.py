@@ -186,7 +186,7 @@ class Runner:
             elif failure:
                 _settle([row], failure.status, failure.message)
         self._check(workload, ready, rows)
-        outgrown = self._time(ready, rows)
+        outgrown = self._time(workload, ready, rows)
         return aside + [c for c in candidates if c.name in outgrown]
 
     def _does_not_fit(self, rows: Rows, candidate: Candidate, message: str) -> None:
@@ -241,7 +241,7 @@ class Runner:
                 passed[name], complaints = output, found
         return complaints or {}, failures
 
-    def _time(self, ready: dict[str, _Ready], rows: Rows) -> set[str]:
+    def _time(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> set[str]:
         """Fills in the times; returns who ran out of memory beside the others."""
         if not ready:
             return set()
@@ -254,6 +254,8 @@ class Runner:
             effort,
             lambda name, error: failures.update({name: self._failure(error)}),
         )
+        if workload.host_time:
+            timings = {name: timing.on_host() for name, timing in timings.items()}
         clocks = self.device.clocks()
         outgrown = {name for name, f in failures.items() if f.out_of_memory}
         for name in failures.keys() - outgrown:

@@ -28,7 +28,7 @@ from resnet_cuda.bench.workload import ABSENT, OURS, SKIPPED
 GOOD, BAD = "good", "bad"
 _STYLES = {GOOD: "green", BAD: "red", "": ""}
 _GAP = 2  # columns between columns
-_MIN_FIRST_COLUMN = 14
+_MIN_WRAPPED = 14  # columns of a wrapped cell, at least
 _FOLDED = "more"  # header of stacked columns
 
 
@@ -291,14 +291,27 @@ def fit(table: Table, width: int) -> Table:
     if natural_width(wide) <= width:
         return wide
     table = folded(table)
-    spare = width - natural_width(table) + _widths(table)[0]
-    column = max(spare, _MIN_FIRST_COLUMN)
-    rows = [[Cell(_wrap(row[0].text, column), row[0].mood), *row[1:]] for row in table.rows]
+    first, last = 0, len(table.header) - 1
+    table = _wrapped(table, first, width)
+    return _wrapped(table, last, width) if table.header[last] == _FOLDED else table
+
+
+def _wrapped(table: Table, column: int, width: int) -> Table:
+    """With a column made as narrow as the table's width asks for, but no narrower than is legible."""
+    spare = width - natural_width(table) + _widths(table)[column]
+    room = max(spare, _MIN_WRAPPED)
+    rows = []
+    for row in table.rows:
+        cell = row[column]
+        lines = [_wrap(line, room) for line in cell.text.split("\n")]
+        rows.append([*row[:column], Cell("\n".join(lines), cell.mood), *row[column + 1 :]])
     return replace(table, rows=rows)
 
 
 def _wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)) if len(text) > width else text
+    if len(text) <= width:
+        return text
+    return "\n".join(textwrap.wrap(text, width, subsequent_indent="  "))
 
 
 def _widths(table: Table) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,10 @@ class Timing:
     def spread(self) -> float:
         """The interquartile range over the median."""
         return self.measurement.iqr / self.median
+
+    def on_host(self) -> Timing:
+        """The same of the host's clock: what starting the work took."""
+        return replace(self, samples=self.host)
 
     def to_json(self) -> dict[str, Any]:
         low, high = self.quartiles

@@ -58,6 +58,7 @@ class Workload:
         parts: its floor is the sum of its parts' floors; default: the whole as one perfect kernel.
         memory: bytes that it needs at least, 0 if unknown: without them it is not tried.
         smaller: the same with a smaller batch, for devices with too little memory; None if there is none.
+        host_time: the time is until the call returns, which is what the host needs to start the work.
         facts: more for the report, e.g. {"network": "resnet50"}.
     """
 
@@ -74,6 +75,7 @@ class Workload:
     parts: Sequence[Part] = ()
     memory: int = 0
     smaller: Callable[[], Workload] | None = None
+    host_time: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

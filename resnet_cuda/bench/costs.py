@@ -1,0 +1,171 @@
+"""What one perfect kernel must do: floating-point operations, and every operand once, in bytes.
+
+Masks are bits, winners of a pool one byte, per-channel vectors and statistics in the accumulator's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+
+from resnet_cuda.bench.ceilings import Part
+from resnet_cuda.bench.layers import Elementwise, Layer, Pool
+from resnet_cuda.ops._interface import accumulator_dtype
+from resnet_cuda.testing.problems import ConvProblem
+
+STATISTICS_ROWS = 64  # pixels whose statistics are one entry of the partial sums
+
+
+def fprop(
+    conv: ConvProblem,
+    dtype: torch.dtype,
+    *,
+    vectors: int = 0,
+    residual: bool = False,
+    statistics: bool = False,
+) -> Part:
+    """The convolution, with so many per-channel vectors, and what is added, read in the same pass."""
+    outputs = _output(conv) * (2 if residual else 1)
+    size = (_read(conv) + _weight(conv) + outputs) * dtype.itemsize
+    size += vectors * conv.K * _accumulator(dtype)
+    if statistics:
+        size += partials((conv.N, conv.K, conv.P, conv.Q), dtype)
+    return 2 * conv.macs, size
+
+
+def dgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """The input's gradient: written whole, also where a stride skips pixels."""
+    x = conv.N * conv.C * conv.H * conv.W
+    return 2 * conv.macs, (x + _weight(conv) + _output(conv)) * dtype.itemsize
+
+
+def wgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """The weight's gradient."""
+    return 2 * conv.macs, (_read(conv) + _weight(conv) + _output(conv)) * dtype.itemsize
+
+
+def expand_projection(conv: ConvProblem, projection: ConvProblem, dtype: torch.dtype) -> Part:
+    """relu(bn(conv(x)) + bn(projection(input))) at inference in one pass."""
+    flops, size = fprop(conv, dtype, vectors=2)
+    size += (_read(projection) + _weight(projection)) * dtype.itemsize
+    size += 2 * projection.K * _accumulator(dtype)
+    return flops + 2 * projection.macs, size
+
+
+def elementwise(
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    tensors: int,
+    mask: bool = False,
+    vectors: int = 0,
+    statistics: bool = False,
+) -> Part:
+    """A pass that reads or writes so many activations of `shape`; arithmetic counts as none."""
+    count = prod(shape)
+    size = tensors * count * dtype.itemsize + vectors * shape[1] * _accumulator(dtype)
+    size += (count + 7) // 8 if mask else 0
+    return 0, size + (partials(shape, dtype) if statistics else 0)
+
+
+def bn_apply(norm: Elementwise, dtype: torch.dtype) -> Part:
+    """y -> z, with the residual read and the ReLU's mask written where there is one."""
+    tensors = 3 if norm.residual else 2
+    mask = norm.residual and norm.relu
+    return elementwise(norm.shape, dtype, tensors=tensors, vectors=2, mask=mask)
+
+
+def bn_backward_reduce(norm: Elementwise, dtype: torch.dtype) -> Part:
+    """(dz, y) -> sums; the ReLU's gate is the mask where a residual was added, else recomputed from y."""
+    mask, gate = _gate(norm)
+    vectors = 1 + gate
+    return elementwise(norm.shape, dtype, tensors=2, vectors=vectors, mask=mask, statistics=True)
+
+
+def bn_backward_apply(norm: Elementwise, dtype: torch.dtype) -> Part:
+    """(dz, y) -> dy, and the residual's gradient where there is one and a ReLU changes it."""
+    mask, gate = _gate(norm)
+    tensors = 4 if mask else 3
+    return elementwise(norm.shape, dtype, tensors=tensors, vectors=4 + gate, mask=mask)
+
+
+def max_pool(pool: Pool, dtype: torch.dtype, winners: bool = True) -> Part:
+    """Forward or backward: image, output and the winners' places."""
+    y = prod(pool.output)
+    return 0, (prod(pool.shape) + y) * dtype.itemsize + (y if winners else 0)
+
+
+def average_pool(pool: Pool, dtype: torch.dtype) -> Part:
+    return 0, (prod(pool.shape) + prod(pool.output)) * dtype.itemsize
+
+
+def bn_finalize(norm: Elementwise, dtype: torch.dtype) -> Part:
+    """Partial sums, gamma, beta -> mean, invstd, scale, bias; the running statistics are read and written."""
+    return 0, partials(norm.shape, dtype) + 10 * norm.shape[1] * _accumulator(dtype)
+
+
+def bn_backward_finalize(norm: Elementwise, dtype: torch.dtype) -> Part:
+    """Partial sums, gamma, mean, invstd -> dgamma, dbeta and four coefficients."""
+    return 0, partials(norm.shape, dtype) + 9 * norm.shape[1] * _accumulator(dtype)
+
+
+def partials(shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Bytes of the two sums per channel and tile of pixels of an activation."""
+    return statistics_tiles(shape) * 2 * shape[1] * _accumulator(dtype)
+
+
+def statistics_tiles(shape: Sequence[int]) -> int:
+    return (shape[0] * shape[2] * shape[3] + STATISTICS_ROWS - 1) // STATISTICS_ROWS
+
+
+def inference(layer: Layer, dtype: torch.dtype) -> list[Part]:
+    """A layer at inference, its batch norm as scale and shift: one pass."""
+    if layer.projection:
+        return [expand_projection(layer.conv, layer.projection, dtype)]
+    return [fprop(layer.conv, dtype, vectors=2 * layer.batch_norm, residual=layer.residual)]
+
+
+def forward(layer: Layer, dtype: torch.dtype) -> list[Part]:
+    """A layer in training: convolution with statistics, then normalisation."""
+    norm = Elementwise(layer.output, layer.residual, layer.relu)
+    parts = [fprop(layer.conv, dtype, statistics=True), bn_apply(norm, dtype)]
+    if layer.projection:
+        parts += forward(Layer(layer.projection, batch_norm=True), dtype)
+    return parts
+
+
+def backward(layer: Layer, dtype: torch.dtype) -> list[Part]:
+    """The gradients of all of a layer's inputs: two passes of batch norm, two convolutions."""
+    norm = Elementwise(layer.output, layer.residual, layer.relu)
+    parts = [bn_backward_reduce(norm, dtype), bn_backward_apply(norm, dtype)]
+    parts.append(wgrad(layer.conv, dtype))
+    if layer.input_gradient:
+        parts.append(dgrad(layer.conv, dtype))
+    if layer.projection:
+        parts += backward(Layer(layer.projection, batch_norm=True), dtype)
+    return parts
+
+
+def _gate(norm: Elementwise) -> tuple[bool, int]:
+    """(whether the gate is a mask, vectors that a recomputed one takes)."""
+    return norm.relu and norm.residual, 2 if norm.relu and not norm.residual else 0
+
+
+def _read(conv: ConvProblem) -> int:
+    """Elements of x that the convolution touches: a 1x1 of stride 2 reads every fourth pixel."""
+    height, width = min(conv.H, conv.P * conv.R), min(conv.W, conv.Q * conv.S)
+    return conv.N * conv.C * height * width
+
+
+def _weight(conv: ConvProblem) -> int:
+    return conv.K * (conv.C // conv.groups) * conv.R * conv.S
+
+
+def _output(conv: ConvProblem) -> int:
+    return conv.N * conv.K * conv.P * conv.Q
+
+
+def _accumulator(dtype: torch.dtype) -> int:
+    return accumulator_dtype(dtype).itemsize

@@ -1,0 +1,269 @@
+"""The kernels' convolution passes as workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.bench import computation, costs, eager, folded
+from resnet_cuda.bench.ceilings import Part
+from resnet_cuda.bench.computation import EAGER, EPS, Random, Way, affine, convolution_inputs
+from resnet_cuda.bench.device import Device
+from resnet_cuda.bench.layers import Layer
+from resnet_cuda.bench.rule import Given, Reading
+from resnet_cuda.bench.workload import OURS, Workload
+from resnet_cuda.testing.problems import ConvProblem
+
+Prepared = Callable[[], object]
+raw = torch.ops.resnet_cuda
+_aten = torch.ops.aten
+
+
+def inference(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """relu?(conv(x) scale + bias + residual) in one launch."""
+
+    def ours(g: Given) -> Prepared:
+        scale, bias = affine(g)
+        x, weight, residual, geometry = (
+            g["x"],
+            g["weight"],
+            g.get("residual"),
+            _geometry(layer.conv),
+        )
+        return lambda: raw._conv_fprop(
+            x, weight, None, None, scale, bias, residual, layer.relu, *geometry, False
+        )[0]
+
+    part = costs.fprop(layer.conv, dtype, vectors=2, residual=layer.residual)
+    return _with_epilogue(device, dtype, layer, "conv_fprop", ours, part)
+
+
+def reduce(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The same as `inference` by the bottleneck's launch for 1x1 convolutions."""
+
+    def ours(g: Given) -> Prepared:
+        scale, bias = affine(g)
+        x, weight, stride = g["x"], g["weight"], layer.conv.stride
+        return lambda: raw._bottleneck_reduce(x, weight, scale, bias, stride, layer.relu, False)[0]
+
+    part = costs.fprop(layer.conv, dtype, vectors=2)
+    return _with_epilogue(device, dtype, layer, "bottleneck_reduce", ours, part)
+
+
+def expand(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The bottleneck's end: the shortcut is the block's input, or its projection in the same launch."""
+
+    def ours(g: Given) -> Prepared:
+        x, weight, residual = g["x"], g["weight"], g["residual"]
+        projection: tuple[Any, ...] = (None, None, None, 1)
+        if layer.projection:
+            projection = (
+                g["projection_weight"],
+                *affine(g, "projection_"),
+                layer.projection.stride,
+            )
+        vectors = affine(g)
+        return lambda: raw._bottleneck_expand(
+            x, weight, *vectors, residual, *projection, layer.relu, False
+        )[0]
+
+    (part,) = costs.inference(layer, dtype)
+    return _with_epilogue(device, dtype, layer, "bottleneck_expand", ours, part)
+
+
+def _with_epilogue(
+    device: Device,
+    dtype: torch.dtype,
+    layer: Layer,
+    pass_name: str,
+    ours: Callable[[Given], Prepared],
+    part: Part,
+) -> Workload:
+    ways = [Way(OURS, ours), Way(EAGER, lambda g: lambda: eager.layer(g, layer))]
+    ways += folded.layer_ways(device, layer)
+    return computation.workload(
+        device,
+        dtype,
+        level="kernel",
+        name=f"{layer} affine{' relu' if layer.relu else ''}",
+        pass_name=pass_name,
+        inputs=lambda random: convolution_inputs(layer, random),
+        plain=lambda g: {"z": eager.layer(g, layer)},
+        ways=ways,
+        parts=[part],
+        part_of_network=layer,
+        facts={"peer": "convolution, batch norm with running statistics, add, ReLU in place"},
+    )
+
+
+def statistics(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The convolution with the sums that batch norm needs."""
+    geometry = _geometry(layer.conv)
+    none = (None,) * 5
+
+    def ours(g: Given) -> Prepared:
+        x, weight = g["x"], g["weight"]
+        return lambda: raw._conv_fprop(x, weight, *none, False, *geometry, True)
+
+    return _with_statistics(device, dtype, layer, "conv_fprop", ours)
+
+
+def reduce_statistics(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    stride = layer.conv.stride
+
+    def ours(g: Given) -> Prepared:
+        x, weight = g["x"], g["weight"]
+        return lambda: raw._bottleneck_reduce(x, weight, None, None, stride, False, True)
+
+    return _with_statistics(device, dtype, layer, "bottleneck_reduce", ours)
+
+
+def expand_statistics(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    none = (None,) * 6
+
+    def ours(g: Given) -> Prepared:
+        x, weight = g["x"], g["weight"]
+        return lambda: raw._bottleneck_expand(x, weight, *none, 1, False, True)
+
+    return _with_statistics(device, dtype, layer, "bottleneck_expand", ours)
+
+
+def _with_statistics(
+    device: Device,
+    dtype: torch.dtype,
+    layer: Layer,
+    pass_name: str,
+    ours: Callable[[Given], Prepared],
+) -> Workload:
+    pixels = layer.output[0] * layer.output[2] * layer.output[3]
+
+    def read(output: Any) -> Sequence[Tensor]:
+        y, partials = output
+        return y, *statistics_of(partials, pixels)
+
+    def plain(g: Given) -> Mapping[str, Tensor]:
+        y = eager.convolve(g["x"], g["weight"], layer.conv)
+        mean, invstd = eager.batch_statistics(y)
+        return {"y": y, "mean": mean, "invstd": invstd}
+
+    def peer(g: Given) -> Prepared:
+        def run() -> object:
+            y = eager.convolve(g["x"], g["weight"], layer.conv)
+            return y, *eager.batch_statistics(y)
+
+        return run
+
+    return computation.workload(
+        device,
+        dtype,
+        level="kernel",
+        name=f"{layer.conv} statistics",
+        pass_name=pass_name,
+        inputs=lambda random: _tensors(layer.conv, random, "x", "weight"),
+        plain=plain,
+        ways=[Way(OURS, ours, Reading(read)), Way(EAGER, peer)],
+        parts=[costs.fprop(layer.conv, dtype, statistics=True)],
+        part_of_network=layer,
+        facts={"peer": "convolution, then mean and invstd from its output"},
+    )
+
+
+def dgrad(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The gradient of a convolution's input."""
+    conv = layer.conv
+    geometry, none = _geometry(conv), (None,) * 5
+
+    def ours(g: Given) -> Prepared:
+        dy, weight, size = g["dy"], g["weight"], g["x"].shape
+        return lambda: raw._conv_dgrad(dy, weight, size, *none, *geometry)[0]
+
+    return _gradient(device, dtype, layer, "dgrad", ours, costs.dgrad(conv, dtype))
+
+
+def wgrad(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The gradient of a convolution's weight."""
+    conv = layer.conv
+    geometry = _geometry(conv)
+
+    def ours(g: Given) -> Prepared:
+        dy, x, size = g["dy"], g["x"], g["weight"].shape
+        return lambda: raw._conv_wgrad(dy, x, size, None, None, *geometry)
+
+    return _gradient(device, dtype, layer, "wgrad", ours, costs.wgrad(conv, dtype))
+
+
+def _gradient(
+    device: Device,
+    dtype: torch.dtype,
+    layer: Layer,
+    which: str,
+    ours: Callable[[Given], Prepared],
+    part: Part,
+) -> Workload:
+    index, wanted = (0, "dx") if which == "dgrad" else (1, "dweight")
+    mask = [index == 0, index == 1, False]
+    stride, padding, dilation, groups = _geometry(layer.conv)
+
+    def backward(g: Given) -> Tensor:
+        return _aten.convolution_backward.default(
+            g["dy"],
+            g["x"],
+            g["weight"],
+            None,
+            stride,
+            padding,
+            dilation,
+            False,
+            (0, 0),
+            groups,
+            mask,
+        )[index]
+
+    return computation.workload(
+        device,
+        dtype,
+        level="kernel",
+        name=str(layer.conv),
+        pass_name=f"conv_{which}",
+        inputs=lambda random: _tensors(layer.conv, random, "x", "weight", "dy"),
+        plain=lambda g: {wanted: backward(g)},
+        ways=[Way(OURS, ours), Way(EAGER, lambda g: lambda: backward(g))],
+        parts=[part],
+        part_of_network=layer,
+        gradients=[wanted],
+        facts={"peer": f"convolution_backward, {wanted} alone"},
+    )
+
+
+def statistics_of(partials: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Partial sums -> (mean, invstd) [C]."""
+    mean, var = merge_statistics(partials.double(), rows)
+    return mean.to(partials.dtype), torch.rsqrt(var + EPS).to(partials.dtype)
+
+
+def merge_statistics(partials: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """[tiles, 2, C], means and sums of squared deviations of 64 pixels each -> (mean, biased variance) [C]."""
+    means, deviations = partials.unbind(1)
+    weights = torch.full_like(means[:, :1], costs.STATISTICS_ROWS)
+    weights[-1] = rows - costs.STATISTICS_ROWS * (len(means) - 1)
+    mean = (weights * means).sum(0) / rows
+    return mean, (deviations + weights * (means - mean) ** 2).sum(0) / rows
+
+
+def _geometry(conv: ConvProblem) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+    s, p, d = conv.stride, conv.padding, conv.dilation
+    return (s, s), (p, p), (d, d), conv.groups
+
+
+def _tensors(conv: ConvProblem, random: Random, *names: str) -> Given:
+    given = Given()
+    if "x" in names:
+        given["x"] = random.normal((conv.N, conv.C, conv.H, conv.W))
+    if "weight" in names:
+        given["weight"] = random.filters(conv)
+    if "dy" in names:
+        given["dy"] = random.normal((conv.N, conv.K, conv.P, conv.Q))
+    return given
