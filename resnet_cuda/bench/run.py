@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import asdict
 
-from resnet_cuda.bench import peers
+from resnet_cuda.bench import peers, training_step
 from resnet_cuda.bench.ceilings import Ceilings, measure_ceilings
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.environment import settings
@@ -42,3 +42,5 @@ def run(
         runner = Runner(device, plan, report.add, report.note, budget, ceilings, progress)
         for name in plan.levels:
             runner.run_level(name, lambda name=name: level(name)(device, plan))  # type: ignore[misc]
+            if name == "model" and budget.left() > 0:
+                report.set("training_step", training_step.measure(device, plan, report.note))
