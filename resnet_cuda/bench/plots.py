@@ -10,6 +10,7 @@ from typing import Any
 from resnet_cuda.bench.figures import GREY, OURS_COLOUR, SLOWER_COLOUR, STYLE, new_figure
 from resnet_cuda.bench.results import Comparison, by_level_and_pass, comparisons, median_us
 from resnet_cuda.bench.roofline_plot import roofline
+from resnet_cuda.bench.traffic_plot import traffic
 from resnet_cuda.bench.workload import OURS
 
 _CYCLE = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#F0E442", "#000000")
@@ -224,4 +225,5 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "speedup.png": speedup,
     "sweep.png": sweep,
     "training_step.png": training_step,
+    "traffic.png": traffic,
 }

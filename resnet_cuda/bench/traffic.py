@@ -27,6 +27,7 @@ from resnet_cuda.explain import explain
 from resnet_cuda.testing import emulated
 
 CONVOLUTION, NORM, POOLING, REST = "convolution", "batch norm, add, ReLU", "pooling", "the rest"
+TOTAL = "total"
 KINDS = (CONVOLUTION, NORM, POOLING, REST)
 # The first that is part of an operation's or a kernel's name.
 _KINDS = (
@@ -92,22 +93,42 @@ class Traffic:
         mine, theirs, least = total(self.ours), total(self.eager), sum(self.minimum.values())
         return f"{self.title}: ours moves {mine / theirs:.2f} of eager's bytes; {mine / least:.2f} of the minimum"
 
-    def to_json(self) -> dict[str, Any]:
-        def sums(rows: Sequence[Row]) -> list[dict[str, Any]]:
-            return [vars(row) for row in summed(rows, by_layer=True)]
+    def sections(self, layers: bool = False) -> dict[str, list[dict[str, Any]]]:
+        """For the report, by section: flat rows of bytes."""
+        found = {"traffic": [vars(line) for line in by_kind(self)]}
+        passes = []
+        for side, rows in (("ours", self.ours), ("eager", self.eager)):
+            passes += [{"side": side} | vars(row) for row in summed(rows, by_layer=layers)]
+        found["traffic_passes"] = passes
+        run = {n: getattr(self, n) for n in ("network", "mode", "batch", "image_size", "dtype")}
+        return {name: [run | row for row in rows] for name, rows in found.items()}
 
-        return {
-            **{n: getattr(self, n) for n in ("network", "mode", "batch", "image_size", "dtype")},
-            "summary": self.summary,
-            "bytes": {"ours": total(self.ours), "eager": total(self.eager)}
-            | {"minimum": sum(self.minimum.values())},
-            "ours": sums(self.ours),
-            "eager": sums(self.eager),
-            "minimum": [
-                {"phase": phase, "kind": kind, "bytes": size}
-                for (phase, kind), size in self.minimum.items()
-            ],
-        }
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes of one kind of work in one phase; of everything: phase "", kind "total"."""
+
+    phase: str
+    kind: str
+    ours: int
+    eager: int
+    minimum: int
+
+
+def by_kind(traffic: Traffic) -> list[Line]:
+    """The kinds that there are, and the total."""
+    lines = []
+    for phase in (FORWARD, BACKWARD):
+        for kind in KINDS:
+            mine, theirs = (
+                total(row for row in side if (row.phase, row.kind) == (phase, kind))
+                for side in (traffic.ours, traffic.eager)
+            )
+            if mine or theirs:
+                least = traffic.minimum.get((phase, kind), 0)
+                lines.append(Line(phase, kind, mine, theirs, least))
+    least = sum(traffic.minimum.values())
+    return [*lines, Line("", TOTAL, total(traffic.ours), total(traffic.eager), least)]
 
 
 def total(rows: Iterable[Row]) -> int:
@@ -242,33 +263,22 @@ def tables(traffic: Traffic, layers: bool = False) -> list[Table]:
 
 def _kind_table(traffic: Traffic) -> Table:
     rows = []
-    for phase in (FORWARD, BACKWARD):
-        for kind in KINDS:
-            mine, theirs = (
-                total(row for row in side if (row.phase, row.kind) == (phase, kind))
-                for side in (traffic.ours, traffic.eager)
-            )
-            if mine or theirs:
-                least = traffic.minimum.get((phase, kind), 0)
-                rows.append(_line(f"{phase}: {kind}", mine, theirs, least))
-    least = sum(traffic.minimum.values())
-    rows.append(_line("total", total(traffic.ours), total(traffic.eager), least))
+    for line in by_kind(traffic):
+        mine, theirs, least = line.ours, line.eager, line.minimum
+        rows.append(
+            [
+                Cell(f"{line.phase}: {line.kind}" if line.phase else line.kind),
+                *(_mega(value or None) for value in (mine, theirs, least)),
+                Cell(f"{mine / theirs:.2f}" if theirs else "-", BAD if mine > theirs else ""),
+                Cell(f"{mine / least:.2f}" if least else "-"),
+            ]
+        )
     notes = [
         "MB, every byte that a kernel touches once; the minimum of a fused unit stands at its convolution, and is that "
         "of one kernel per unit which reads all of its input"
     ]
     header = ["", "ours", "eager", "minimum", "ours/eager", "ours/minimum"]
     return Table(f"traffic of {traffic.title}", header, rows, notes)
-
-
-def _line(title: str, mine: int, theirs: int, least: int) -> list[Cell]:
-    mood = BAD if mine > theirs else ""
-    return [
-        Cell(title),
-        *(_mega(value or None) for value in (mine, theirs, least)),
-        Cell(f"{mine / theirs:.2f}" if theirs else "-", mood),
-        Cell(f"{mine / least:.2f}" if least else "-"),
-    ]
 
 
 def _layer_table(traffic: Traffic) -> Table:

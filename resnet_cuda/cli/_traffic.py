@@ -8,6 +8,7 @@ import sys
 import torch
 
 from resnet_cuda.bench import tables, traffic
+from resnet_cuda.bench.publish import publish
 from resnet_cuda.bench.report import Report
 
 # As many as two cores count in a minute, both modes.
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
                         training,
                     )
                     found.append(measured)
-                    report.set("traffic", [one.to_json() for one in found])
+                    for section, rows in measured.sections(arguments.layers).items():
+                        report.set(section, report.data.get(section, []) + rows)
                     tables.show(traffic.tables(measured, arguments.layers))
     except (ValueError, RuntimeError) as error:
         report.finish(str(error))
@@ -54,4 +56,7 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
     for measured in found:
         print(measured.summary)
     report.finish()
+    if report.folder:
+        for remark in publish(report.data, report.folder):
+            print(remark)
     return 0

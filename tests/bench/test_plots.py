@@ -25,10 +25,10 @@ def texts(figure: object) -> str:
     return "\n".join(t.get_text() for t in figure.findobj(Text))  # type: ignore[attr-defined]
 
 
-def test_a_full_report_has_all_four(tmp_path: Path) -> None:
+def test_a_full_report_has_all_of_them(tmp_path: Path) -> None:
     assert plots.draw(made_up.full(), tmp_path) == []
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["roofline.png", "speedup.png", "sweep.png", "training_step.png"]
+    assert files == ["roofline.png", "speedup.png", "sweep.png", "traffic.png", "training_step.png"]
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         assert content.startswith(PNG) and len(content) > 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -203,11 +204,19 @@ def test_the_command_prints_both_modes_and_writes_a_report(
     assert "resnet18 inference, batch 1, 32x32, bfloat16" in out and "of the minimum" in out
     assert "layer4.1" in out and "training" not in out.replace("training step", "")
     report = json.loads((tmp_path / "report.json").read_text())
-    (section,) = report["traffic"]
-    assert section["image_size"] == 32 and section["bytes"]["ours"] > 0
-    assert {row["layer"] for row in section["eager"]} >= {"conv1", "layer1.0", "fc"}
+    total = report["traffic"][-1]
+    assert total["kind"] == "total" and total["image_size"] == 32
+    for name in ("ours", "eager"):
+        rows = [row for row in report["traffic_passes"] if row["side"] == name]
+        assert sum(row["distinct"] for row in rows) == total[name] > 0
+        assert {row["layer"] for row in rows} >= {"conv1", "layer1.0", "fc"}
+    assert "## Traffic" in (tmp_path / "report.md").read_text()
+    if importlib.util.find_spec("matplotlib"):
+        assert (tmp_path / "traffic.png").stat().st_size > 5000
 
 
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--model-traffic", "--network", "resnet1"]) == 2
+    with pytest.raises(SystemExit) as error:
+        main(["bench", "--model-traffic", "--network", "resnet1"])
+    assert error.value.code == 2
     assert "resnet1" in capsys.readouterr().err
