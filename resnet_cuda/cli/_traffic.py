@@ -8,6 +8,7 @@ import sys
 import torch
 
 from resnet_cuda.bench import tables, traffic
+from resnet_cuda.bench.publish import summarise
 from resnet_cuda.bench.report import Report
 
 # As many as two cores count in a minute, both modes.
@@ -54,4 +55,6 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
     for measured in found:
         print(measured.summary)
     report.finish()
+    if report.folder:
+        summarise(report.data, report.folder)
     return 0
