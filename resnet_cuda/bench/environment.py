@@ -90,7 +90,7 @@ def _version(package: str) -> str | None:
 def _host() -> dict[str, Any]:
     page = os.sysconf("SC_PAGE_SIZE")
     return {
-        "os": f"{platform.system()} {platform.release()}",
+        "os": f"{platform.system()} {platform.release().partition('-')[0]}",
         "libc": " ".join(platform.libc_ver()).strip(),
         "machine": platform.machine(),
         "cpu": cpu_name(),

@@ -139,6 +139,12 @@ def _step(
     return step
 
 
+def training_step(problem: Problem, variant: Variant) -> Callable[[], object]:
+    """One step of a network that is neither compiled nor captured."""
+    network = problem.build(variant, training=True)
+    return _step(problem, variant, network, network, problem.batch)
+
+
 def _restore(network: nn.Module, initial: dict[str, Tensor]) -> None:
     """Weights and statistics as they were before compilers and graphs warmed up, in the same memory."""
     with torch.no_grad():

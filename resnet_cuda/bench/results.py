@@ -14,6 +14,7 @@ from resnet_cuda.bench.workload import ABSENT, FAILED, LEVELS, SKIPPED, WRONG
 
 Row = Mapping[str, Any]  # a Result, as in reports
 _GRAPH = "+ graph"
+_KEY = ("level", "workload", "pass_name", "dtype")
 # Within this factor two candidates count as equally fast: what the harness' comparison with itself is allowed.
 EQUAL = 1.03
 
@@ -64,10 +65,13 @@ class Comparison:
         return next(iter(alike or timed), None)
 
     def speedup(self, peer: Row, ours: Row | None = None) -> float | None:
-        """The peer's time over ours, round by round; None where one of them has no time."""
+        """The peer's time over ours; None where one of them has no time. Round by round where they took turns, of the
+        medians where memory was too short for that."""
         ours = ours or self.counterpart(peer)
-        ratio = ours["versus"].get(peer["candidate"]) if ours else None
-        return None if ratio is None else float(ratio)
+        if ours is None or not (ours["timing"] and peer["timing"]):
+            return None
+        ratio = ours["versus"].get(peer["candidate"])
+        return median_us(peer) / median_us(ours) if ratio is None else float(ratio)
 
     @property
     def speedup_over_best(self) -> float | None:
@@ -93,13 +97,24 @@ def spread(row: Row) -> float:
 
 
 def comparisons(data: Mapping[str, Any]) -> list[Comparison]:
-    """One for each workload, in the order of the levels, else as they were measured."""
-    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    """One for each workload, in the order of the levels, else as they were measured. A workload that was measured
+    twice is there twice."""
+    groups: list[dict[str, Row]] = []
+    latest: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in data.get("results", []):
-        key = (row["level"], row["workload"], row["pass_name"], row["dtype"])
-        groups.setdefault(key, []).append(row)
-    found = [Comparison(*key, tuple(rows)) for key, rows in groups.items()]
+        network = (row.get("facts") or {}).get("network", "")
+        key = (*(row[name] for name in _KEY), network)
+        if key not in latest or row["candidate"] in latest[key]:
+            latest[key] = {}
+            groups.append(latest[key])
+        latest[key][row["candidate"]] = row
+    found = [_comparison(tuple(group.values())) for group in groups]
     return sorted(found, key=lambda c: _level_order(c.level))
+
+
+def _comparison(rows: tuple[Row, ...]) -> Comparison:
+    level, workload, pass_name, dtype = (rows[0][name] for name in _KEY)
+    return Comparison(level, workload, pass_name, dtype, rows)
 
 
 def by_level_and_pass(
@@ -140,7 +155,10 @@ class Verdict:
 
 
 def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
-    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer."""
+    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer. None of a dry
+    run: its times are the emulator's."""
+    if is_dry(data):
+        return []
     groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     for comparison in comparisons(data):
         key = (comparison.level, comparison.pass_name, comparison.dtype)
@@ -156,6 +174,10 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
         for peer, ratios in peers.items()
         if ratios
     ]
+
+
+def is_dry(data: Mapping[str, Any]) -> bool:
+    return (data.get("environment") or {}).get("kind") == "dry-run"
 
 
 def complaints(data: Mapping[str, Any]) -> list[str]:

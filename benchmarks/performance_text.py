@@ -1,0 +1,234 @@
+"""What docs/performance.md and docs/hardware-status.md say, given the reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
+from resnet_cuda.bench.markdown_text import as_it_is, inline, table
+from resnet_cuda.bench.report_tables import (
+    result_tables,
+    roofline_table,
+    totals_tables,
+    training_step_tables,
+    verdict_table,
+)
+from resnet_cuda.bench.results import statuses, verdicts
+from resnet_cuda.bench.tables import Table
+from resnet_cuda.bench.workload import FAILED, LEVELS, OK, WRONG
+
+PERFORMANCE = "docs/performance.md"
+HARDWARE_STATUS = "docs/hardware-status.md"
+NOT_YET = "not yet"
+BEGIN = "<!-- the last column is written by python -m benchmarks.performance -->"
+END = "<!-- end -->"
+
+# Which kernels an op's checks run, forward and backward.
+KERNELS_OF_OPS = {
+    "conv_bn_relu": (
+        "conv_fprop conv_dgrad conv_wgrad bn_statistics bn_finalize bn_apply "
+        "bn_backward_reduce bn_backward_finalize bn_backward_apply"
+    ),
+    "bn_relu": (
+        "bn_statistics bn_finalize bn_apply bn_backward_reduce bn_backward_finalize "
+        "bn_backward_apply"
+    ),
+    "bottleneck_reduce": "bottleneck_reduce",
+    "bottleneck_expand": "bottleneck_expand",
+    "add_relu": "add_relu_forward add_relu_backward",
+    "max_pool2d": "max_pool_forward max_pool_backward",
+    "global_avg_pool": "global_avg_pool_forward global_avg_pool_backward",
+}
+
+
+class Stored(NamedTuple):
+    """A report, and its folder relative to the repository's root."""
+
+    folder: str
+    data: Mapping[str, Any]
+
+    @property
+    def device(self) -> str:
+        return str(self.data["environment"]["name"])
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.data["environment"]["kind"] == "cuda"
+
+    @property
+    def date(self) -> str:
+        return str(self.data["started"]).partition(" ")[0]
+
+    @property
+    def commit(self) -> str:
+        return self.folder.rpartition("/")[2]
+
+    def link(self, text: str = "") -> str:
+        """From a document in docs/."""
+        return f"[{text or self.folder}](../{self.folder}/report.md)"
+
+
+def performance(reports: Sequence[Stored]) -> str:
+    """docs/performance.md. `reports`: the newest first."""
+    lines = [
+        "# Performance",
+        "",
+        "Written by `python -m benchmarks.performance` from the reports in "
+        "[benchmarks/results](../benchmarks/results): every figure here is in the report named beside it. How it is "
+        "measured: [benchmarks.md](benchmarks.md).",
+        "",
+    ]
+    if not any(stored.is_gpu for stored in reports):
+        lines += ["## On a GPU", "", "Not run: there is no report of a GPU.", ""]
+    devices = dict.fromkeys(s.device for s in sorted(reports, key=lambda s: not s.is_gpu))
+    for device in devices:
+        lines += [f"## {inline(device)}", "", *_device([s for s in reports if s.device == device])]
+    if reports:
+        lines += ["## How to read the tables", "", RATIO_NOTE, ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _device(reports: Sequence[Stored]) -> Iterator[str]:
+    """A device's reports, the newest first: each level from the newest that has it."""
+    yield from ("| report | date | torch | results |", "|---|---|---|---|")
+    for stored in reports:
+        counts = ", ".join(f"{n} {status}" for status, n in statuses(stored.data).items())
+        versions = stored.data["environment"].get("versions") or {}
+        cut = "" if stored.data["finished"] else f" (cut off by {stored.data['stopped_by']})"
+        yield f"| {stored.link()} | {stored.date} | {versions.get('torch') or '-'} | {counts}{cut} |"
+    yield ""
+    for level in LEVELS:
+        newest = next((s for s in reports if _has_level(s, level)), None)
+        if newest is not None:
+            yield from _level(level, newest)
+    for section, write in _SECTIONS.items():
+        newest = next((s for s in reports if s.data.get(section)), None)
+        if newest is not None:
+            yield from (
+                f"### {section.replace('_', ' ').capitalize()}",
+                "",
+                f"From {newest.link()}.",
+                "",
+            )
+            yield from (*write(newest.data), "")
+
+
+def _has_level(stored: Stored, level: str) -> bool:
+    return any(r["level"] == level and r["timing"] for r in stored.data["results"])
+
+
+def _level(level: str, stored: Stored) -> Iterator[str]:
+    only = {**stored.data, "results": [r for r in stored.data["results"] if r["level"] == level]}
+    yield from (f"### {level.capitalize()}", "", f"From {stored.link()}.", "")
+    found = verdicts(only)
+    sentences = [f"- {sentence(verdict)}" for verdict in found if not verdict.peer]
+    if sentences:
+        yield from (*sentences, "")
+    tables: list[Table | None] = [verdict_table(found) if found else None]
+    tables += [*totals_tables(only), *result_tables(only), roofline_table(only)]
+    yield from _titled(each for each in tables if each is not None)
+
+
+def _titled(tables: Iterable[Table]) -> Iterator[str]:
+    for each in tables:
+        title = each.title[:1].upper() + each.title[1:]
+        yield from (f"**{title}**", "", *table(each), "")
+        yield from (f"- {inline(note)}" for note in each.notes)
+        yield from [""] * bool(each.notes)
+
+
+def _harness(data: Mapping[str, Any]) -> list[str]:
+    return [harness_line(data)]
+
+
+def _training_step(data: Mapping[str, Any]) -> list[str]:
+    return list(_titled(training_step_tables(data)))
+
+
+def _traffic(data: Mapping[str, Any]) -> list[str]:
+    return as_it_is(data["traffic"])
+
+
+_SECTIONS = {
+    "training_step": _training_step,
+    "traffic": _traffic,
+    "ceilings": ceilings,
+    "harness": _harness,
+}
+
+
+# docs/hardware-status.md
+
+
+def hardware_status(document: str, reports: Sequence[Stored]) -> str:
+    """The document with the last column of its table as the GPUs' reports say; the other columns are kept.
+
+    Raises:
+        ValueError: the table is not between its markers.
+    """
+    if document.count(BEGIN) != 1 or document.count(END) != 1:
+        raise ValueError(f"{HARDWARE_STATUS}: put its table between {BEGIN!r} and {END!r}")
+    before, _, rest = document.partition(BEGIN)
+    inside, _, after = rest.partition(END)
+    gpus = [stored for stored in reports if stored.is_gpu]
+    lines = []
+    rows = 0
+    for line in inside.strip().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and not line.startswith("|---"):
+            rows += 1
+            if rows > 1:  # the first is the header
+                cells[-1] = _run_on(cells[0], gpus)
+                line = "| " + " | ".join(cells) + " |"
+        lines.append(line)
+    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+
+
+def _run_on(what: str, gpus: Sequence[Stored]) -> str:
+    """For each GPU the newest report that checked it."""
+    said: dict[str, str] = {}
+    for stored in gpus:
+        counts = _checks_of(what, stored.data)
+        if stored.device not in said and counts:
+            verdict = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+            if counts.get(WRONG) or counts.get(FAILED):
+                verdict = f"**{verdict}**"
+            text = f"{stored.date}, {stored.device}, {stored.commit}"
+            said[stored.device] = f"{stored.link(inline(text))}: {verdict}"
+    return "; ".join(said.values()) or NOT_YET
+
+
+def _checks_of(what: str, data: Mapping[str, Any]) -> dict[str, int]:
+    """{status: how many} of the checks that a row of the table is about."""
+    counts: dict[str, int] = {}
+    if what.startswith("probes"):
+        found = (data.get("probes") or {}).get("cuda") or {}
+        return {status: n for status, n in found.items() if n}
+    names = set(re.findall(r"[a-z]\w*_\w+", what))
+    for status in _statuses(what, names, data):
+        counts[status] = counts.get(status, 0) + 1
+    return counts if counts.get(OK) or counts.get(WRONG) or counts.get(FAILED) else {}
+
+
+def _statuses(what: str, names: set[str], data: Mapping[str, Any]) -> Iterator[str]:
+    if what.startswith("binding"):
+        yield from (row["status"] for row in data.get("safety") or [])
+        return
+    for section in ("correctness", "reference_kernels"):
+        for row in data.get(section) or []:
+            if any(runs(row["name"], kernel) for kernel in names):
+                yield row["status"]
+    for row in data.get("results") or []:
+        if row["level"] == "kernel" and row["ours"] and row["pass_name"] in names:
+            yield row["status"]
+
+
+def runs(check: str, kernel: str) -> bool:
+    """Whether a check of this name runs the kernel: it names it, perhaps with a dtype behind it, or an op that runs
+    it."""
+    words = re.findall(r"[a-z]\w+", check)
+    ops = [op for op, kernels in KERNELS_OF_OPS.items() if kernel in kernels.split()]
+    named = any(word == kernel or word.startswith(f"{kernel}_") for word in words)
+    return named or kernel.replace("_", " ") in check or any(op in words for op in ops)

@@ -1,0 +1,403 @@
+"""The runner: what candidates do to it, and that everyone's result is kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from resnet_cuda.bench.device import CpuDevice, DryRunDevice
+from resnet_cuda.bench.runner import Budget, Runner
+from resnet_cuda.bench.workload import (
+    ABSENT,
+    FAILED,
+    OK,
+    SKIPPED,
+    WRONG,
+    Absent,
+    Candidate,
+    Result,
+    Workload,
+)
+from tests.bench.candidates import MS, PLAN, Buffer, Recorder, candidate, workload
+from tests.bench.fake_cuda import FakeGpu
+
+GIB = 2**30
+OURS, PEER = "resnet_cuda", "eager NCHW"
+
+
+def raiser(error: BaseException):  # type: ignore[no-untyped-def]
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+@pytest.fixture
+def gpu() -> FakeGpu:
+    return FakeGpu(memory_bytes=16 * GIB)
+
+
+@pytest.fixture
+def recorder(gpu: FakeGpu) -> Recorder:
+    return Recorder(gpu)
+
+
+def statuses(rows: dict[str, Result]) -> dict[str, str]:
+    return {name: row.status for name, row in rows.items()}
+
+
+def test_rows_hold_times_ratios_and_memory(gpu: FakeGpu, recorder: Recorder) -> None:
+    rows = recorder.run(
+        workload(
+            [
+                candidate(gpu, OURS, 1 * MS, holds=100, needs=1000),
+                candidate(gpu, PEER, 1.5 * MS, holds=300, needs=4000),
+            ]
+        )
+    )
+    assert statuses(rows) == {OURS: OK, PEER: OK}
+    assert rows[OURS].median_us == pytest.approx(1000)
+    assert rows[OURS].versus == {PEER: pytest.approx(1.5)}
+    assert rows[PEER].versus == {}
+    assert [rows[name].peak_memory for name in (OURS, PEER)] == [1100, 4300], (
+        "the memory of a candidate is its own, whoever else is there"
+    )
+    assert rows[OURS].first_call_seconds and rows[OURS].first_call_seconds > 1 * MS
+    assert gpu.allocated < 2 * GIB, "what the candidates held was not let go"
+
+
+def test_an_output_kept_for_the_check_is_not_memory_that_its_candidate_holds(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    def prepare():  # type: ignore[no-untyped-def]
+        weights = Buffer(gpu, 100)
+
+        def function(weights: Buffer = weights) -> Buffer:
+            with gpu.allocate(1000):
+                gpu.launch(1 * MS)
+            return Buffer(gpu, 700)
+
+        return function
+
+    names = [OURS, PEER]
+    rows = recorder.run(
+        workload([Candidate(n, prepare, ours=n == OURS) for n in names], check=lambda outputs: {})
+    )
+    assert [rows[n].peak_memory for n in names] == [1100, 1100]
+
+
+# Deliberately slow, deliberately wrong.
+
+
+def test_a_slow_kernel_of_ours_shows_in_the_ratio(gpu: FakeGpu, recorder: Recorder) -> None:
+    rows = recorder.run(workload([candidate(gpu, OURS, 2 * MS), candidate(gpu, PEER, 1 * MS)]))
+    assert rows[OURS].versus[PEER] == pytest.approx(0.5)
+
+
+def test_a_wrong_kernel_is_not_timed_and_the_error_is_told(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    rows = recorder.run(workload([candidate(gpu, OURS, 0.1 * MS, value=1.5), candidate(gpu, PEER)]))
+    wrong = rows[OURS]
+    assert (wrong.status, wrong.timing, wrong.versus) == (WRONG, None, {})
+    assert wrong.message == "largest error 0.5, 1e-3 allowed"
+    assert rows[PEER].status == OK and rows[PEER].timing
+
+
+def test_a_peer_that_is_wrong_does_not_count_as_a_rival(gpu: FakeGpu, recorder: Recorder) -> None:
+    rows = recorder.run(
+        workload([candidate(gpu, OURS), candidate(gpu, PEER, 0.1 * MS, value=float("nan"))])
+    )
+    assert statuses(rows) == {OURS: OK, PEER: WRONG} and rows[OURS].versus == {}
+
+
+# Peers that raise.
+
+
+@pytest.mark.parametrize("where", ["prepare", "run"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("no algorithm"), "RuntimeError: no algorithm"),
+        (SystemExit(1), "SystemExit: 1"),
+        (AssertionError(), "AssertionError: at raise_it"),
+        (RuntimeError("x" * 5000), "RuntimeError: " + "x" * 382 + " ..."),
+    ],
+)
+def test_a_peer_that_raises_has_failed_and_the_rest_goes_on(
+    gpu: FakeGpu, recorder: Recorder, where: str, error: BaseException, message: str
+) -> None:
+    bad = candidate(gpu, "bad", **{where: raiser(error)})  # type: ignore[arg-type]
+    rows = recorder.run(workload([candidate(gpu, OURS), bad, candidate(gpu, PEER)]))
+    assert statuses(rows) == {OURS: OK, "bad": FAILED, PEER: OK}
+    assert " ".join(rows["bad"].message.split()) == " ".join(message.split())
+    assert set(rows[OURS].versus) == {PEER}
+
+
+def test_a_peer_that_raises_only_while_it_is_timed_has_failed(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    calls = iter(range(100))
+
+    def third_time_unlucky() -> None:
+        if next(calls) == 5:
+            raise RuntimeError("third time unlucky")
+
+    bad = candidate(gpu, "bad", run=third_time_unlucky)
+    rows = recorder.run(workload([candidate(gpu, OURS), bad, candidate(gpu, PEER, 2 * MS)]))
+    assert statuses(rows) == {OURS: OK, "bad": FAILED, PEER: OK}
+    assert rows["bad"].timing is None and "third time" in rows["bad"].message
+    assert rows[OURS].versus == {PEER: pytest.approx(2)}
+
+
+def test_absent_and_unsupported_are_told_apart_from_failed(gpu: FakeGpu) -> None:
+    cpu = CpuDevice()
+    found: list[Result] = []
+    peers = [
+        candidate(gpu, "package", prepare=raiser(Absent("apex is not installed"))),
+        Candidate("graph", lambda: cpu.graph(lambda: None)),
+    ]
+    Runner(cpu, PLAN, found.append).run([workload(peers)])
+    assert [(r.status, r.message) for r in found] == [
+        (ABSENT, "apex is not installed"),
+        (ABSENT, f"{cpu.name} has no CUDA graphs"),
+    ]
+
+
+def test_a_capture_that_fails_is_a_failure(gpu: FakeGpu, recorder: Recorder) -> None:
+    device = recorder.runner.device
+    bad = Candidate("resnet_cuda + graph", lambda: device.graph(device.synchronize), ours=True)
+    rows = recorder.run(workload([candidate(gpu, OURS), bad]))
+    assert statuses(rows) == {OURS: OK, bad.name: FAILED}
+    assert "cannot be captured" in rows[bad.name].message
+
+
+def test_an_output_that_breaks_the_check_fails_its_candidate_alone(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    bad = Candidate("bad", lambda: lambda: "not a tensor")
+    wrong = candidate(gpu, "wrong", value=3)
+    rows = recorder.run(workload([candidate(gpu, OURS), bad, wrong, candidate(gpu, PEER)]))
+    assert statuses(rows) == {OURS: OK, "bad": FAILED, "wrong": WRONG, PEER: OK}
+    assert rows["bad"].message.startswith("its output cannot be checked: ValueError")
+
+
+def test_a_lost_device_is_blamed_on_one_candidate_only(gpu: FakeGpu, recorder: Recorder) -> None:
+    bad = candidate(gpu, "bad", run=lambda: gpu.fail_later("CUDA error: illegal memory access"))
+    later = workload([candidate(gpu, OURS)], "later")
+    rows = recorder.run(workload([candidate(gpu, OURS), bad, candidate(gpu, PEER)], "first"), later)
+    assert rows["bad"].status == FAILED and "illegal memory" in rows["bad"].message
+    assert rows[PEER].status == SKIPPED and "takes no more work" in rows[PEER].message
+    assert recorder.results[-1].workload == "later" and recorder.results[-1].status == SKIPPED
+    assert len(recorder.notes) == 1
+
+
+# Interrupts.
+
+
+def test_an_interrupt_keeps_what_is_known_and_ends_the_run(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    stop = candidate(gpu, "slow peer", prepare=raiser(KeyboardInterrupt()))
+    absent = candidate(gpu, "absent", prepare=raiser(Absent("not here")))
+    with pytest.raises(KeyboardInterrupt):
+        recorder.run(
+            workload([candidate(gpu, OURS)], "first"),
+            workload([candidate(gpu, OURS), absent, stop], "second"),
+            workload([candidate(gpu, OURS)], "third"),
+        )
+    assert [(r.workload, r.candidate, r.status) for r in recorder.results] == [
+        ("first", OURS, OK),
+        ("second", OURS, SKIPPED),
+        ("second", "absent", ABSENT),
+        ("second", "slow peer", SKIPPED),
+    ]
+    assert "interrupted" in recorder.results[1].message
+
+
+# Memory.
+
+
+def test_a_workload_that_cannot_fit_is_done_with_a_smaller_batch_and_a_note(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    def sized(batch: int) -> Workload:
+        return workload(
+            [candidate(gpu, OURS, needs=batch * GIB), candidate(gpu, PEER, needs=batch * GIB)],
+            f"n{batch}",
+            memory=batch * GIB // 2,
+            smaller=(lambda: sized(batch // 2)) if batch > 1 else None,
+        )
+
+    rows = recorder.run(sized(64))
+    assert statuses(rows) == {OURS: OK, PEER: OK} and rows[OURS].workload == "n8"
+    assert len(recorder.results) == 2, "sizes that did not fit leave notes, not rows"
+    assert [note.partition("; ")[2] for note in recorder.notes] == [
+        "n32 instead",
+        "n16 instead",
+        "n8 instead",
+    ]
+    assert "needs at least 32.0 GiB of memory, 16.0 GiB are free" in recorder.notes[0]
+    assert "resnet_cuda: out of memory" in recorder.notes[2]
+
+
+def test_a_workload_that_fits_at_no_size_has_failed(gpu: FakeGpu, recorder: Recorder) -> None:
+    rows = recorder.run(workload([candidate(gpu, OURS, needs=20 * GIB), candidate(gpu, PEER)]))
+    assert statuses(rows) == {OURS: FAILED, PEER: FAILED}
+    assert "out of memory" in rows[OURS].message
+
+
+def test_a_peer_that_does_not_fit_fails_alone_and_does_not_make_ours_smaller(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    rows = recorder.run(
+        workload(
+            [candidate(gpu, OURS), candidate(gpu, "greedy", needs=20 * GIB), candidate(gpu, PEER)],
+            smaller=lambda: pytest.fail("ours fits"),
+        )
+    )
+    assert statuses(rows) == {OURS: OK, "greedy": FAILED, PEER: OK}
+    assert "out of memory" in rows["greedy"].message
+    assert any("greedy" in note and "out of memory" in note for note in recorder.notes)
+
+
+@pytest.mark.parametrize("first", [OURS, PEER])
+def test_what_does_not_fit_beside_the_others_is_measured_with_one_companion(
+    gpu: FakeGpu, recorder: Recorder, first: str
+) -> None:
+    """7 GiB each: two fit in 16, three do not."""
+    last = PEER if first == OURS else OURS
+    names = [first, "eager channels_last", last]
+    speeds = {OURS: 1 * MS, PEER: 3 * MS, "eager channels_last": 2 * MS}
+    rows = recorder.run(workload([candidate(gpu, n, speeds[n], holds=7 * GIB) for n in names]))
+    assert set(statuses(rows).values()) == {OK}, {n: r.message for n, r in rows.items()}
+    assert rows[OURS].versus[PEER] == pytest.approx(3), "a ratio needs rounds of both"
+    assert not recorder.notes
+
+
+def test_ours_that_runs_out_only_while_timed_gets_its_turn(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    ours = candidate(gpu, OURS, holds=3 * GIB, needs=9 * GIB)
+    peers = [candidate(gpu, n, 2 * MS, holds=3 * GIB) for n in ("a", "b")]
+    rows = recorder.run(workload([ours, *peers], smaller=lambda: pytest.fail("ours fits")))
+    assert statuses(rows) == {OURS: OK, "a": OK, "b": OK}
+    assert rows[OURS].versus == {"a": pytest.approx(2)}
+
+
+def test_a_graph_of_ours_that_does_not_fit_fails_alone(gpu: FakeGpu, recorder: Recorder) -> None:
+    graph = candidate(gpu, "resnet_cuda + graph", needs=20 * GIB)
+    rows = recorder.run(
+        workload(
+            [candidate(gpu, OURS), graph, candidate(gpu, PEER)],
+            smaller=lambda: pytest.fail("ours fits without a graph"),
+        )
+    )
+    assert statuses(rows) == {OURS: OK, graph.name: FAILED, PEER: OK}
+
+
+def test_a_companion_that_is_wrong_the_second_time_loses_its_first_time(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    values = iter([1.0, 2.0])
+
+    def prepare():  # type: ignore[no-untyped-def]
+        value = next(values)
+        held = Buffer(gpu, 7 * GIB)
+        return lambda held=held: torch.tensor(value)
+
+    unsteady = Candidate(PEER, prepare)
+    ours = [candidate(gpu, n, holds=7 * GIB) for n in (OURS, "resnet_cuda + graph")]
+    rows = recorder.run(workload([ours[0], unsteady, ours[1]]))
+    assert statuses(rows) == {OURS: OK, PEER: WRONG, ours[1].name: OK}
+    assert rows[PEER].timing is None
+    assert rows[OURS].versus == {} and rows[ours[1].name].versus == {}
+
+
+# The plan and the budget.
+
+
+def test_what_there_is_no_time_for_is_listed_as_skipped(gpu: FakeGpu) -> None:
+    budget = Budget(0.1, lambda: gpu.now)
+    recorder = Recorder(gpu, budget=budget)
+    slow_to_prepare = candidate(gpu, "compile", preparing_seconds=60.0)
+    titles = [f"w{i}" for i in range(4)]
+    recorder.runner.run(workload([candidate(gpu, OURS), slow_to_prepare], t) for t in titles)
+    rows = [(r.workload, r.candidate, r.status) for r in recorder.results]
+    assert rows[:2] == [("w0", OURS, OK), ("w0", "compile", SKIPPED)]
+    assert rows[-1] == ("w3", "compile", SKIPPED) and rows[-2] == ("w3", OURS, SKIPPED)
+    assert all(r.message == "no time left" for r in recorder.results if r.status == SKIPPED)
+
+
+def test_only_what_the_plan_wants_is_run_and_progress_tells(gpu: FakeGpu) -> None:
+    recorder = Recorder(gpu, replace(PLAN, only=("yes",)))
+    recorder.run(*(workload([candidate(gpu, OURS)], n) for n in ("yes 1", "no", "yes 2")))
+    assert [r.workload for r in recorder.results] == ["yes 1", "yes 2"]
+    assert recorder.progress == [
+        ("op yes 1 inference float32", 0),
+        ("op yes 2 inference float32", 1),
+    ]
+
+
+def test_a_level_that_cannot_make_its_workloads_is_recorded_and_the_next_goes_on(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    def breaks() -> Iterator[Workload]:
+        yield workload([candidate(gpu, OURS)])
+        raise ValueError("no such network")
+
+    recorder.runner.run_level("op", breaks)
+    recorder.runner.run_level("block", lambda: [workload([candidate(gpu, OURS)])])
+    assert [r.status for r in recorder.results] == [OK, FAILED, OK]
+    assert recorder.results[1].ours and "no such network" in recorder.results[1].message
+
+
+def test_candidates_of_one_name_are_refused(gpu: FakeGpu, recorder: Recorder) -> None:
+    with pytest.raises(ValueError, match="names must differ"):
+        recorder.run(workload([candidate(gpu, OURS), candidate(gpu, OURS)]))
+
+
+def test_clocks_are_recorded_with_a_comparison(
+    gpu: FakeGpu, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder.runner.device, "clocks", lambda: {"sm_mhz": 1980})
+    rows = recorder.run(workload([candidate(gpu, OURS), candidate(gpu, PEER)]))
+    assert {name: row.facts for name, row in rows.items()} == {
+        name: {"clocks": {"sm_mhz": 1980}} for name in (OURS, PEER)
+    }
+
+
+# The other devices.
+
+
+def test_on_the_cpu_a_candidate_s_peak_memory_is_about_what_it_allocates() -> None:
+    if CpuDevice().peak_memory(lambda: None) is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    found: list[Result] = []
+    count = 16 * 2**20
+
+    def prepare():  # type: ignore[no-untyped-def]
+        weights = torch.randn(count)
+        return lambda: (weights + 1).sum()
+
+    small = Candidate(PEER, lambda: lambda: torch.ones(8).sum())
+    Runner(CpuDevice(), PLAN, found.append).run(
+        [workload([Candidate(OURS, prepare, ours=True), small], check=None)]
+    )
+    peaks = {r.candidate: r.peak_memory for r in found}
+    assert peaks[OURS] is not None and peaks[PEER] is not None
+    assert 0.8 * 8 * count < peaks[OURS] < 1.6 * 8 * count, "weights and as much again"
+    assert peaks[PEER] < count
+
+
+def test_a_dry_run_tries_what_stands_behind_a_graph() -> None:
+    found: list[Result] = []
+    device = DryRunDevice()
+    device.ours = contextlib.nullcontext  # type: ignore[method-assign]
+    graph = Candidate("graph", lambda: device.graph(lambda: torch.tensor(1.0)))
+    Runner(device, PLAN, found.append).run([workload([graph])])
+    assert [r.status for r in found] == [OK]
