@@ -13,6 +13,7 @@ from resnet_cuda.bench.roofline_plot import roofline
 from resnet_cuda.bench.workload import OURS
 
 _CYCLE = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#F0E442", "#000000")
+_GREYS = {"other": "#c0c0c0", "idle": "#e4e4e4"}  # of a training step
 _ROWS_PER_COLUMN, _MAX_COLUMNS = 45, 3
 
 
@@ -161,12 +162,13 @@ def sweep(data: Mapping[str, Any]) -> Any:
 def training_step(data: Mapping[str, Any]) -> Any:
     """Where a training step's time goes: a bar for each candidate, a colour for each kind of work."""
     rows = data.get("training_step") or []
-    kinds = list(dict.fromkeys(part["kind"] for row in rows for part in row["kinds"]))
+    found = dict.fromkeys(part["kind"] for row in rows for part in row["kinds"])
+    kinds = sorted(found, key=lambda kind: kind in _GREYS)  # else as they came, the largest first
     if not rows or not kinds:
         return None
     from matplotlib import colormaps
 
-    colours = {kind: colormaps["tab20"](i % 20) for i, kind in enumerate(kinds)}
+    colours = {kind: _GREYS.get(kind, colormaps["tab20"](i % 20)) for i, kind in enumerate(kinds)}
     figure = new_figure(9.0, 1.8 + 0.8 * len(rows), "where a training step's time goes", data)
     axes = figure.add_subplot()
     for i, row in enumerate(rows):

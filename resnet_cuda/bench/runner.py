@@ -212,7 +212,10 @@ class Runner:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
             for name, complaint in complaints.items():
-                rows[name].status, rows[name].message, rows[name].timing = WRONG, complaint, None
+                wrong = rows[name]
+                wrong.status, wrong.message, wrong.timing, wrong.versus = WRONG, complaint, None, {}
+                for row in rows.values():  # it may have been right, and timed, in an earlier turn
+                    row.versus.pop(name, None)
             for name, failure in failures.items():
                 message = f"its output cannot be checked: {failure.message}"
                 _settle([rows[name]], failure.status, message)
