@@ -89,7 +89,9 @@ def code_sizes(cubin: bytes) -> dict[str, int]:
     (table,) = struct.unpack_from("<Q", cubin, 0x28)
     entry_size, count, names_index = struct.unpack_from("<HHH", cubin, 0x3A)
     headers = [
-        struct.unpack_from("<IIQQQQ", cubin, table + i * entry_size)  # name, type, ..., offset, size
+        struct.unpack_from(
+            "<IIQQQQ", cubin, table + i * entry_size
+        )  # name, type, ..., offset, size
         for i in range(count)
     ]
     names = headers[names_index][4]

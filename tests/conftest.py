@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from types import ModuleType
 
 import pytest
 import torch
 
-_keep_alive: list[torch.library.Library] = []
+from resnet_cuda.bench import peers
 
 
 @pytest.fixture(autouse=True)
@@ -17,25 +15,12 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
-def _import_torchvision() -> ModuleType:
-    """torchvision's models. They work without its C++ ops, which a build for another torch cannot load."""
-    try:
-        return importlib.import_module("torchvision.models")
-    except ImportError:
-        pytest.skip("torchvision is not installed")
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.startswith("torchvision")]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _keep_alive.append(library)
-        return importlib.import_module("torchvision.models")
-
-
 @pytest.fixture(scope="session")
 def torchvision_models() -> ModuleType:
-    return _import_torchvision()
+    try:
+        return peers.torchvision_models()
+    except ImportError:
+        pytest.skip("torchvision is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -205,11 +205,11 @@ def labels(batch: int, device: torch.device) -> Tensor:
     return torch.randint(CLASSES, (batch,), generator=generator, device=device)
 
 
-def compiled(module: nn.Module, mode: str) -> Callable[[Tensor], Tensor]:
-    """`module` through torch.compile, for one shape per compilation as benchmarks have it."""
+def compiled(function: Callable[..., Tensor], mode: str) -> Callable[..., Tensor]:
+    """A module or function through torch.compile, for one shape per compilation as benchmarks have it."""
     if mode in ("default", "freezing"):
-        return torch.compile(module, dynamic=False)
-    return torch.compile(module, dynamic=False, mode=mode)
+        return torch.compile(function, dynamic=False)
+    return torch.compile(function, dynamic=False, mode=mode)
 
 
 @contextmanager

@@ -83,7 +83,9 @@ def torchvision_models() -> ModuleType:
     """
     try:
         return importlib.import_module("torchvision.models")
-    except RuntimeError:  # "operator torchvision::nms does not exist"
+    except RuntimeError as error:
+        if "operator torchvision::" not in str(error) or _keep_alive:
+            raise
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
         library = torch.library.Library("torchvision", "FRAGMENT")

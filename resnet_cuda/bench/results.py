@@ -167,7 +167,9 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
         ratios |= {p["candidate"]: comparison.speedup(p) for p in comparison.peers}
         for peer, ratio in ratios.items():
             if ratio is not None:
-                peers.setdefault(peer, {})[comparison.workload] = ratio
+                known = peers.setdefault(peer, {})
+                # The same workload against other peers, or again: what speaks least for us.
+                known[comparison.workload] = min(ratio, known.get(comparison.workload, ratio))
     return [
         Verdict(*key, peer, ratios)
         for key, peers in groups.items()
@@ -183,8 +185,8 @@ def is_dry(data: Mapping[str, Any]) -> bool:
 def complaints(data: Mapping[str, Any]) -> list[str]:
     """What of ours is wrong or failed, of the benchmarks and of the hardware run's checks: exit code 1."""
     found = [
-        f"{row['level']} {row['workload']} {row['pass_name']} {row['dtype']}, {row['candidate']}: "
-        f"{row['status']}: {row['message']}"
+        " ".join(filter(None, (row["level"], *(row[name] for name in _KEY[1:]))))
+        + f", {row['candidate']}: {row['status']}: {row['message']}"
         for row in data.get("results", [])
         if row["ours"] and row["status"] in (WRONG, FAILED)
     ]

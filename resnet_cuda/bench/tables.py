@@ -13,6 +13,7 @@ from resnet_cuda.bench.results import EQUAL, Row, median_us, spread
 
 GOOD, BAD = "good", "bad"
 _STYLES = {GOOD: "green", BAD: "red", "": ""}
+_WITHOUT_A_TERMINAL = (120, 24)  # columns and lines of a log
 _GAP = 2  # columns between columns
 _MIN_WRAPPED = 14  # columns of a wrapped cell, at least
 _FOLDED = "more"  # header of stacked columns
@@ -161,7 +162,7 @@ def _plain_row(texts: Sequence[str], widths: Sequence[int], table: Table) -> lis
 def show(tables: Iterable[Table], stream: TextIO | None = None, width: int | None = None) -> None:
     """Prints tables: by rich where it is installed and the stream is a terminal, else as plain text."""
     stream = stream or sys.stdout
-    width = width or shutil.get_terminal_size().columns
+    width = width or shutil.get_terminal_size(_WITHOUT_A_TERMINAL).columns
     try:
         from rich.console import Console
     except ImportError:
