@@ -52,9 +52,11 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
         report.finish(str(error))
         print(error, file=sys.stderr)
         return 2
+    else:
+        report.finish()
+    finally:
+        if report.folder:
+            summarise(report.data, report.folder)
     for measured in found:
         print(measured.summary)
-    report.finish()
-    if report.folder:
-        summarise(report.data, report.folder)
     return 0
