@@ -93,15 +93,16 @@ class Traffic:
         mine, theirs, least = total(self.ours), total(self.eager), sum(self.minimum.values())
         return f"{self.title}: ours moves {mine / theirs:.2f} of eager's bytes; {mine / least:.2f} of the minimum"
 
-    def sections(self, layers: bool = False) -> dict[str, list[dict[str, Any]]]:
-        """For the report, by section: flat rows of bytes."""
-        found = {"traffic": [vars(line) for line in by_kind(self)]}
-        passes = []
-        for side, rows in (("ours", self.ours), ("eager", self.eager)):
-            passes += [{"side": side} | vars(row) for row in summed(rows, by_layer=layers)]
-        found["traffic_passes"] = passes
-        run = {n: getattr(self, n) for n in ("network", "mode", "batch", "image_size", "dtype")}
-        return {name: [run | row for row in rows] for name, rows in found.items()}
+    def to_json(self) -> dict[str, Any]:
+        lines = [vars(line) for line in by_kind(self)]
+        return {
+            **{n: getattr(self, n) for n in ("network", "mode", "batch", "image_size", "dtype")},
+            "summary": self.summary,
+            "bytes": {side: lines[-1][side] for side in ("ours", "eager", "minimum")},
+            "kinds": lines[:-1],
+            "ours": [vars(row) for row in summed(self.ours, by_layer=True)],
+            "eager": [vars(row) for row in summed(self.eager, by_layer=True)],
+        }
 
 
 @dataclass(frozen=True)

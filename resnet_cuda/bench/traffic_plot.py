@@ -13,29 +13,25 @@ _COLOURS = (OURS_COLOUR, PEER_COLOUR, SLOWER_COLOUR, GREY)
 
 def traffic(data: Mapping[str, Any]) -> Any:
     """Three bars for each run, in parts by kind of work; both phases together."""
-    rows = [row for row in data.get("traffic") or [] if row["phase"]]
-    if not rows:
+    runs = data.get("traffic") or []
+    if not runs:
         return None
-    runs: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        pixels = row["image_size"]
-        title = f"{row['network']} {row['mode']}"
-        title += f"\nbatch {row['batch']}, {pixels}x{pixels}, {row['dtype']}"
-        runs.setdefault(title, []).append(row)
     figure = new_figure(8.0, 1.2 + 1.0 * len(runs), "bytes moved, emulated", data)
     axes = figure.subplots()
     positions, labels = [], []
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    for i, (title, group) in enumerate(runs.items()):
+    kinds = list(dict.fromkeys(line["kind"] for run in runs for line in run["kinds"]))
+    for i, run in enumerate(runs):
+        pixels = run["image_size"]
+        title = f"{run['network']} {run['mode']}\n"
+        title += f"batch {run['batch']}, {pixels}x{pixels}, {run['dtype']}"
         for j, side in enumerate(_SIDES):
             position, left = i * 4 + j, 0.0
             positions.append(position)
             labels.append(f"{title}  {side}" if j == 1 else side)
             for kind, colour in zip(kinds, _COLOURS, strict=False):
-                size = sum(row[side] for row in group if row["kind"] == kind) / 1e6
-                axes.barh(
-                    position, size, left=left, color=colour, label=kind if position == 0 else None
-                )
+                size = sum(line[side] for line in run["kinds"] if line["kind"] == kind) / 1e6
+                name = kind if position == 0 else None
+                axes.barh(position, size, left=left, color=colour, label=name)
                 left += size
     axes.set_yticks(positions, labels)
     axes.invert_yaxis()

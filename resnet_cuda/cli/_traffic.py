@@ -46,17 +46,18 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
                         training,
                     )
                     found.append(measured)
-                    for section, rows in measured.sections(arguments.layers).items():
-                        report.set(section, report.data.get(section, []) + rows)
+                    report.set("traffic", [one.to_json() for one in found])
                     tables.show(traffic.tables(measured, arguments.layers))
     except (ValueError, RuntimeError) as error:
         report.finish(str(error))
         print(error, file=sys.stderr)
         return 2
+    else:
+        report.finish()
+    finally:
+        if report.folder:
+            for remark in publish(report.data, report.folder):
+                print(remark)
     for measured in found:
         print(measured.summary)
-    report.finish()
-    if report.folder:
-        for remark in publish(report.data, report.folder):
-            print(remark)
     return 0

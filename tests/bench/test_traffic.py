@@ -204,12 +204,12 @@ def test_the_command_prints_both_modes_and_writes_a_report(
     assert "resnet18 inference, batch 1, 32x32, bfloat16" in out and "of the minimum" in out
     assert "layer4.1" in out and "training" not in out.replace("training step", "")
     report = json.loads((tmp_path / "report.json").read_text())
-    total = report["traffic"][-1]
-    assert total["kind"] == "total" and total["image_size"] == 32
-    for name in ("ours", "eager"):
-        rows = [row for row in report["traffic_passes"] if row["side"] == name]
-        assert sum(row["distinct"] for row in rows) == total[name] > 0
-        assert {row["layer"] for row in rows} >= {"conv1", "layer1.0", "fc"}
+    (entry,) = report["traffic"]
+    assert entry["image_size"] == 32
+    for side in ("ours", "eager"):
+        assert sum(row["distinct"] for row in entry[side]) == entry["bytes"][side] > 0
+        assert sum(line[side] for line in entry["kinds"]) == entry["bytes"][side]
+        assert {row["layer"] for row in entry[side]} >= {"conv1", "layer1.0", "fc"}
     assert "## Traffic" in (tmp_path / "report.md").read_text()
     if importlib.util.find_spec("matplotlib"):
         assert (tmp_path / "traffic.png").stat().st_size > 5000
