@@ -107,17 +107,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     then.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for report.json, report.md and pictures"
     )
-<<<<<<< HEAD
     then.add_argument(
         "--against",
         type=Path,
         metavar="REPORT",
         help="an earlier report.json of this device, or its folder: say what of ours got worse",
     )
-=======
-    how.add_argument("--stream", action="store_true", help=argparse.SUPPRESS)
     _traffic.add_arguments(parser)
->>>>>>> guard
 
 
 def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
