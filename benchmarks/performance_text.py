@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
-from resnet_cuda.bench.markdown_text import as_it_is, inline, table
+from resnet_cuda.bench.markdown_text import inline, table
 from resnet_cuda.bench.report_tables import (
     result_tables,
     roofline_table,
     totals_tables,
+    traffic_table,
     training_step_tables,
     verdict_table,
 )
@@ -148,7 +149,7 @@ def _training_step(data: Mapping[str, Any]) -> list[str]:
 
 
 def _traffic(data: Mapping[str, Any]) -> list[str]:
-    return as_it_is(data["traffic"])
+    return list(_titled([traffic_table(data)]))
 
 
 _SECTIONS = {
@@ -216,10 +217,9 @@ def _statuses(what: str, names: set[str], data: Mapping[str, Any]) -> Iterator[s
     if what.startswith("binding"):
         yield from (row["status"] for row in data.get("safety") or [])
         return
-    for section in ("correctness", "reference_kernels"):
-        for row in data.get(section) or []:
-            if any(runs(row["name"], kernel) for kernel in names):
-                yield row["status"]
+    for row in data.get("correctness") or []:
+        if row.get("stage") != "probes" and any(runs(row["name"], kernel) for kernel in names):
+            yield row["status"]
     for row in data.get("results") or []:
         if row["level"] == "kernel" and row["ours"] and row["pass_name"] in names:
             yield row["status"]

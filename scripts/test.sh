@@ -1,6 +1,6 @@
 #!/bin/bash
-# scripts/test.sh static|cpp|python|guard|dry-run ...: runs groups of checks with the Python in $PYTHON, all of them even when one fails, and
-# ends with one line that says which failed. PYTEST_ARGS replaces pytest's arguments.
+# scripts/test.sh static|cpp|python|guard|dry-run ...: runs groups of checks with the Python in $PYTHON, all of them even when one
+# fails, and ends with one line that says which failed. PYTEST_ARGS replaces pytest's arguments.
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/$(dirname "$PYTHON"):$PATH"
 failed=()

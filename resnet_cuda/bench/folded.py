@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,8 +57,8 @@ class Folded:
         return replace(self, weight=weight)
 
 
-def fold(weight: Tensor, scale: Tensor, bias: Tensor, **geometry: int) -> Folded:
-    """scale conv(x) + bias, per channel, as a convolution."""
+def fold(weight: Tensor, scale: Tensor, bias: Tensor, geometry: Mapping[str, int]) -> Folded:
+    """scale conv(x) + bias, per channel, as a convolution. geometry: stride, padding, dilation, groups."""
     folded = weight.to(scale.dtype) * scale.view(-1, 1, 1, 1)
     return Folded(folded.to(weight.dtype), bias.to(weight.dtype), **geometry)
 
@@ -99,7 +99,7 @@ def layer_ways(device: Device, layer: Layer) -> list[Way]:
     def prepare(given: Given) -> Callable[[], object]:
         x, residual = given["x"], given.get("residual")
         call = library.prepare(
-            fold(given["weight"], *affine(given), **layer.conv.geometry()), x.shape
+            fold(given["weight"], *affine(given), layer.conv.geometry()), x.shape
         )
         return lambda: call(x, residual, True)
 

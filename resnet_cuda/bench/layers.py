@@ -186,9 +186,15 @@ class Network:
         """With only so many convolutions and blocks, and a third of that of everything else; None: all."""
         if count is None:
             return self
-        others = (self.batch_norms, self.additions, self.max_pools, self.average_pools)
-        few = (parts[: -(-count // 3)] for parts in others)
-        return Network(self.convolutions[:count], *few, self.blocks[:count])
+        few = -(-count // 3)
+        return Network(
+            self.convolutions[:count],
+            self.batch_norms[:few],
+            self.additions[:few],
+            self.max_pools[:few],
+            self.average_pools[:few],
+            self.blocks[:count],
+        )
 
 
 def is_pointwise(conv: ConvProblem) -> bool:

@@ -10,6 +10,7 @@ from resnet_cuda.bench.report_tables import (
     result_tables,
     roofline_table,
     totals_tables,
+    traffic_table,
     training_step_tables,
     verdict_table,
 )
@@ -250,6 +251,10 @@ def _training_step(data: Data) -> list[str]:
     return _titled(training_step_tables(data))
 
 
+def _traffic(data: Data) -> list[str]:
+    return table(traffic_table(data)) if data.get("traffic") else []
+
+
 def _titled(tables: Iterable[Table]) -> list[str]:
     lines: list[str] = []
     for each in tables:
@@ -331,6 +336,7 @@ _PARTS: Sequence[tuple[str, Sequence[str], Callable[[Data], list[str]]]] = (
     ("Models in detail", (), _candidates),
     ("Where a training step's time goes", ("training_step",), _training_step),
     ("Roofline", (), _roofline),
+    ("Traffic", ("traffic",), _traffic),
     ("Peers outside torch", ("peers",), _absent),
     ("Notes", ("notes",), _notes),
     ("Left out for lack of time", (), _left_out),

@@ -117,7 +117,7 @@ class GradientsRule:
     """For the gradients of all parameters, each in relative L2 norm.
 
     Args:
-        floor: a relative error that rounding alone can cause (a flipped ReLU gate).
+        floor: a relative error that rounding alone can cause (flipped ReLU gates).
     """
 
     floor: float

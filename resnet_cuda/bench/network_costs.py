@@ -14,6 +14,7 @@ from resnet_cuda.bench import networks
 from resnet_cuda.bench.ceilings import Part
 
 _BATCH = 2  # of the pass that is explained; everything scales
+_GATES_AT_ZERO_ULPS = 4
 _LEAST_VALUES = 4  # per channel, in a training step
 
 
@@ -64,9 +65,11 @@ class Costs:
         values, the gradient is zero but for rounding."""
         return max(batch, math.ceil(_LEAST_VALUES / self.pixels))
 
-    def gate(self, batch: int) -> float:
-        """The relative change of a gradient, in L2 norm, when one ReLU gate flips where there are fewest."""
-        return 1.0 / math.sqrt(batch * min(self.outputs))
+    def flipped_gates(self, batch: int, dtype: torch.dtype) -> float:
+        """The relative change of a gradient, in L2 norm, by the ReLU gates that rounding flips where there are fewest
+        gates: one, and those of all whose sum is zero within a few units in the last place of the largest."""
+        gates = batch * min(self.outputs)
+        return math.sqrt(1 / gates + _GATES_AT_ZERO_ULPS * torch.finfo(dtype).eps)
 
 
 @functools.lru_cache(maxsize=8)

@@ -239,3 +239,21 @@ def _training_step_table(title: str, group: Sequence[Mapping[str, Any]]) -> Tabl
 
 def _part(part: Mapping[str, Any]) -> list[str]:
     return [format_us(part["us"]), f"{100 * part['share']:.0f}%"]
+
+
+def traffic_table(data: Mapping[str, Any]) -> Table:
+    """Bytes that networks move, counted on the emulator (section "traffic")."""
+    rows = []
+    for entry in data.get("traffic") or []:
+        sizes = entry["bytes"]
+        texts = [
+            f"{entry['network']}, {entry['mode']}",
+            f"n{entry['batch']}-{entry['image_size']}x{entry['image_size']}",
+            entry["dtype"],
+            *(format_bytes(sizes[name]) for name in ("ours", "eager", "minimum")),
+        ]
+        eager, least = sizes["eager"] / sizes["ours"], sizes["ours"] / sizes["minimum"]
+        cells = [Cell(text) for text in texts]
+        rows.append([*cells, ratio_cell(eager), Cell(f"{three(least)}x")])
+    header = ["network", "images", "dtype", "ours", "eager", "minimum", "eager / ours"]
+    return Table("bytes moved", [*header, "ours / minimum"], rows, prose=3)

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from resnet_cuda.bench import tables, traffic
+from resnet_cuda.bench.publish import summarise
 from resnet_cuda.bench.report import Report
 
 # As many as two cores count in a minute, both modes.
@@ -51,7 +52,11 @@ def run(arguments: argparse.Namespace, dtypes: dict[str, torch.dtype]) -> int:
         report.finish(str(error))
         print(error, file=sys.stderr)
         return 2
+    else:
+        report.finish()
+    finally:
+        if report.folder:
+            summarise(report.data, report.folder)
     for measured in found:
         print(measured.summary)
-    report.finish()
     return 0

@@ -209,5 +209,7 @@ def test_the_command_prints_both_modes_and_writes_a_report(
 
 
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--model-traffic", "--network", "resnet1"]) == 2
-    assert "resnet1" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        main(["bench", "--model-traffic", "--network", "resnet1"])
+    assert error.value.code == 2
+    assert "'resnet1'" in capsys.readouterr().err

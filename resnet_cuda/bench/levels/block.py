@@ -190,9 +190,11 @@ def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> folded.Folded:
     vectors = Given(
         gamma=bn.weight, beta=bn.bias, running_mean=bn.running_mean, running_var=bn.running_var
     )
-    geometry = {"stride": conv.stride[0], "padding": conv.padding[0], "dilation": conv.dilation[0]}
+    padding = conv.padding[0]
+    assert isinstance(padding, int)
+    geometry = {"stride": conv.stride[0], "padding": padding, "dilation": conv.dilation[0]}
     with torch.no_grad():
-        return folded.fold(conv.weight, *affine(vectors), **geometry, groups=conv.groups)
+        return folded.fold(conv.weight, *affine(vectors), {**geometry, "groups": conv.groups})
 
 
 def _apex_ways(device: Device, dtype: torch.dtype, block: Block) -> list[Way]:

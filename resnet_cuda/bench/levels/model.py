@@ -159,7 +159,9 @@ def training_workload(
         problem,
         pass_name,
         candidates,
-        Check(_yardstick(candidates), exact, GradientsRule(cost.gate(checked))),
+        Check(
+            _yardstick(candidates), exact, GradientsRule(cost.flipped_gates(checked, problem.dtype))
+        ),
         lambda smaller: training_workload(smaller, variants, pass_name),
         {"checked": f"gradients of {checked} images"},
     )

@@ -77,7 +77,8 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
             subjects = select(network)
             lent = not subjects
             for subject in select(complete)[:1] if lent else subjects:
-                for mode in MODES:
+                # Of a few layers, the forward pass within the step will do, once apart.
+                for mode in MODES if first or plan.first_layers is None else (INFERENCE, STEP):
                     compilers = modes.compilers(mode, plan) if first else []
                     if compilers:
                         torch._dynamo.reset()  # else earlier layers count as recompilation
