@@ -27,7 +27,7 @@ build: $(INSTALLED)
 	RNC_TESTS=ON $(PY) setup.py --quiet build_ext --inplace
 
 test: build
-	PYTHON=$(PY) scripts/test.sh static cpp python
+	PYTHON=$(PY) scripts/test.sh static cpp python guard dry-run
 
 lint: $(INSTALLED)
 	PYTHON=$(PY) scripts/test.sh static
@@ -44,5 +44,5 @@ probes: build
 
 clean:
 	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache
-	rm -f resnet_cuda/*.so
+	rm -f resnet_cuda/*.so resnet_cuda/kernel_resources.json
 	find resnet_cuda tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ from resnet_cuda.bench.report import load
 
 ROOT = Path(__file__).parents[1]
 _COMMIT_DIGITS = 12
+_KINDS = ("cuda", "cpu", "emulated")  # emulated: counters, not times
 _KEPT = re.compile(r"report\.(json|md)|\w+\.png")
 
 
@@ -67,9 +68,9 @@ def add(source: Path, repository: Repository, commit: str | None = None) -> Path
     """
     data = load(source / "report.json")
     environment = data["environment"]
-    if environment.get("kind") not in ("cuda", "cpu"):
+    if environment.get("kind") not in _KINDS:
         raise ValueError(
-            f"{source}: kind of device is {environment.get('kind')!r}; accepted: 'cuda', 'cpu': "
+            f"{source}: kind of device is {environment.get('kind')!r}; accepted: {_KINDS}: "
             "a dry run measures nothing"
         )
     recorded = environment.get("commit")

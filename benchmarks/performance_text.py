@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
-from resnet_cuda.bench.markdown_text import as_it_is, inline, table
-from resnet_cuda.bench.results import statuses, verdicts
-from resnet_cuda.bench.tables import (
-    Table,
+from resnet_cuda.bench.markdown_text import inline, table
+from resnet_cuda.bench.report_tables import (
     result_tables,
     roofline_table,
-    totals_table,
+    totals_tables,
+    traffic_table,
+    training_step_tables,
     verdict_table,
 )
+from resnet_cuda.bench.results import statuses, verdicts
+from resnet_cuda.bench.tables import Table
 from resnet_cuda.bench.workload import FAILED, LEVELS, OK, WRONG
 
 PERFORMANCE = "docs/performance.md"
@@ -102,10 +104,15 @@ def _device(reports: Sequence[Stored]) -> Iterator[str]:
         newest = next((s for s in reports if _has_level(s, level)), None)
         if newest is not None:
             yield from _level(level, newest)
-    for section, write in (("ceilings", ceilings), ("harness", _harness), ("traffic", _traffic)):
+    for section, write in _SECTIONS.items():
         newest = next((s for s in reports if s.data.get(section)), None)
         if newest is not None:
-            yield from (f"### {section.capitalize()}", "", f"From {newest.link()}.", "")
+            yield from (
+                f"### {section.replace('_', ' ').capitalize()}",
+                "",
+                f"From {newest.link()}.",
+                "",
+            )
             yield from (*write(newest.data), "")
 
 
@@ -121,20 +128,36 @@ def _level(level: str, stored: Stored) -> Iterator[str]:
     if sentences:
         yield from (*sentences, "")
     tables: list[Table | None] = [verdict_table(found) if found else None]
-    tables += [totals_table(only), *result_tables(only), roofline_table(only)]
+    tables += [*totals_tables(only), *result_tables(only), roofline_table(only)]
+    yield from _titled(each for each in tables if each is not None)
+
+
+def _titled(tables: Iterable[Table]) -> Iterator[str]:
     for each in tables:
-        if each is not None:
-            yield from (f"**{each.title.capitalize()}**", "", *table(each), "")
-            yield from (f"- {inline(note)}" for note in each.notes)
-            yield from [""] * bool(each.notes)
+        title = each.title[:1].upper() + each.title[1:]
+        yield from (f"**{title}**", "", *table(each), "")
+        yield from (f"- {inline(note)}" for note in each.notes)
+        yield from [""] * bool(each.notes)
 
 
 def _harness(data: Mapping[str, Any]) -> list[str]:
     return [harness_line(data)]
 
 
+def _training_step(data: Mapping[str, Any]) -> list[str]:
+    return list(_titled(training_step_tables(data)))
+
+
 def _traffic(data: Mapping[str, Any]) -> list[str]:
-    return as_it_is(data["traffic"])
+    return list(_titled([traffic_table(data)]))
+
+
+_SECTIONS = {
+    "training_step": _training_step,
+    "traffic": _traffic,
+    "ceilings": ceilings,
+    "harness": _harness,
+}
 
 
 # docs/hardware-status.md
@@ -194,10 +217,9 @@ def _statuses(what: str, names: set[str], data: Mapping[str, Any]) -> Iterator[s
     if what.startswith("binding"):
         yield from (row["status"] for row in data.get("safety") or [])
         return
-    for section in ("correctness", "reference_kernels"):
-        for row in data.get(section) or []:
-            if any(runs(row["name"], kernel) for kernel in names):
-                yield row["status"]
+    for row in data.get("correctness") or []:
+        if row.get("stage") != "probes" and any(runs(row["name"], kernel) for kernel in names):
+            yield row["status"]
     for row in data.get("results") or []:
         if row["level"] == "kernel" and row["ours"] and row["pass_name"] in names:
             yield row["status"]

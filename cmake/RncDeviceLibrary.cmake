@@ -8,7 +8,6 @@
 # The target <name> builds all of them. A library for GPUs carries its runtime: it loads wherever there is a driver, and on
 # machines without one too. It does not compile if ptxas spills a register, uses local memory, or serialises wgmma.
 set(RNC_DEVICE_LIBRARY_FOLDER ${CMAKE_CURRENT_LIST_DIR}/../tests/device_library)
-set(RNC_STRICT_PTXAS ${CMAKE_CURRENT_LIST_DIR}/strict_ptxas.py)
 
 function(rnc_add_device_library name)
   cmake_parse_arguments(PARSE_ARGV 1 library "" "" "SOURCES;CUDA_ARCHITECTURES")
@@ -47,7 +46,7 @@ function(rnc_add_device_library name)
     target_link_options(${target} PRIVATE -Wl,-z,defs -Wl,--exclude-libs,ALL)
     set_target_properties(
       ${target} PROPERTIES CUDA_ARCHITECTURES "${library_CUDA_ARCHITECTURES}"
-                           CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${RNC_STRICT_PTXAS}" LINKER_LANGUAGE CXX
+                           CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${RNC_COMPILE_CUDA}" LINKER_LANGUAGE CXX
                            CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
     add_dependencies(${name} ${target})
   endif()

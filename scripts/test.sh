@@ -1,6 +1,6 @@
 #!/bin/bash
-# scripts/test.sh static|cpp|python ...: runs groups of checks with the Python in $PYTHON, all of them even when one fails, and
-# ends with one line that says which failed. PYTEST_ARGS replaces pytest's arguments.
+# scripts/test.sh static|cpp|python|guard|dry-run ...: runs groups of checks with the Python in $PYTHON, all of them even when one
+# fails, and ends with one line that says which failed. PYTEST_ARGS replaces pytest's arguments.
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/$(dirname "$PYTHON"):$PATH"
 failed=()
@@ -33,8 +33,16 @@ for group in "$@"; do
       # shellcheck disable=SC2086
       OMP_NUM_THREADS=1 run pytest "$PYTHON" -m pytest ${PYTEST_ARGS:--n auto -q}
       ;;
+    guard)
+      # Behind pytest, not beside it: it times two things in turn.
+      run guard "$PYTHON" -m benchmarks.guard
+      ;;
+    dry-run)
+      # Everything that one command does on a GPU, on the emulator.
+      run hardware-run "$PYTHON" benchmarks/hardware_run.py --dry-run --out build/hardware_dry_run
+      ;;
     *)
-      echo "unknown group '$group', expected static, cpp or python" >&2
+      echo "unknown group '$group', expected static, cpp, python, guard or dry-run" >&2
       exit 2
       ;;
   esac

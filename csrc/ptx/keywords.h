@@ -17,11 +17,20 @@
 
 namespace rnc {
 
+namespace detail {
+struct alignas(1024) SharedBytes {
+  unsigned char bytes[1024];
+};
+// Its size is part of its name, so that the build can read from the PTX how much of it a kernel
+// needs (cmake/compile_cuda.py).
+template <size_t kBytes>
+extern __shared__ SharedBytes dynamic_smem_of[];
+}  // namespace detail
+
 // The block's dynamic shared memory seen as one struct, 1024-byte aligned.
 template <class Storage>
 __device__ __forceinline__ Storage& dynamic_smem() {
-  extern __shared__ __align__(1024) unsigned char rnc_dynamic_smem[];
-  return *reinterpret_cast<Storage*>(rnc_dynamic_smem);
+  return reinterpret_cast<Storage&>(detail::dynamic_smem_of<sizeof(Storage)>);
 }
 
 }  // namespace rnc

@@ -101,6 +101,10 @@ def average_pool(pool: Pool, dtype: torch.dtype) -> Part:
     return 0, (prod(pool.shape) + prod(pool.output)) * dtype.itemsize
 
 
+def bn_backward(norm: Elementwise, dtype: torch.dtype) -> list[Part]:
+    return [bn_backward_reduce(norm, dtype), bn_backward_apply(norm, dtype)]
+
+
 def bn_finalize(norm: Elementwise, dtype: torch.dtype) -> Part:
     """Partial sums, gamma, beta -> mean, invstd, scale, bias; the running statistics are read and written."""
     return 0, partials(norm.shape, dtype) + 10 * norm.shape[1] * _accumulator(dtype)
@@ -138,8 +142,7 @@ def forward(layer: Layer, dtype: torch.dtype) -> list[Part]:
 
 def backward(layer: Layer, dtype: torch.dtype) -> list[Part]:
     """The gradients of all of a layer's inputs: two passes of batch norm, two convolutions."""
-    norm = Elementwise(layer.output, layer.residual, layer.relu)
-    parts = [bn_backward_reduce(norm, dtype), bn_backward_apply(norm, dtype)]
+    parts = bn_backward(Elementwise(layer.output, layer.residual, layer.relu), dtype)
     parts.append(wgrad(layer.conv, dtype))
     if layer.input_gradient:
         parts.append(dgrad(layer.conv, dtype))

@@ -110,9 +110,8 @@ class CudaDevice(Device):
             with cuda.graph(graph):
                 output = function()
         except Exception as error:
-            cuda.set_stream(
-                stream
-            )  # torch leaves the capture's stream in place when ending a capture fails
+            # Where ending the capture fails, torch leaves the capture's stream in place.
+            cuda.set_stream(stream)
             if self.is_out_of_memory(error):
                 raise
             first = error  # then comes what it made of the capture

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda.bench.computation import EPS, MOMENTUM
 from resnet_cuda.bench.layers import Layer
-from resnet_cuda.bench.rule import Given
 from resnet_cuda.testing.problems import ConvProblem
 
 
-def layer(given: Given, what: Layer, training: bool = False) -> Tensor:
+def layer(given: Mapping[str, Tensor], what: Layer, training: bool = False) -> Tensor:
     """relu?(bn(conv(x)) + shortcut?); training moves the running statistics of `given`."""
     z = batch_norm(convolve(given["x"], given["weight"], what.conv), given, training)
     if what.projection:
@@ -27,7 +28,9 @@ def convolve(x: Tensor, weight: Tensor, conv: ConvProblem) -> Tensor:
     return F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def batch_norm(y: Tensor, given: Given, training: bool = False, prefix: str = "") -> Tensor:
+def batch_norm(
+    y: Tensor, given: Mapping[str, Tensor], training: bool = False, prefix: str = ""
+) -> Tensor:
     gamma, beta, mean, var = (
         given[prefix + name] for name in ("gamma", "beta", "running_mean", "running_var")
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,26 +13,27 @@ from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Layer
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.bench.workload import Absent
-from resnet_cuda.testing.problems import ConvProblem
 
 
 @dataclass(frozen=True)
 class Folded:
     """relu?(conv(x) + bias + residual?) in one call; weight and bias in x's dtype."""
 
-    conv: ConvProblem
     weight: Tensor
     bias: Tensor
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
 
     @property
-    def _geometry(self) -> tuple[list[int], list[int], list[int]]:
-        c = self.conv
-        return [c.padding] * 2, [c.stride] * 2, [c.dilation] * 2
+    def _padding_first(self) -> tuple[list[int], list[int], list[int], int]:
+        return [self.padding] * 2, [self.stride] * 2, [self.dilation] * 2, self.groups
 
     def cudnn(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        """Only what cuDNN has a fused call for is fused: with a ReLU at the end."""
-        padding, stride, dilation = self._geometry
-        geometry = (stride, padding, dilation, self.conv.groups)
+        """cuDNN has a fused call only with a ReLU at the end."""
+        padding, stride, dilation, groups = self._padding_first
+        geometry = (stride, padding, dilation, groups)
         if not relu:
             z = torch.conv2d(x, self.weight, self.bias, *geometry)
             return z if residual is None else z.add_(residual)
@@ -41,75 +42,65 @@ class Folded:
         return torch.cudnn_convolution_add_relu(x, self.weight, residual, 1.0, self.bias, *geometry)
 
     def onednn(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+        """The residual stays: it may be the input of a block, which is timed more than once."""
         op = torch.ops.mkldnn._convolution_pointwise
-        geometry = (*self._geometry, self.conv.groups)
-        activation = "relu" if relu else "none"
+        operands = (self.weight, self.bias, *self._padding_first)
         if residual is None:
-            return op.default(x, self.weight, self.bias, *geometry, activation, [], "")
-        return op.binary(
-            x,
-            residual,
-            self.weight,
-            self.bias,
-            *geometry,
-            "add",
-            1.0,
-            "relu" if relu else None,
-            [],
-            None,
-        )
+            return op.default(x, *operands, "relu" if relu else "none", [], "")
+        return op.binary(x, residual, *operands, "add", 1.0, "relu" if relu else None, [], None)
 
-    def packed(self) -> Folded:
-        """With the weight in oneDNN's own layout for these sizes."""
-        c = self.conv
-        shape = (c.N, c.C, c.H, c.W)
+    def packed(self, shape: Sequence[int]) -> Folded:
+        """With the weight in oneDNN's own layout for inputs of `shape`."""
         weight = torch.ops.mkldnn._reorder_convolution_weight(
-            self.weight, *self._geometry, c.groups, shape
+            self.weight, *self._padding_first, shape
         )
-        return Folded(c, weight, self.bias)
+        return replace(self, weight=weight)
 
 
-def fold(conv: ConvProblem, given: Given, prefix: str = "") -> Folded:
-    """The batch norm's running statistics and affine parameters as part of the weight."""
-    weight = given[prefix + "weight"]
-    scale, bias = affine(given, prefix)
-    wide = weight.to(scale.dtype) * scale.view(-1, 1, 1, 1)
-    return Folded(conv, wide.to(weight.dtype), bias.to(weight.dtype))
+def fold(weight: Tensor, scale: Tensor, bias: Tensor, geometry: Mapping[str, int]) -> Folded:
+    """scale conv(x) + bias, per channel, as a convolution. geometry: stride, padding, dilation, groups."""
+    folded = weight.to(scale.dtype) * scale.view(-1, 1, 1, 1)
+    return Folded(folded.to(weight.dtype), bias.to(weight.dtype), **geometry)
 
 
-Call = Callable[[Folded, Tensor, Tensor | None, bool], Tensor]
+@dataclass(frozen=True)
+class Library:
+    """The one that has fused calls for the device; on a dry run that of a GPU, which is absent."""
 
+    device: Device
 
-def library(device: Device, residual: bool) -> tuple[str, Call, Callable[[Folded], Folded]]:
-    """(candidate's name, its call, how weights are prepared) of the device's own library.
+    def name(self, residual: bool) -> str:
+        if self.device.kind == "cpu":
+            return "oneDNN fused"
+        return "cudnn_convolution_add_relu" if residual else "cudnn_convolution_relu"
 
-    A dry run has a GPU's candidates; there they are absent.
-    """
-    if device.kind == "cpu":
-        return "oneDNN fused", Folded.onednn, Folded.packed
-    name = "cudnn_convolution_add_relu" if residual else "cudnn_convolution_relu"
-    return name, Folded.cudnn, lambda folded: folded
+    def prepare(self, folded: Folded, shape: Sequence[int]) -> Callable[..., Tensor]:
+        """(x, residual or None, relu) -> z for x of `shape`.
 
-
-def require(device: Device) -> None:
-    """Raises Absent where the device's library is missing."""
-    if device.kind == "cpu":
-        if not torch.backends.mkldnn.is_available():
-            raise Absent("this torch was built without oneDNN")
-    elif not device.torch_device.type == "cuda" or not torch.backends.cudnn.is_available():
-        raise Absent("there is no cuDNN here")
+        Raises:
+            Absent: there is no such library here.
+        """
+        if self.device.kind == "cpu":
+            if not torch.backends.mkldnn.is_available():
+                raise Absent("this torch was built without oneDNN")
+            # oneDNN packs no weights of groups.
+            return (folded.packed(shape) if folded.groups == 1 else folded).onednn
+        if self.device.torch_device.type != "cuda" or not torch.backends.cudnn.is_available():
+            raise Absent("there is no cuDNN here")
+        return folded.cudnn
 
 
 def layer_ways(device: Device, layer: Layer) -> list[Way]:
     """The library's fused call for a layer with a ReLU, without a projection."""
     if not layer.relu or layer.projection:
         return []
-    name, call, pack = library(device, layer.residual)
+    library = Library(device)
 
     def prepare(given: Given) -> Callable[[], object]:
-        require(device)
-        folded = pack(fold(layer.conv, given))
         x, residual = given["x"], given.get("residual")
-        return lambda: call(folded, x, residual, layer.relu)
+        call = library.prepare(
+            fold(given["weight"], *affine(given), layer.conv.geometry()), x.shape
+        )
+        return lambda: call(x, residual, True)
 
-    return [Way(name, prepare)]
+    return [Way(library.name(layer.residual), prepare)]

@@ -94,6 +94,10 @@ class Elementwise:
     def at_batch(self, batch: int) -> Elementwise:
         return replace(self, shape=(batch, *self.shape[1:]))
 
+    @property
+    def output(self) -> Shape:
+        return self.shape
+
     def __str__(self) -> str:
         return shape_name(self.shape) + (" + residual" if self.residual else "")
 
@@ -172,6 +176,25 @@ class Network:
     max_pools: Sequence[Pool]
     average_pools: Sequence[Pool]
     blocks: Sequence[Block]
+
+    @property
+    def least_pixels(self) -> int:
+        """Per image, of the smallest batch norm."""
+        return min(norm.shape[2] * norm.shape[3] for norm in self.batch_norms)
+
+    def first(self, count: int | None) -> Network:
+        """With only so many convolutions and blocks, and a third of that of everything else; None: all."""
+        if count is None:
+            return self
+        few = -(-count // 3)
+        return Network(
+            self.convolutions[:count],
+            self.batch_norms[:few],
+            self.additions[:few],
+            self.max_pools[:few],
+            self.average_pools[:few],
+            self.blocks[:count],
+        )
 
 
 def is_pointwise(conv: ConvProblem) -> bool:

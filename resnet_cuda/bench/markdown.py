@@ -6,12 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from resnet_cuda.bench.markdown_text import as_it_is, inline, table
+from resnet_cuda.bench.report_tables import (
+    result_tables,
+    roofline_table,
+    totals_tables,
+    traffic_table,
+    training_step_tables,
+    verdict_table,
+)
 from resnet_cuda.bench.results import (
     EQUAL,
     Verdict,
     absent,
     comparisons,
     complaints,
+    is_dry,
     median_us,
     statuses,
     verdicts,
@@ -24,10 +33,6 @@ from resnet_cuda.bench.tables import (
     format_rate,
     format_time,
     format_us,
-    result_tables,
-    roofline_table,
-    totals_table,
-    verdict_table,
 )
 from resnet_cuda.bench.workload import OK, SKIPPED
 
@@ -36,6 +41,7 @@ Data = Mapping[str, Any]
 _TOP = ("schema", "kind", "started", "seconds", "finished", "stopped_by", "plans")
 _CHECKS = ("correctness", "safety")
 _MAX_LISTED = 30
+DRY_RUN = "A dry run on the emulator: no figure here says anything about speed."
 
 
 def markdown(data: Data, pictures: Sequence[str] = ()) -> str:
@@ -47,8 +53,8 @@ def markdown(data: Data, pictures: Sequence[str] = ()) -> str:
         _status(data),
         "",
     ]
-    if environment.get("kind") == "dry-run":
-        lines += ["**A dry run on the emulator: no figure here says anything about a GPU.**", ""]
+    if is_dry(data):
+        lines += [f"**{DRY_RUN}**", ""]
     handled = {*_TOP}
     for heading, sections, write in _PARTS:
         handled |= set(sections)
@@ -236,22 +242,32 @@ def _checks(section: str) -> Callable[[Data], list[str]]:
 
 
 def _totals(data: Data) -> list[str]:
-    found = totals_table(data)
-    if found is None:
-        return []
+    lines = _titled(totals_tables(data))
     note = "The sum over a network's distinct layers of how often it has each, times the median. "
-    return [*table(found), "", note + "Ratios are over the layers that both have a time for."]
+    return [*lines, note + "Ratios are over the layers that both have a time for."] if lines else []
+
+
+def _training_step(data: Data) -> list[str]:
+    return _titled(training_step_tables(data))
+
+
+def _traffic(data: Data) -> list[str]:
+    return table(traffic_table(data)) if data.get("traffic") else []
+
+
+def _titled(tables: Iterable[Table]) -> list[str]:
+    lines: list[str] = []
+    for each in tables:
+        lines += [f"### {each.title}", "", *table(each), ""]
+        lines += [f"- {inline(note)}" for note in each.notes]
+        lines += [""] * bool(each.notes)
+    return lines
 
 
 def _results(data: Data) -> list[str]:
-    lines: list[str] = []
-    for found in result_tables(data):
-        lines += [f"### {found.title}", "", *table(found), ""]
-        lines += [f"- {inline(note)}" for note in found.notes]
-        lines += [""] * bool(found.notes)
-    if lines:
-        lines.append("±: half the interquartile range. Under a peer: its time over ours.")
-    return lines
+    lines = _titled(result_tables(data))
+    note = "±: half the interquartile range. Under a peer: its time over ours."
+    return [*lines, note] if lines else []
 
 
 def _candidates(data: Data) -> list[str]:
@@ -318,7 +334,9 @@ _PARTS: Sequence[tuple[str, Sequence[str], Callable[[Data], list[str]]]] = (
     ("All layers of a network", (), _totals),
     ("Results", ("results",), _results),
     ("Models in detail", (), _candidates),
+    ("Where a training step's time goes", ("training_step",), _training_step),
     ("Roofline", (), _roofline),
+    ("Traffic", ("traffic",), _traffic),
     ("Peers outside torch", ("peers",), _absent),
     ("Notes", ("notes",), _notes),
     ("Left out for lack of time", (), _left_out),

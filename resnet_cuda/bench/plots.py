@@ -7,21 +7,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from resnet_cuda.bench.results import (
-    Comparison,
-    Row,
-    by_level_and_pass,
-    comparisons,
-    median_us,
-)
-from resnet_cuda.bench.roofline import Point, point
-from resnet_cuda.bench.tables import format_rate
+from resnet_cuda.bench.figures import GREY, OURS_COLOUR, SLOWER_COLOUR, STYLE, new_figure
+from resnet_cuda.bench.results import Comparison, by_level_and_pass, comparisons, median_us
+from resnet_cuda.bench.roofline_plot import roofline
 from resnet_cuda.bench.workload import OURS
 
-# Okabe and Ito's colours: told apart by colour-blind readers, too.
-_OURS, _PEER, _SLOWER = "#0072B2", "#E69F00", "#D55E00"
-_GREY = "#8c8c8c"
 _CYCLE = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#F0E442", "#000000")
+_GREYS = {"other": "#c0c0c0", "idle": "#e4e4e4"}  # of a training step
 _ROWS_PER_COLUMN, _MAX_COLUMNS = 45, 3
 
 
@@ -36,8 +28,7 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
         return ["no pictures: matplotlib is not installed (python -m pip install matplotlib)"]
     matplotlib.use("Agg", force=False)
     remarks = []
-    style: Any = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         for name, picture in PICTURES.items():
             try:
                 figure = picture(data)
@@ -46,155 +37,6 @@ def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
             except Exception as error:  # a picture is the least of a report
                 remarks.append(f"{name} could not be drawn: {type(error).__name__}: {error}")
     return remarks
-
-
-def _figure(width: float, height: float, title: str, data: Mapping[str, Any]) -> Any:
-    from matplotlib.figure import Figure  # not pyplot: it keeps every figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    environment = data.get("environment") or {}
-    unfinished = "" if data.get("finished") else ", cut off"
-    where = f"{environment.get('name', 'unknown device')}, {data.get('started', '')}{unfinished}"
-    figure.suptitle(f"{title}\n{where}", fontsize=10)
-    return figure
-
-
-def _best(comparison: Comparison) -> list[tuple[Row, bool]]:
-    rows = ((comparison.best_ours, True), (comparison.best_peer, False))
-    return [(row, mine) for row, mine in rows if row is not None]
-
-
-def roofline(data: Mapping[str, Any]) -> Any:
-    """A panel for each pass of the kernels (where there are none: of the ops, blocks, models) and dtype; workloads
-    without arithmetic share one that shows their bandwidth."""
-    ceilings = data.get("ceilings")
-    if not ceilings:
-        return None
-    groups = _roofline_groups(comparisons(data))
-    flat = [c for c in groups.pop("", []) if c]
-    if not groups and not flat:
-        return None
-    columns = 2 if len(groups) > 1 else 1
-    lines = ceil(len(groups) / columns)
-    flat_height = 1.2 + 0.2 * len(flat) if flat else 0.0
-    figure = _figure(8.0 * columns, 0.6 + 4.2 * lines + flat_height, "roofline", data)
-    heights = [4.2] * lines + [flat_height] * bool(flat)
-    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-    for i, (title, group) in enumerate(groups.items()):
-        axes = figure.add_subplot(grid[i // columns, i % columns])
-        _draw_roof(axes, title, group, ceilings)
-    if flat:
-        _draw_bandwidth(figure.add_subplot(grid[lines, :]), flat, ceilings)
-    return figure
-
-
-def _roofline_groups(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
-    """{panel's title: its workloads}; "" has those without arithmetic."""
-    for level in ("kernel", "op", "block", "model"):
-        groups: dict[str, list[Comparison]] = {}
-        for comparison in found:
-            places = [p for row, _ in _best(comparison) if (p := point(row))]
-            if comparison.level == level and places:
-                title = f"{level}, {comparison.pass_name}, {comparison.dtype}"
-                groups.setdefault(title if places[0].intensity else "", []).append(comparison)
-        if groups:
-            return groups
-    return {}
-
-
-def _draw_roof(
-    axes: Any, title: str, group: Sequence[Comparison], ceilings: Mapping[str, Any]
-) -> None:
-    found: list[tuple[int, Comparison, list[tuple[Point, bool]]]] = []
-    for number, comparison in enumerate(group, 1):
-        both = [(p, mine) for row, mine in _best(comparison) if (p := point(row))]
-        found.append((number, comparison, both))
-    bandwidth, peak = ceilings["bandwidth"], ceilings["flops"].get(group[0].dtype)
-    intensities = [p.intensity or 1.0 for _, _, both in found for p, _ in both]
-    low, high = min(intensities) / 2, max(intensities) * 2
-    slope = (low * high) ** 0.5  # where the roof's left part gets its name
-    if peak:
-        ridge = peak / bandwidth
-        low, high = min(low, ridge / 4), max(high, ridge * 4)
-        slope = (low * ridge) ** 0.5
-        axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", lw=1.2)
-        axes.annotate(
-            f"{group[0].dtype} {format_rate(peak, 'FLOP/s')}",
-            (high, peak),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-        )
-    else:
-        axes.plot([low, high], [low * bandwidth, high * bandwidth], color="black", lw=1.2)
-    axes.annotate(
-        f"copy {format_rate(bandwidth, 'B/s')}",
-        (slope, slope * bandwidth),
-        xytext=(8, -4),
-        textcoords="offset points",
-        va="top",
-    )
-    by_place = sorted(found, key=lambda item: item[2][0][0].intensity or 0.0)
-    near, level = (high / low) ** 0.03, 0
-    previous = 0.0
-    for number, _, both in by_place:
-        x = both[0][0].intensity or 1.0
-        # Neighbours' numbers at different heights, below the lower marker.
-        level = (level + 1) % 4 if x < previous * near else 0
-        previous = x
-        heights = [p.flops_per_second for p, _ in both]
-        axes.plot([x] * len(both), heights, color=_GREY, lw=0.6, zorder=1)
-        for place, mine in both:
-            colour, marker = (_OURS, "o") if mine else (_PEER, "D")
-            axes.plot(x, place.flops_per_second, marker, color=colour, ms=4.5 if mine else 3.8)
-        axes.annotate(
-            str(number),
-            (x, min(heights)),
-            xytext=(0, -5 - 8 * level),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=7,
-        )
-    axes.plot([], [], "o", color=_OURS, label="ours, the fastest")
-    axes.plot([], [], "D", color=_PEER, label="peers, the fastest")
-    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="FLOP/s", title=title)
-    axes.set_xlim(low, high)
-    axes.margins(y=0.18)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
-    key = ["of floor: ours, peer", ""]
-    key += [f"{number:2} {c.workload} {_fractions(both)}" for number, c, both in found]
-    axes.text(
-        1.02,
-        1.0,
-        "\n".join(key),
-        transform=axes.transAxes,
-        va="top",
-        family="monospace",
-        fontsize=6,
-    )
-
-
-def _fractions(both: Iterable[tuple[Point, bool]]) -> str:
-    """Of the floor: ours, then the peer's."""
-    return " ".join(f"{100 * p.fraction:.0f}%" for p, _ in both)
-
-
-def _draw_bandwidth(axes: Any, group: Sequence[Comparison], ceilings: Mapping[str, Any]) -> None:
-    unit = 1e9
-    for i, comparison in enumerate(group):
-        for row, mine in _best(comparison):
-            if (place := point(row)) is not None:
-                colour, marker = (_OURS, "o") if mine else (_PEER, "D")
-                axes.plot(place.bytes_per_second / unit, i, marker, color=colour, ms=5)
-    axes.axvline(ceilings["bandwidth"] / unit, color="black", lw=1.2)
-    names = [f"{c.workload}, {c.pass_name}, {c.dtype}" for c in group]
-    axes.set_yticks(range(len(group)), names, fontsize=6.5)
-    axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.set(xlabel="GB/s at the least traffic; line: the measured copy", title="no arithmetic")
-    axes.grid(alpha=0.3)
 
 
 def speedup(data: Mapping[str, Any]) -> Any:
@@ -209,7 +51,7 @@ def speedup(data: Mapping[str, Any]) -> Any:
     per_column = ceil(len(lines) / columns)
     more = f"; {left_out} more workloads in report.md" if left_out else ""
     title = f"peers' time / ours: bar: the fastest peer, dots: the others{more}"
-    figure = _figure(7.5 * columns, 1.4 + 0.2 * per_column, title, data)
+    figure = new_figure(7.5 * columns, 1.4 + 0.2 * per_column, title, data)
     all_axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
     for i, axes in enumerate(all_axes):
         _draw_bars(axes, lines[i * per_column : (i + 1) * per_column])
@@ -226,7 +68,13 @@ def _speedup_lines(found: Sequence[Comparison]) -> list[Comparison | str]:
     return lines
 
 
+def _times(value: float) -> str:
+    return f"{value:g}x" if value >= 1 else f"1/{1 / value:g}x"
+
+
 def _draw_bars(axes: Any, lines: Sequence[Comparison | str]) -> None:
+    from matplotlib.ticker import LogLocator
+
     names = []
     for i, line in enumerate(lines):
         if isinstance(line, str):
@@ -238,9 +86,11 @@ def _draw_bars(axes: Any, lines: Sequence[Comparison | str]) -> None:
             said = line.ours[0]["status"] if ours is None else "no peer ran"
             axes.annotate(said, (1.0, i), xytext=(4, 0), textcoords="offset points", va="center")
             continue
-        axes.barh(i, ratio - 1, left=1, height=0.7, color=_OURS if ratio >= 1 else _SLOWER)
+        axes.barh(
+            i, ratio - 1, left=1, height=0.7, color=OURS_COLOUR if ratio >= 1 else SLOWER_COLOUR
+        )
         others = [r for p in line.peers if p is not best and (r := line.speedup(p, ours))]
-        axes.plot(others, [i] * len(others), ".", color=_GREY, ms=4)
+        axes.plot(others, [i] * len(others), ".", color=GREY, ms=4)
         end = max([1.0, ratio, *others])
         text = f"{ratio:.2f} {best['candidate']}"
         axes.annotate(
@@ -248,7 +98,8 @@ def _draw_bars(axes: Any, lines: Sequence[Comparison | str]) -> None:
         )
     axes.axvline(1, color="black", lw=1)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=8))
+    axes.xaxis.set_major_formatter(lambda value, _: _times(value))
     axes.set_yticks(range(len(names)), names, fontsize=6.5)
     for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         if isinstance(line, str):
@@ -278,7 +129,7 @@ def sweep(data: Mapping[str, Any]) -> Any:
         return None
     columns = min(len(panels), 4)
     height = ceil(len(panels) / columns)
-    figure = _figure(4.2 * columns, 1.0 + 3.2 * height, "images per second against batch", data)
+    figure = new_figure(4.2 * columns, 1.0 + 3.2 * height, "images per second against batch", data)
     from matplotlib.ticker import LogLocator
 
     colours = _colours(name for lines in panels.values() for name in lines)
@@ -308,13 +159,49 @@ def sweep(data: Mapping[str, Any]) -> Any:
     return figure
 
 
+def training_step(data: Mapping[str, Any]) -> Any:
+    """Where a training step's time goes: a bar for each candidate, a colour for each kind of work."""
+    rows = data.get("training_step") or []
+    found = dict.fromkeys(part["kind"] for row in rows for part in row["kinds"])
+    kinds = sorted(found, key=lambda kind: kind in _GREYS)  # else as they came, the largest first
+    if not rows or not kinds:
+        return None
+    from matplotlib import colormaps
+
+    colours = {kind: _GREYS.get(kind, colormaps["tab20"](i % 20)) for i, kind in enumerate(kinds)}
+    figure = new_figure(9.0, 1.8 + 0.8 * len(rows), "where a training step's time goes", data)
+    axes = figure.add_subplot()
+    for i, row in enumerate(rows):
+        left = 0.0
+        for part in row["kinds"]:
+            milliseconds = max(part["us"], 0.0) * 1e-3
+            axes.barh(i, milliseconds, left=left, height=0.6, color=colours[part["kind"]])
+            if part["share"] > 0.05:
+                text = f"{100 * part['share']:.0f}%"
+                axes.text(left + milliseconds / 2, i, text, ha="center", va="center", fontsize=7)
+            left += milliseconds
+    names = [f"{r['candidate']}\n{r['network']} n{r['batch']} {r['dtype']}" for r in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, while profiled")
+    handles = [_patch(colour, kind) for kind, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _patch(colour: Any, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(color=colour, label=label)
+
+
 def _colours(names: Iterable[str]) -> dict[str, str]:
     """Ours in one colour, each peer in its own; a candidate in a graph has that of the one without."""
     colours: dict[str, str] = {}
     peers: dict[str, str] = {}
     for name in dict.fromkeys(names):
         if name.startswith(OURS):
-            colours[name] = _OURS
+            colours[name] = OURS_COLOUR
         else:
             base = name.removesuffix(" + graph")
             peers.setdefault(base, _CYCLE[len(peers) % len(_CYCLE)])
@@ -336,4 +223,5 @@ PICTURES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "roofline.png": roofline,
     "speedup.png": speedup,
     "sweep.png": sweep,
+    "training_step.png": training_step,
 }

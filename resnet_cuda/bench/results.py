@@ -155,7 +155,10 @@ class Verdict:
 
 
 def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
-    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer."""
+    """For each level, pass and dtype: against the fastest peer of each workload, then against each peer. None of a dry
+    run: its times are the emulator's."""
+    if is_dry(data):
+        return []
     groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     for comparison in comparisons(data):
         key = (comparison.level, comparison.pass_name, comparison.dtype)
@@ -164,7 +167,9 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
         ratios |= {p["candidate"]: comparison.speedup(p) for p in comparison.peers}
         for peer, ratio in ratios.items():
             if ratio is not None:
-                peers.setdefault(peer, {})[comparison.workload] = ratio
+                known = peers.setdefault(peer, {})
+                # The same workload against other peers, or again: what speaks least for us.
+                known[comparison.workload] = min(ratio, known.get(comparison.workload, ratio))
     return [
         Verdict(*key, peer, ratios)
         for key, peers in groups.items()
@@ -173,11 +178,15 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
     ]
 
 
+def is_dry(data: Mapping[str, Any]) -> bool:
+    return (data.get("environment") or {}).get("kind") == "dry-run"
+
+
 def complaints(data: Mapping[str, Any]) -> list[str]:
     """What of ours is wrong or failed, of the benchmarks and of the hardware run's checks: exit code 1."""
     found = [
-        f"{row['level']} {row['workload']} {row['pass_name']} {row['dtype']}, {row['candidate']}: "
-        f"{row['status']}: {row['message']}"
+        " ".join(filter(None, (row["level"], *(row[name] for name in _KEY[1:]))))
+        + f", {row['candidate']}: {row['status']}: {row['message']}"
         for row in data.get("results", [])
         if row["ours"] and row["status"] in (WRONG, FAILED)
     ]

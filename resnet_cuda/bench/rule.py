@@ -28,6 +28,10 @@ class Given(dict[str, Tensor]):
             for name, t in self.items()
         )
 
+    def nchw(self) -> Given:
+        """In NCHW memory."""
+        return Given((name, tensor.contiguous()) for name, tensor in self.items())
+
     def fresh(self) -> Given:
         """With running statistics of one's own, which training moves."""
         return Given((name, t.clone() if "running_" in name else t) for name, t in self.items())
@@ -43,10 +47,12 @@ class Reading:
 
     read: what it returned -> the tensors of `Judge.outputs`, in order.
     dtype: in which it computes where that is not the workload's, e.g. under autocast.
+    channels_last: False where it computes in NCHW: there torch's own error may be another.
     """
 
     read: Callable[[Any], Sequence[Tensor | None]] | None = None
     dtype: torch.dtype | None = None
+    channels_last: bool = True
 
 
 @dataclass
@@ -78,13 +84,15 @@ class Judge:
             return dict.fromkeys(
                 outputs, f"{', '.join(degenerate)} should be all zeros: such inputs prove nothing"
             )
-        torchs: dict[torch.dtype | None, Mapping[str, Tensor]] = {}
+        torchs: dict[tuple[torch.dtype | None, bool], Mapping[str, Tensor]] = {}
         complaints = {}
         for name, output in outputs.items():
             reading = self.readings.get(name, Reading())
-            if reading.dtype not in torchs:
-                torchs[reading.dtype] = self.plain(given.to(reading.dtype))
-            complaint = self._complaint(output, reading, torchs[reading.dtype], exact)
+            key = reading.dtype, reading.channels_last
+            if key not in torchs:
+                cast = given.to(reading.dtype)
+                torchs[key] = self.plain(cast if reading.channels_last else cast.nchw())
+            complaint = self._complaint(output, reading, torchs[key], exact)
             if complaint:
                 complaints[name] = complaint
         return complaints

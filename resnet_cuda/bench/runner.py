@@ -212,12 +212,16 @@ class Runner:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
             for name, complaint in complaints.items():
-                rows[name].status, rows[name].message, rows[name].timing = WRONG, complaint, None
+                wrong = rows[name]
+                wrong.status, wrong.message, wrong.timing, wrong.versus = WRONG, complaint, None, {}
+                for row in rows.values():  # it may have been right, and timed, in an earlier turn
+                    row.versus.pop(name, None)
             for name, failure in failures.items():
                 message = f"its output cannot be checked: {failure.message}"
                 _settle([rows[name]], failure.status, message)
             for name in complaints.keys() | failures.keys():
                 ready.pop(name, None)
+            outputs.clear()
         for candidate in ready.values():
             # What goes with the output is not the candidate's own; a graph's output, say, stays.
             before, candidate.output = self.device.allocated(), None

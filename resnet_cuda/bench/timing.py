@@ -18,6 +18,7 @@ from resnet_cuda.bench.device import Device
 
 _WARM_UP_CALLS = 3
 _MAX_CALLS_PER_SAMPLE = 1000
+_RESOLUTION = 1e-9  # seconds; where a clock shows no time at all, ratios still exist
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Sampler:
             self.add()
             if self._device.now() - start > seconds:
                 break
-        wanted = self._device.min_sample_seconds / max(min(self._samples), 1e-9)
+        wanted = self._device.min_sample_seconds / min(self._samples)
         self._calls = max(1, min(_MAX_CALLS_PER_SAMPLE, round(wanted)))
         self._samples.clear()
         self._host.clear()
@@ -163,7 +164,7 @@ class _Sampler:
             self._function()
         host_end, end = device.now(), device.mark()
         device.synchronize()
-        self._samples.append(device.seconds(start, end) / self._calls)
+        self._samples.append(max(device.seconds(start, end), _RESOLUTION) / self._calls)
         self._host.append((host_end - host_start) / self._calls)
 
     def timing(self) -> Timing:

@@ -103,7 +103,7 @@ class Result:
     bytes: int = 0
     images: int = 0
     count: int = 1
-    peak_memory: int | None = None
+    peak_memory: int | None = None  # bytes of this candidate alone, at the peak of one call
     first_call_seconds: float | None = None
     floor_us: float | None = None  # by the ceilings measured in the same run
     memory_share: float | None = None  # of the floor: what its traffic sets, not its arithmetic

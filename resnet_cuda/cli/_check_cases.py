@@ -39,7 +39,7 @@ class Case(NamedTuple):
 def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
     """Every op in the sizes of real networks, scaled down."""
     for name, problem in CONV_PROBLEMS.items():
-        yield from _conv_cases(name, problem, dtype, device)
+        yield from conv_cases(name, problem, dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
     yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
     yield from _pool_cases((2, 24, 11, 11), dtype, device)
@@ -48,13 +48,14 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
 def gradient_cases(device: str) -> Iterator[Case]:
     """The same ops small enough for finite differences in float64."""
     dtype = torch.float64
-    yield from _conv_cases("3x3 stride 2", TINY, dtype, device)
+    yield from conv_cases("3x3 stride 2", TINY, dtype, device)
     yield from _bottleneck_cases(TINY_POINTWISE, TINY_POINTWISE, dtype, device)
     yield from _pointwise_cases((2, 3, 3, 2), dtype, device)
     yield from _pool_cases((1, 2, 5, 4), dtype, device)
 
 
-def _conv_cases(name: str, problem: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
+def conv_cases(name: str, problem: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
+    """conv_bn_relu with a residual on one problem, in training and in inference."""
     given = make_inputs(problem, dtype, device=device, requires_grad=True)
     for training in (True, False):
         options = {"training": training, **problem.geometry()}

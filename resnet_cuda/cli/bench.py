@@ -20,18 +20,21 @@ from resnet_cuda.bench import compare
 from resnet_cuda.bench import run as bench_run
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import environment
-from resnet_cuda.bench.markdown import harness_line, sentence
+from resnet_cuda.bench.markdown import DRY_RUN, harness_line, sentence
 from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.publish import Summariser, publish
 from resnet_cuda.bench.report import Report, load
-from resnet_cuda.bench.results import complaints, verdicts
+from resnet_cuda.bench.report_tables import result_tables, totals_tables, training_step_tables
+from resnet_cuda.bench.results import complaints, is_dry, verdicts
 from resnet_cuda.bench.runner import Budget
-from resnet_cuda.bench.tables import result_tables, show, totals_table
+from resnet_cuda.bench.tables import show
 from resnet_cuda.bench.workload import LEVELS
+from resnet_cuda.cli import _traffic
 from resnet_cuda.cli._progress import progress_bar
 from resnet_cuda.models import list_models
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16)}
+_QUICK_MINUTES = 2.5  # of measuring; starting and drawing take their part of three
 _MIN_PIXELS = 32  # the last stage of a network for ImageNet has one pixel left of them
 
 
@@ -60,7 +63,9 @@ _DURATION = _number(float, 1e-3, "numbers above 0")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to measure")
     what.add_argument(
-        "--quick", action="store_true", help="few shapes, small networks: at most three minutes"
+        "--quick",
+        action="store_true",
+        help=f"few shapes, small networks; stops after {_QUICK_MINUTES} minutes",
     )
     what.add_argument("--level", nargs="+", choices=LEVELS, help="default: all that the device has")
     what.add_argument(
@@ -108,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="REPORT",
         help="an earlier report.json of this device, or its folder: say what of ours got worse",
     )
+    _traffic.add_arguments(parser)
 
 
 def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
@@ -128,12 +134,15 @@ def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.model_traffic:
+        return _traffic.run(arguments, DTYPES)
     try:
         device, plan, workloads, report, earlier = _prepare(arguments)
     except BadArgument as error:
         print(error, file=sys.stderr)
         return 2
-    budget = Budget(None if arguments.minutes is None else 60 * arguments.minutes)
+    minutes = arguments.minutes or (_QUICK_MINUTES if arguments.quick else None)
+    budget = Budget(None if minutes is None else 60 * minutes)
     code = 0
     try:
         with report.recording(), progress_bar("bench", workloads) as advance:
@@ -213,7 +222,9 @@ def _count(device: Device, plan: Plan) -> int:
 def _show(report: Report) -> None:
     data = report.data
     print()
-    show([*result_tables(data), *filter(None, [totals_table(data)])])
+    show([*result_tables(data), *totals_tables(data), *training_step_tables(data)])
+    if is_dry(data):
+        print(DRY_RUN)
     for verdict in verdicts(data):
         if not verdict.peer:
             print(sentence(verdict).replace("**", ""))

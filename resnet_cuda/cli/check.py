@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     available, missing = backends()
     for name, enter in available:
         device = "cuda" if name == "cuda" else "cpu"
-        with enter():
+        with enter(), exact_float32():
             for dtype in DTYPES:
                 for case in cases(dtype, device):
                     label = f"{name:16} {str(dtype).removeprefix('torch.'):9} {case.name}"
@@ -96,13 +97,51 @@ def backends() -> tuple[
     return available, missing
 
 
-def against_fp64(case: Case) -> None:
-    """The tolerance rule for the output and every gradient; in fp64 itself, agreement to 1e-10."""
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """torch's own float32 without tf32: its error is the measure of ours."""
+    switches: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
+
+
+class Outcome(NamedTuple):
+    """What one call of a case's op gave.
+
+    `grads`: one per input, None where there is none. `buffers`: the inputs without a gradient as the call left
+    them (training moves the running statistics).
+    """
+
+    output: Tensor
+    grads: list[Tensor | None]
+    buffers: list[Tensor]
+
+
+def outcome(case: Case, make_grad: Callable[[Tensor], Tensor]) -> Outcome:
+    """The op's forward, and its backward from `make_grad(output)`, on copies of the inputs."""
     inputs = [_copy(tensor) for tensor in case.inputs]
     output = case.fused(*inputs)
-    grad_output = _grad_output(case, output)
-    output.backward(grad_output)
-    grads = [t.grad for t in inputs]
+    output.backward(make_grad(output.detach()))
+    buffers = [t for t in inputs if not t.requires_grad]
+    return Outcome(output.detach(), [t.grad for t in inputs], buffers)
+
+
+def against_fp64(case: Case) -> None:
+    """The tolerance rule for the output and every gradient; in fp64 itself, agreement to 1e-10."""
+    grad_outputs: list[Tensor] = []
+
+    def make_grad(output: Tensor) -> Tensor:
+        grad_outputs.append(_grad_output(case, output))
+        return grad_outputs[0]
+
+    output, grads, _ = outcome(case, make_grad)
+    (grad_output,) = grad_outputs
     if output.dtype != torch.float64:
         resnet_cuda.testing.assert_close_to_fp64(
             output,

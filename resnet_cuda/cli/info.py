@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -17,12 +18,45 @@ _OPTIONAL = ("torchvision", "timm", "scikit-learn", "matplotlib", "rich")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """No options."""
+    parser.add_argument(
+        "--kernels",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="what the compiler made of the kernels: registers, shared memory, occupancy, spills; with TEXT, "
+        "each kernel whose name contains it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.kernels is not None:
+        return _print_kernels(arguments.kernels)
     for title, value in facts():
         print(f"{title + ':':22} {value}")
+    return 0
+
+
+def _print_kernels(text: str) -> int:
+    from resnet_cuda.bench import resources, tables
+
+    try:
+        found = resources.load()
+    except (resources.Missing, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    counts = found.instantiations()
+    table = resources.details(found, text) if text else resources.overview(found)
+    if not table.rows:
+        print(f"no kernel's name contains {text!r}; passes: {', '.join(counts)}", file=sys.stderr)
+        return 2
+    tables.show([table])
+    print(f"{sum(counts.values())} kernels: {', '.join(f'{n} {c}' for n, c in counts.items())}")
+    code = sum(kernel.code for kernel in found.kernels)
+    seconds = sum(found.user_seconds.values())
+    print(
+        f"nvcc {found.nvcc} for {', '.join(found.architectures)}: {code / 2**20:.2f} MiB of machine code in "
+        f"{seconds:.0f} s of CPU time, {found.build_cost:.1f} times the reference's"
+    )
     return 0
 
 

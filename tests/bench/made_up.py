@@ -187,4 +187,59 @@ def full() -> dict[str, Any]:
         ],
         safety=[{"name": "side stream", "status": "ok", "message": ""}],
         stages=[{"name": "build", "status": "ok", "seconds": 12.5, "message": ""}],
+        harness=HARNESS,
+        training_step=training_step(),
+        traffic=TRAFFIC,
     )
+
+
+def training_step() -> list[dict[str, Any]]:
+    """The section of that name: two candidates."""
+    return [
+        {
+            "network": "resnet50",
+            "batch": 256,
+            "image_size": 224,
+            "dtype": "bfloat16",
+            "candidate": name,
+            "steps": 3,
+            "step_us": 0.9 * wall,
+            "wall_us": wall,
+            "kinds": [
+                {"kind": "convolution forward", "us": 0.5 * wall, "share": 0.5},
+                {"kind": kind, "us": 0.4 * wall, "share": 0.4},
+                {"kind": "idle", "us": 0.1 * wall, "share": 0.1},
+            ],
+            "unrecognised": [{"name": "strange_kernel", "us": 12.0}],
+        }
+        for name, wall, kind in (
+            (OURS, 50000.0, "convolution dgrad"),
+            ("eager channels_last", 100000.0, "batch norm forward"),
+        )
+    ]
+
+
+HARNESS = {
+    "ratio_of_medians": 1.012,
+    "paired_ratio": 0.999,
+    "margin": 0.03,
+    "holds": True,
+    "rounds": 200,
+    "median_us": [100.0, 101.0],
+    "spread": [0.02, 0.02],
+    "nothing_us": 0.4,
+    "seconds": 0.5,
+}
+
+TRAFFIC = [
+    {
+        "network": "resnet50",
+        "mode": "inference",
+        "batch": 4,
+        "image_size": 128,
+        "dtype": "bfloat16",
+        "summary": "ours moves half of what eager moves",
+        "bytes": {"ours": 2**30, "eager": 2 * 2**30, "minimum": 0.8 * 2**30},
+        "ours": [{"phase": "forward", "name": "conv_fprop", "layer": "conv1", "distinct": 2**30}],
+    }
+]

@@ -25,7 +25,7 @@ def test_a_fair_harness_holds_on_a_gpu_whose_clock_drops() -> None:
     gpu = FakeGpu(speed=lambda now: 1.0 if now < 0.1 else 0.6)
     found = compare_with_itself(FakeCudaDevice(gpu), lambda: gpu.launch(1e-3), 200)
     assert found["holds"] and found["spread"][0] == pytest.approx(0, abs=0.01)
-    assert found["nothing_us"] == pytest.approx(0, abs=1e-6)
+    assert found["nothing_us"] == pytest.approx(0, abs=0.01)
 
 
 def test_an_unfair_harness_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

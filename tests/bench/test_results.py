@@ -74,3 +74,9 @@ def test_a_workload_that_was_measured_twice_is_there_twice() -> None:
     rows = comparison({OURS: 10.0, "eager": 20.0}) + comparison({OURS: 11.0, "eager": 20.0})
     found = results.comparisons(report(rows))
     assert [len(c.rows) for c in found] == [2, 2]
+
+
+def test_of_two_measurements_the_one_that_speaks_least_for_us_counts() -> None:
+    rows = comparison({OURS: 10.0, "compile": 5.0}) + comparison({OURS: 10.0, "eager": 20.0})
+    best = results.verdicts(report(rows))[0]
+    assert best.mean == 0.5, "the workload's fastest peer is in the other comparison"

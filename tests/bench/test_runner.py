@@ -289,6 +289,35 @@ def test_ours_that_runs_out_only_while_timed_gets_its_turn(
     assert rows[OURS].versus == {"a": pytest.approx(2)}
 
 
+def test_a_graph_of_ours_that_does_not_fit_fails_alone(gpu: FakeGpu, recorder: Recorder) -> None:
+    graph = candidate(gpu, "resnet_cuda + graph", needs=20 * GIB)
+    rows = recorder.run(
+        workload(
+            [candidate(gpu, OURS), graph, candidate(gpu, PEER)],
+            smaller=lambda: pytest.fail("ours fits without a graph"),
+        )
+    )
+    assert statuses(rows) == {OURS: OK, graph.name: FAILED, PEER: OK}
+
+
+def test_a_companion_that_is_wrong_the_second_time_loses_its_first_time(
+    gpu: FakeGpu, recorder: Recorder
+) -> None:
+    values = iter([1.0, 2.0])
+
+    def prepare():  # type: ignore[no-untyped-def]
+        value = next(values)
+        held = Buffer(gpu, 7 * GIB)
+        return lambda held=held: torch.tensor(value)
+
+    unsteady = Candidate(PEER, prepare)
+    ours = [candidate(gpu, n, holds=7 * GIB) for n in (OURS, "resnet_cuda + graph")]
+    rows = recorder.run(workload([ours[0], unsteady, ours[1]]))
+    assert statuses(rows) == {OURS: OK, PEER: WRONG, ours[1].name: OK}
+    assert rows[PEER].timing is None
+    assert rows[OURS].versus == {} and rows[ours[1].name].versus == {}
+
+
 # The plan and the budget.
 
 

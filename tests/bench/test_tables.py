@@ -8,7 +8,8 @@ import io
 import pytest
 
 from resnet_cuda.bench import tables
-from resnet_cuda.bench.tables import fit, natural_width, plain, result_tables, show, totals_table
+from resnet_cuda.bench.report_tables import result_tables, totals_tables
+from resnet_cuda.bench.tables import fit, natural_width, plain, show
 from tests.bench import made_up
 from tests.bench.made_up import OURS, comparison, report, row
 
@@ -89,11 +90,12 @@ def test_narrow_tables_stack_the_peers() -> None:
     assert natural_width(fit(table, 300)) < 300
 
 
-def test_totals_name_the_network_once() -> None:
-    table = totals_table(report(made_up.layers()))
-    assert table is not None
-    assert [row[0].text for row in table.rows].count("") == 2
-    assert totals_table(report(made_up.sweep())) is None
+def test_totals_are_a_table_for_each_network() -> None:
+    (table,) = totals_tables(report(made_up.layers()))
+    assert table.title == "all layers of resnet50, kernel, bfloat16"
+    assert [row[0].text for row in table.rows] == ["conv_fprop", "", "conv_wgrad", ""]
+    assert "2 of 3 layers" in table.rows[1][1].text
+    assert totals_tables(report(made_up.sweep())) == []
 
 
 class Terminal(io.StringIO):

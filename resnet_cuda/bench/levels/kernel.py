@@ -11,6 +11,7 @@ from resnet_cuda.bench import layers
 from resnet_cuda.bench.computation import shrinkable
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Layer, Network, Pool
+from resnet_cuda.bench.levels import batch_norm_passes as batch_norm
 from resnet_cuda.bench.levels import convolution_passes as convolution
 from resnet_cuda.bench.levels import elementwise_passes as elementwise
 from resnet_cuda.bench.plan import Plan
@@ -60,6 +61,11 @@ def _reducing(network: Network) -> list[Layer]:
     return [layer for layer in network.convolutions if layer.reduces]
 
 
+def _reducing_in_training(network: Network) -> list[Layer]:
+    """Without regard to the ReLU, which comes later."""
+    return layers.merge(replace(layer, relu=False) for layer in _reducing(network))
+
+
 def _expanding(network: Network, projection: bool) -> list[Layer]:
     expands = (layer for layer in network.convolutions if layer.expands)
     return [layer for layer in expands if projection == (layer.projection is not None)]
@@ -100,19 +106,19 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (convolution.dgrad, _inner_convolutions),
     (convolution.wgrad, _convolutions),
     (convolution.reduce, _reducing),
-    (convolution.reduce_statistics, _reducing),
+    (convolution.reduce_statistics, _reducing_in_training),
     (convolution.expand, partial(_expanding, projection=False)),
     (convolution.expand, partial(_expanding, projection=True)),
     (convolution.expand_statistics, _expanding_in_training),
-    (elementwise.bn_statistics, _shapes),
-    (elementwise.bn_finalize, _shapes),
-    (elementwise.bn_apply, partial(_norms, residual=False)),
-    (elementwise.bn_apply, partial(_norms, residual=True)),
-    (elementwise.bn_backward_reduce, partial(_norms, residual=False)),
-    (elementwise.bn_backward_reduce, partial(_norms, residual=True)),
-    (elementwise.bn_backward_finalize, _shapes),
-    (elementwise.bn_backward_apply, partial(_norms, residual=False)),
-    (elementwise.bn_backward_apply, partial(_norms, residual=True)),
+    (batch_norm.bn_statistics, _shapes),
+    (batch_norm.bn_finalize, _shapes),
+    (batch_norm.bn_apply, partial(_norms, residual=False)),
+    (batch_norm.bn_apply, partial(_norms, residual=True)),
+    (batch_norm.bn_backward_reduce, partial(_norms, residual=False)),
+    (batch_norm.bn_backward_reduce, partial(_norms, residual=True)),
+    (batch_norm.bn_backward_finalize, _shapes),
+    (batch_norm.bn_backward_apply, partial(_norms, residual=False)),
+    (batch_norm.bn_backward_apply, partial(_norms, residual=True)),
     (elementwise.add_relu_forward, _additions),
     (elementwise.add_relu_backward, _additions),
     (elementwise.max_pool_forward, _max_pools),
