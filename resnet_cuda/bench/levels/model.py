@@ -42,19 +42,24 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
         yield _absent(name, plan.dtypes[0])
     for network in (of(name, dtype) for name in ordered[:2] for dtype in plan.dtypes):
         yield from network.sweep()
-    compilers: list[tuple[Sequence[Variant], Sequence[Variant]]] = []
-    if plan.compile:
-        compilers.append(((networks.COMPILED, networks.FROZEN), (networks.COMPILED,)))
-    if plan.compile and plan.slow_compile:
-        compilers.append(((networks.AUTOTUNED,), (networks.AUTOTUNED,)))
-    for at_inference, in_training in compilers:
+    for variant, in_training in _compilers(device, plan):
         for network in (of(name, dtype) for name in ordered[:2] for dtype in plan.dtypes):
-            for make, variants in (
-                (network.inference, at_inference),
-                (network.training, in_training),
-            ):
-                torch._dynamo.reset()  # else the earlier networks' code counts as recompilation
-                yield make((networks.FUSED, networks.EAGER, *variants))
+            makers = [network.inference] + ([network.training] if in_training else [])
+            for make in makers:
+                # One compiler at a time, and nothing left of the last one: code that was compiled for a network
+                # serves every other network of the same structure, in whatever mode it is to be compiled.
+                torch._dynamo.reset()
+                yield make((networks.FUSED, networks.EAGER, variant))
+
+
+def _compilers(device: Device, plan: Plan) -> Iterator[tuple[Variant, bool]]:
+    """Peers that compile, and whether they train, too."""
+    if plan.compile:
+        yield networks.COMPILED, True
+        yield networks.FROZEN, False
+    if plan.compile and plan.slow_compile:
+        # On the CPU there is little to search for, and nothing in a training step but the classifier.
+        yield networks.AUTOTUNED, device.kind == "cuda"
 
 
 def _inference_variants(device: Device, dtype: torch.dtype) -> list[Variant]:

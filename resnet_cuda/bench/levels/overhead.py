@@ -77,10 +77,9 @@ _MODULES: dict[str, tuple[tuple[int, ...], int]] = {
 
 
 def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
-    """Modules, ops, and a network whose time is nearly all overhead; a plan for a few layers takes as many of each."""
+    """Modules, ops, and a network whose time is nearly all overhead. A plan for a few layers takes as many of them."""
     dtype = plan.dtypes[0]
-    modules = list(_MODULES)[: plan.first_layers]
-    for name in [*modules, *list(_OPS)[: plan.first_layers]]:
+    for name in [*_MODULES, *_OPS][: plan.first_layers]:
         for pass_name in PASSES:
             yield tiny(device, name, pass_name, dtype)
     if _NETWORK not in networks.available():
