@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.device import Device
-from resnet_cuda.bench.layers import Layer
+from resnet_cuda.bench.layers import Layer, Shape
 from resnet_cuda.bench.rule import Given, Judge, Reading
 from resnet_cuda.bench.workload import OURS, Candidate, Workload
 from resnet_cuda.ops._interface import accumulator_dtype
@@ -21,6 +21,7 @@ from resnet_cuda.testing.problems import ConvProblem
 
 EAGER = "eager channels_last"
 EPS, MOMENTUM = 1e-5, 0.1
+_LEAST_VALUES = 16  # per channel
 _CHECKING = 4  # activations in float64 that exist at once while outputs are checked, per tensor of the workload
 
 
@@ -91,9 +92,10 @@ def affine(given: Given, prefix: str = "") -> tuple[Tensor, Tensor]:
 def away_from_gate(dz: Tensor, preactivation: Tensor) -> Tensor:
     """dz with zeros where the exact preactivation of a ReLU is so small that rounding may decide about the gate.
 
-    There a gradient moves by a whole element of dz, and who flips fewer gates is luck.
+    There a gradient moves by a whole element of dz, and who flips fewer gates is luck. The margin is bfloat16's, which
+    autocast candidates round to.
     """
-    margin = max(2 * torch.finfo(dz.dtype).eps, 1e-4) * preactivation.abs().max()
+    margin = 2 * torch.finfo(torch.bfloat16).eps * preactivation.abs().max()
     return torch.where(preactivation.abs() > margin, dz, 0)
 
 
@@ -135,6 +137,7 @@ def workload(
     parts: Sequence[Part],
     part_of_network: Subject,
     gradients: Sequence[str] = (),
+    gate: float | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Workload:
     """A workload whose candidates all get the same inputs and are all judged against `plain`."""
@@ -149,7 +152,7 @@ def workload(
         flops=sum(part[0] for part in parts),
         bytes=size,
         candidates=[_candidate(way, given) for way in ways],
-        check=Judge(given, plain, {way.name: way.reading for way in ways}, gradients),
+        check=Judge(given, plain, {way.name: way.reading for way in ways}, gradients, gate),
         images=part_of_network.batch,
         count=part_of_network.count,
         parts=list(parts),
@@ -186,7 +189,16 @@ S = TypeVar("S", bound="Shrinkable")
 
 
 class Shrinkable(Subject, Protocol):
+    @property
+    def output(self) -> Shape: ...
     def at_batch(self: S, batch: int) -> S: ...
+
+
+def for_statistics(subject: S) -> S:
+    """At a batch with enough values per channel in the output: statistics of two values, and batch norm's gradient
+    through them, are nothing but rounding."""
+    _, _, height, width = subject.output
+    return subject.at_batch(max(subject.batch, -(-_LEAST_VALUES // (height * width))))
 
 
 def shrinkable(make: Callable[[S], Workload], subject: S) -> Workload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,11 +84,23 @@ class Library:
         if self.device.kind == "cpu":
             if not torch.backends.mkldnn.is_available():
                 raise Absent("this torch was built without oneDNN")
+            _require_onednn(folded.weight.dtype)
             # oneDNN packs no weights of groups.
             return (folded.packed(shape) if folded.groups == 1 else folded).onednn
         if self.device.torch_device.type != "cuda" or not torch.backends.cudnn.is_available():
             raise Absent("there is no cuDNN here")
         return folded.cudnn
+
+
+def _require_onednn(dtype: torch.dtype) -> None:
+    mkldnn: Any = torch.ops.mkldnn
+    probes = {
+        torch.float32: lambda: True,
+        torch.bfloat16: mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: mkldnn._is_mkldnn_fp16_supported,
+    }
+    if dtype not in probes or not probes[dtype]():
+        raise Absent(f"oneDNN has no convolutions in {dtype} on this CPU")
 
 
 def layer_ways(device: Device, layer: Layer) -> list[Way]:

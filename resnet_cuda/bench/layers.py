@@ -146,6 +146,10 @@ class Block:
     def at_batch(self, batch: int) -> Block:
         return replace(self, shape=(batch, *self.shape[1:]))
 
+    @property
+    def output(self) -> Shape:
+        return self.parts().batch_norms[-1].shape
+
     def parts(self) -> Network:
         """What the block is made of."""
         return trace(self.module, self.shape)
@@ -176,11 +180,6 @@ class Network:
     max_pools: Sequence[Pool]
     average_pools: Sequence[Pool]
     blocks: Sequence[Block]
-
-    @property
-    def least_pixels(self) -> int:
-        """Per image, of the smallest batch norm."""
-        return min(norm.shape[2] * norm.shape[3] for norm in self.batch_norms)
 
     def first(self, count: int | None) -> Network:
         """With only so many convolutions and blocks, and a third of that of everything else; None: all."""

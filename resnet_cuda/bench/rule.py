@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cuda.bench.network_check import GradientsRule
 from resnet_cuda.testing import check_gradient_rule, check_rule
 
 FLOAT64_TOLERANCE = 1e-10  # of the largest value
@@ -64,12 +65,15 @@ class Judge:
         plain: the same in plain torch, in the dtype of what it is given -> tensors by name.
         readings: by candidate; default: the output is the tensors themselves.
         gradients: names of outputs that are judged as gradients, too (relative L2 norm and angle).
+        gate: for gradients that pass through several ReLUs, the relative change when one gate flips. Which inner
+            gates rounding flips, each moving single elements far, is luck: such gradients are judged like a network's.
     """
 
     given: Callable[[], Given]
     plain: Callable[[Given], Mapping[str, Tensor]]
     readings: Mapping[str, Reading] = field(default_factory=dict)
     gradients: Sequence[str] = ()
+    gate: float | None = None
 
     def __call__(self, outputs: dict[str, object]) -> dict[str, str]:
         if not outputs:
@@ -110,20 +114,23 @@ class Judge:
             return f"the output cannot be read: {error}"
         if len(tensors) != len(exact):
             return f"returned {len(tensors)} tensors, not {len(exact)} ({', '.join(exact)})"
-        for (name, truth), tensor in zip(exact.items(), tensors, strict=True):
+        actual: dict[str, Tensor] = {}
+        for name, tensor in zip(exact, tensors, strict=True):
             if not isinstance(tensor, Tensor):
                 return f"{name} is missing"
-            theirs = torchs[name]
-            try:
-                self._compare(
-                    name,
-                    tensor if reading.dtype is None else tensor.to(theirs.dtype),
-                    theirs,
-                    truth,
-                )
-            except AssertionError as error:
-                return str(error)
-        return ""
+            actual[name] = tensor if reading.dtype is None else tensor.to(torchs[name].dtype)
+        chained = self.gradients if self.gate is not None else ()
+        try:
+            for name, truth in exact.items():
+                if name not in chained:
+                    self._compare(name, actual[name], torchs[name], truth)
+        except AssertionError as error:
+            return str(error)
+        if self.gate is None or not self.gradients:
+            return ""
+        return GradientsRule(self.gate)(
+            *({name: tensors[name] for name in chained} for tensors in (actual, torchs, exact))
+        )
 
     def _compare(self, name: str, actual: Tensor, theirs: Tensor, exact: Tensor) -> None:
         if theirs.dtype == torch.float64:

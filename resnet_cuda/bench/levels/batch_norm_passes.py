@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from resnet_cuda.bench import costs, eager
-from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, affine
+from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, affine, for_statistics
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise
 from resnet_cuda.bench.levels.convolution_passes import merge_statistics, statistics_of
@@ -26,6 +26,8 @@ raw = torch.ops.resnet_cuda
 
 
 def bn_statistics(device: Device, dtype: torch.dtype, norm: Elementwise) -> Workload:
+    norm = for_statistics(norm)
+
     def plain(g: Given) -> Mapping[str, Tensor]:
         mean, invstd = eager.batch_statistics(g["y"])
         return {"mean": mean, "invstd": invstd}
@@ -46,6 +48,7 @@ def bn_statistics(device: Device, dtype: torch.dtype, norm: Elementwise) -> Work
 
 
 def bn_finalize(device: Device, dtype: torch.dtype, norm: Elementwise) -> Workload:
+    norm = for_statistics(norm)
     rows, channels = _pixels(norm), norm.shape[1]
 
     def inputs(random: Random) -> Given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from resnet_cuda import fuse, reference
 from resnet_cuda.bench import computation, costs, folded, layers, modes, networks, peers
 from resnet_cuda.bench.ceilings import Part
-from resnet_cuda.bench.computation import EPS, Random, Way, affine, away_from_gate, shrinkable
+from resnet_cuda.bench.computation import (
+    EPS,
+    Random,
+    Way,
+    affine,
+    away_from_gate,
+    for_statistics,
+    shrinkable,
+)
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Block, Network
 from resnet_cuda.bench.modes import INFERENCE, STEP, Made
@@ -22,7 +31,6 @@ from resnet_cuda.bench.rule import Given
 from resnet_cuda.bench.workload import Absent, Workload
 
 _LENDERS = {reference.BasicBlock: "resnet18", reference.Bottleneck: "resnet50"}
-_LEAST_VALUES = 4
 
 
 def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
@@ -68,7 +76,7 @@ def _workload(
 ) -> Workload:
     parts_of_block = block.parts()
     if mode == STEP:
-        block = block.at_batch(max(block.batch, -(-_LEAST_VALUES // parts_of_block.least_pixels)))
+        block = for_statistics(block)
         parts_of_block = block.parts()
     ours, plain = partial(_make, block, True), partial(_make, block, False)
     styles = modes.styles(device, ours, plain, mode, dtype, compilers)
@@ -87,6 +95,7 @@ def _workload(
         parts=_parts(parts_of_block, mode, dtype),
         part_of_network=block,
         gradients=["dx", *(f"d{name}" for name, _ in block.module.named_parameters())],
+        gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in parts_of_block.batch_norms)),
     )
 
 

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from resnet_cuda.bench import computation, costs, eager, folded
 from resnet_cuda.bench.ceilings import Part
-from resnet_cuda.bench.computation import EAGER, EPS, Random, Way, affine, convolution_inputs
+from resnet_cuda.bench.computation import (
+    EAGER,
+    EPS,
+    Random,
+    Way,
+    affine,
+    convolution_inputs,
+    for_statistics,
+)
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Layer
 from resnet_cuda.bench.rule import Given, Reading
@@ -138,6 +146,7 @@ def _with_statistics(
     pass_name: str,
     ours: Callable[[Given], Prepared],
 ) -> Workload:
+    layer = for_statistics(layer)
     pixels = layer.output[0] * layer.output[2] * layer.output[3]
 
     def read(output: Any) -> Sequence[Tensor]:

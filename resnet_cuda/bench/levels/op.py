@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from resnet_cuda import ops
 from resnet_cuda.bench import computation, costs, eager, folded, layers, modes, networks
 from resnet_cuda.bench.ceilings import Part
-from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, Subject, away_from_gate, shrinkable
+from resnet_cuda.bench.computation import (
+    EPS,
+    MOMENTUM,
+    Random,
+    Subject,
+    away_from_gate,
+    for_statistics,
+    shrinkable,
+)
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Layer, Network, shape_name
 from resnet_cuda.bench.modes import INFERENCE, MODES, STEP, Made
@@ -100,7 +108,7 @@ def _workload(
     subject: Any,
 ) -> Workload:
     if mode != INFERENCE:
-        subject = _with_enough_values(subject)
+        subject = for_statistics(subject)
     op = make(subject)
     eager_make = partial(_make_plain, op)
     ways = [
@@ -124,11 +132,6 @@ def _workload(
         part_of_network=op.subject,
         gradients=[f"d{name}" for name in op.leaves],
     )
-
-
-def _with_enough_values(subject: Any) -> Any:
-    _, _, height, width = subject.output
-    return subject.at_batch(max(subject.batch, -(-_LEAST_VALUES // (height * width))))
 
 
 def _inputs(op: Op, mode: str, random: Random) -> Given:
