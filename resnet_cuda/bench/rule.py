@@ -126,7 +126,7 @@ class Judge:
                     self._compare(name, actual[name], torchs[name], truth)
         except AssertionError as error:
             return str(error)
-        if self.gate is None or not self.gradients:
+        if self.gate is None or not chained:
             return ""
         return GradientsRule(self.gate)(
             *({name: tensors[name] for name in chained} for tensors in (actual, torchs, exact))

@@ -283,8 +283,14 @@ def test_workloads_know_what_they_need() -> None:
 def test_compiled_peers_are_compiled_for_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
 
-    def compile_(module: nn.Module, *, dynamic: bool, mode: str | None = None) -> nn.Module:
-        calls.append((mode, dynamic, module.training))
+    def compile_(
+        module: nn.Module,
+        *,
+        dynamic: bool,
+        mode: str | None = None,
+        options: dict[str, object] | None = None,
+    ) -> nn.Module:
+        calls.append((mode or options, dynamic, module.training))
         return module
 
     monkeypatch.setattr(torch, "compile", compile_)
@@ -296,7 +302,7 @@ def test_compiled_peers_are_compiled_for_one_shape(monkeypatch: pytest.MonkeyPat
     assert calls == [
         *("reset", (None, False, False)),
         *("reset", (None, False, True)),
-        *("reset", (None, False, False)),
+        *("reset", ({"freezing": True}, False, False)),
         *("reset", ("max-autotune", False, False)),
     ], "without a reset a frozen network runs the code of the one before it, which is not frozen"
     ours = [r for r in results if r.ours and "compile" in r.versus]

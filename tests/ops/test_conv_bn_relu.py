@@ -132,9 +132,12 @@ def test_gradcheck_over_the_whole_geometry(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-# Layers with fewer than 16 values per channel are left out: their batch statistics mean nothing.
+# At a batch with 64 values per channel: one channel of 16 values whose variance happens to be small decides about the
+# largest error of a whole gradient, and which of two roundings is the lucky one there is chance.
 @pytest.mark.parametrize(
-    "problem", [p for p in resnet_layers(50, batch=1, size=64) if p.P * p.Q >= 16], ids=str
+    "problem",
+    [replace(p, N=max(1, 64 // (p.P * p.Q))) for p in resnet_layers(50, batch=1, size=64)],
+    ids=str,
 )
 def test_resnet50_layers_keep_the_tolerance_rule(
     backend: str, device: str, problem: ConvProblem, dtype: torch.dtype

@@ -74,10 +74,11 @@ def _workload(
     compilers: Sequence[networks.Variant],
     block: Block,
 ) -> Workload:
-    parts_of_block = block.parts()
+    gradients: list[str] = []
     if mode == STEP:
         block = for_statistics(block)
-        parts_of_block = block.parts()
+        gradients = ["dx", *(f"d{name}" for name, _ in block.module.named_parameters())]
+    parts_of_block = block.parts()
     ours, plain = partial(_make, block, True), partial(_make, block, False)
     styles = modes.styles(device, ours, plain, mode, dtype, compilers)
     ways = [modes.way(device, style, mode) for style in styles]
@@ -94,7 +95,7 @@ def _workload(
         ways=ways,
         parts=_parts(parts_of_block, mode, dtype),
         part_of_network=block,
-        gradients=["dx", *(f"d{name}" for name, _ in block.module.named_parameters())],
+        gradients=gradients,
         gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in parts_of_block.batch_norms)),
     )
 

@@ -33,9 +33,6 @@ from resnet_cuda.ops.conv_unit import run_unit
 from resnet_cuda.testing.problems import ConvProblem
 
 _COMPLETE = "resnet50"  # lends layers of the kinds that the plan's network lacks
-_LEAST_VALUES = (
-    4  # per channel in training: of two values, batch norm's gradient is nothing but rounding
-)
 _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 _LEAVES = ("x", "weight", "gamma", "beta", "residual")
 _ACTIVATIONS = ("x", "residual")
