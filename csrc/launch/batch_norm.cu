@@ -8,15 +8,15 @@ namespace rnc {
 namespace {
 
 Dim3 tile_grid(int64_t rows, int32_t C) {
-  return {uint32_t(stats_tiles(rows)), uint32_t((C + SimtTile::kColumns - 1) / SimtTile::kColumns),
-          1};
+  return {uint32_t(stats_tiles(rows)),
+          uint32_t((C + StatsPieces::kColumns - 1) / StatsPieces::kColumns), 1};
 }
 
 Dim3 finalize_grid(int32_t C) {
   return {uint32_t((C + FinalizeTile::kChannels - 1) / FinalizeTile::kChannels), 1, 1};
 }
 
-constexpr Dim3 kTileBlock = {SimtTile::kThreads, 1, 1};
+constexpr Dim3 kTileBlock = {StatsPieces::kThreads, 1, 1};
 constexpr Dim3 kFinalizeBlock = {FinalizeTile::kThreads, 1, 1};
 constexpr Dim3 kGroupBlock = {kGroupThreads, 1, 1};
 
@@ -27,9 +27,10 @@ Status bn_statistics(DType dtype, const BnStatisticsParams& params, Stream strea
     using T = decltype(type);
     using Acc = AccOf<T>;
     const BnStatisticsKernelParams<T> kernel_params{
-        params.rows, params.C, static_cast<const T*>(params.y), static_cast<Acc*>(params.partials)};
+        params.rows, params.C, static_cast<const T*>(params.y), static_cast<Acc*>(params.partials),
+        is_vector_aligned(params.y) && rows_are_vectors<T>(params.C)};
     return launch_kernel("bn_statistics", bn_statistics_kernel<T>, tile_grid(params.rows, params.C),
-                         kTileBlock, sizeof(ColumnSums<Acc>), stream, kernel_params);
+                         kTileBlock, sizeof(ColumnSums<Acc, StatsPieces>), stream, kernel_params);
   });
 }
 
@@ -83,16 +84,19 @@ Status bn_backward_reduce(DType dtype, const BnBackwardReduceParams& params, Str
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     using Acc = AccOf<T>;
+    const bool aligned = is_vector_aligned(params.dz) && is_vector_aligned(params.y) &&
+                         rows_are_vectors<T>(params.C);
     const BnBackwardReduceKernelParams<T> kernel_params{params.rows,
                                                         params.C,
                                                         static_cast<const T*>(params.dz),
                                                         static_cast<const T*>(params.y),
                                                         static_cast<const Acc*>(params.mean),
                                                         params.gate,
-                                                        static_cast<Acc*>(params.partials)};
+                                                        static_cast<Acc*>(params.partials),
+                                                        aligned};
     return launch_kernel("bn_backward_reduce", bn_backward_reduce_kernel<T>,
-                         tile_grid(params.rows, params.C), kTileBlock, sizeof(ColumnSums<Acc>),
-                         stream, kernel_params);
+                         tile_grid(params.rows, params.C), kTileBlock,
+                         sizeof(ColumnSums<Acc, StatsPieces>), stream, kernel_params);
   });
 }
 

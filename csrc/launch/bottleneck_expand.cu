@@ -1,36 +1,34 @@
 #include "kernels/bottleneck/bottleneck_expand.cuh"
 #include "launch/conv_fprop.h"
-#include "launch/launch_kernel.h"
+#include "launch/implicit_gemm.h"
+#include "tile/im2col.cuh"
 
 namespace rnc {
 namespace {
 
 template <class T>
-Status launch_with_projection(const ConvPlan& plan, const BottleneckExpandParams& params,
-                              Stream stream) {
+Status launch_with_projection(const ConvPlan& plan, const Conv2dProblem& problem,
+                              const BottleneckExpandParams& params, Stream stream) {
   using Acc = AccOf<T>;
-  const ExpandProjectKernelParams<T> kernel_params{
-      int32_t(int64_t(params.N) * params.P * params.Q),
-      params.K,
-      PixelRows<T, Identity<T>>(params.x, {}, params.P, params.Q, params.C, params.C, params.P,
-                                params.Q, 1, 1),
-      FilterRows<T>(params.weight, params.K, params.C),
-      PixelRows<T, Identity<T>>(params.residual, {}, params.H, params.W, params.residual_C,
-                                params.residual_C, params.P, params.Q, params.projection_stride,
-                                params.projection_stride),
-      FilterRows<T>(params.projection_weight, params.K, params.residual_C),
-      params.C,
-      params.residual_C,
-      static_cast<const Acc*>(params.scale),
-      static_cast<const Acc*>(params.bias),
-      static_cast<const Acc*>(params.projection_scale),
-      static_cast<const Acc*>(params.projection_bias),
-      static_cast<T*>(params.z),
-      params.relu};
-  return launch_kernel("bottleneck_expand_project_simt", bottleneck_expand_project_kernel<T>,
-                       Dim3{uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), 1},
-                       Dim3{SimtTile::kThreads, 1, 1}, sizeof(SimtMainloopStorage<Acc>), stream,
-                       kernel_params);
+  using Pixels = PixelRows<T, Identity<T>>;
+  using Mainloop = ExpandProjectMainloop<SimtMainloop<Pixels, FilterRows<T>>>;
+  const typename Mainloop::Params operands{
+      {Pixels::of_input(params.x, {}, problem), FilterRows<T>(params.weight, params.K, params.C)},
+      {Pixels(params.residual, {}, params.H, params.W, params.residual_C, params.residual_C,
+              params.P, params.Q, params.projection_stride, params.projection_stride),
+       FilterRows<T>(params.projection_weight, params.K, params.residual_C)},
+      {static_cast<const Acc*>(params.scale), static_cast<const Acc*>(params.bias)},
+      {static_cast<const Acc*>(params.projection_scale),
+       static_cast<const Acc*>(params.projection_bias)},
+      params.residual_C};
+  const ScaleBiasAddReluStore<T> epilogue{static_cast<T*>(params.z),
+                                          nullptr,
+                                          nullptr,
+                                          nullptr,
+                                          params.K,
+                                          params.relu,
+                                          pieces_are_vectors<T>({params.z}, params.K, params.K)};
+  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, operands, epilogue, stream);
 }
 
 }  // namespace
@@ -45,8 +43,9 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
     if (!params.scale || params.partials) {
       return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
     }
+    plan.kernel = "bottleneck_expand_project_simt_gemm";
     return visit_dtype(dtype, [&](auto type) {
-      return launch_with_projection<decltype(type)>(plan, params, stream);
+      return launch_with_projection<decltype(type)>(plan, conv.problem, params, stream);
     });
   }
   conv.x = params.x;

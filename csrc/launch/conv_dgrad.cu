@@ -11,11 +11,15 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
   const Conv2dProblem& problem = params.problem;
   const FilterColumns<T> filter(params.weight, problem);
   if (plan.pointwise) {
+    using Mainloop = SimtMainloop<PixelRows<T, Identity<T>>, FilterColumns<T>>;
     const auto gradient = PixelRows<T, Identity<T>>::of_output(params.dy, problem);
-    return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
+    return launch_implicit_gemm<Mainloop>(plan, ConvOp::kDgrad, problem, {gradient, filter},
+                                          epilogue, stream);
   }
+  using Mainloop = SimtMainloop<Im2colGradient<T>, FilterColumns<T>>;
   const Im2colGradient<T> gradient(params.dy, problem);
-  return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
+  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kDgrad, problem, {gradient, filter}, epilogue,
+                                        stream);
 }
 
 }  // namespace
@@ -26,12 +30,16 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     using Acc = AccOf<T>;
+    const bool aligned =
+        pieces_are_vectors<T>({params.dx, params.addend, params.act}, params.problem.C,
+                              params.problem.channels_per_group());
     const AddGateStore<T> gate{static_cast<T*>(params.dx),
                                static_cast<const T*>(params.addend),
                                static_cast<const T*>(params.act),
                                static_cast<const Acc*>(params.act_scale),
                                static_cast<const Acc*>(params.act_bias),
-                               params.problem.C};
+                               params.problem.C,
+                               aligned};
     if (params.partials) {
       const AddGateStoreWithBnReduce<T> epilogue{gate, static_cast<const Acc*>(params.act_mean),
                                                  static_cast<Acc*>(params.partials)};

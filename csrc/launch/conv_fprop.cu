@@ -12,12 +12,15 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   const Conv2dProblem& problem = params.problem;
   const FilterRows<T> filter(params.weight, problem.filters_per_group(), problem.filter_size());
   if (plan.pointwise) {
+    using Mainloop = SimtMainloop<PixelRows<T, Prologue>, FilterRows<T>>;
     const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
-    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
-                                stream);
+    return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, {activation, filter},
+                                          epilogue, stream);
   }
+  using Mainloop = SimtMainloop<Im2colActivation<T, Prologue>, FilterRows<T>>;
   const Im2colActivation<T, Prologue> activation(params.x, prologue, problem);
-  return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
+  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, {activation, filter},
+                                        epilogue, stream);
 }
 
 template <class T, class Prologue>
@@ -26,8 +29,10 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   using Acc = AccOf<T>;
   T* y = static_cast<T*>(params.y);
   const int64_t K = params.problem.K;
+  const bool aligned =
+      pieces_are_vectors<T>({params.y, params.residual}, K, params.problem.filters_per_group());
   if (params.partials) {
-    const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K};
+    const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<T>(plan, params, prologue, epilogue, stream);
   }
   const ScaleBiasAddReluStore<T> epilogue{y,
@@ -35,7 +40,8 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
                                           static_cast<const Acc*>(params.bias),
                                           static_cast<const T*>(params.residual),
                                           K,
-                                          params.relu};
+                                          params.relu,
+                                          aligned};
   return launch<T>(plan, params, prologue, epilogue, stream);
 }
 

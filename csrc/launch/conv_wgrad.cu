@@ -12,22 +12,24 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
   using Acc = AccOf<T>;
   const Conv2dProblem& problem = params.problem;
   Acc* workspace = static_cast<Acc*>(params.workspace);
-  const StorePartial<T> epilogue{workspace, problem.weight_size(), problem.filter_size()};
+  const int64_t columns = problem.filter_size();
+  const StorePartial<T> epilogue{workspace, problem.weight_size(), columns,
+                                 pieces_are_vectors<Acc>({workspace}, columns, columns)};
 
   // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
-  const Transposed<PixelRows<T, Identity<T>>> gradient{
-      PixelRows<T, Identity<T>>::of_output(params.dy, problem)};
+  using Gradient = Transposed<PixelRows<T, Identity<T>>>;
+  const Gradient gradient{PixelRows<T, Identity<T>>::of_output(params.dy, problem)};
   Status status;
   if (plan.pointwise) {
-    const Transposed<PixelRows<T, Prologue>> activation{
-        PixelRows<T, Prologue>::of_input(params.x, prologue, problem)};
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
+    using Activation = Transposed<PixelRows<T, Prologue>>;
+    const Activation activation{PixelRows<T, Prologue>::of_input(params.x, prologue, problem)};
+    status = launch_implicit_gemm<SimtMainloop<Gradient, Activation>>(
+        plan, ConvOp::kWgrad, problem, {gradient, activation}, epilogue, stream);
   } else {
-    const Transposed<Im2colActivation<T, Prologue>> activation{
-        Im2colActivation<T, Prologue>(params.x, prologue, problem)};
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
+    using Activation = Transposed<Im2colActivation<T, Prologue>>;
+    const Activation activation{Im2colActivation<T, Prologue>(params.x, prologue, problem)};
+    status = launch_implicit_gemm<SimtMainloop<Gradient, Activation>>(
+        plan, ConvOp::kWgrad, problem, {gradient, activation}, epilogue, stream);
   }
   if (!status.ok()) return status;
 

@@ -1,18 +1,22 @@
 // From a plan and its operands to a launch of the implicit GEMM kernel.
 #pragma once
 
+#include <initializer_list>
+
 #include "kernels/conv/implicit_gemm.cuh"
+#include "kernels/conv/simt/mainloop.cuh"
+#include "kernels/fusion/prologue.cuh"
 #include "launch/launch_kernel.h"
 #include "launch/plan.h"
 
 namespace rnc {
 
-template <class OperandA, class OperandB, class Epilogue>
+template <class Mainloop, class Epilogue>
 Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
-                            const OperandA& a, const OperandB& b, const Epilogue& epilogue,
+                            const typename Mainloop::Params& operands, const Epilogue& epilogue,
                             Stream stream) {
-  using Params = ImplicitGemmParams<OperandA, OperandB, Epilogue>;
-  using Storage = ImplicitGemmStorage<typename OperandA::Acc, Epilogue>;
+  using Params = ImplicitGemmParams<Mainloop, Epilogue>;
+  using Storage = ImplicitGemmStorage<Mainloop, Epilogue>;
   const bool rows_are_filters = op == ConvOp::kWgrad;
   const GemmShape shape = {int32_t(problem.gemm_m(op)),
                            int32_t(problem.gemm_n(op)),
@@ -21,11 +25,23 @@ Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem
                            plan.splits,
                            plan.depth_per_split,
                            rows_are_filters ? problem.filters_per_group() : 0,
-                           rows_are_filters ? 0 : int32_t(problem.gemm_n(op))};
+                           rows_are_filters ? 0 : int32_t(problem.gemm_n(op)),
+                           FastDivmod(int32_t(plan.column_tiles))};
   const Dim3 grid = {uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), uint32_t(plan.grid[2])};
-  return launch_kernel(plan.kernel, implicit_gemm_kernel<OperandA, OperandB, Epilogue>, grid,
-                       Dim3{SimtTile::kThreads, 1, 1}, sizeof(Storage), stream,
-                       Params{shape, a, b, epilogue});
+  return launch_kernel(plan.kernel, implicit_gemm_kernel<Mainloop, Epilogue>, grid,
+                       Dim3{Mainloop::kThreads, 1, 1}, sizeof(Storage), stream,
+                       Params{shape, operands, epilogue});
+}
+
+// Whether the epilogue's pieces of 8 columns are whole vectors in every row of a matrix that starts
+// at each of `tensors` (null: absent) and of which a group has `group_columns` columns.
+template <class T>
+bool pieces_are_vectors(std::initializer_list<const void*> tensors, int64_t row_stride,
+                        int64_t group_columns) {
+  for (const void* tensor : tensors) {
+    if (!is_vector_aligned(tensor)) return false;
+  }
+  return rows_are_vectors<T>(row_stride) && rows_are_vectors<T>(group_columns);
 }
 
 }  // namespace rnc

@@ -15,7 +15,7 @@ constexpr int32_t kTileDepth = 16;
 // them.
 constexpr int64_t kWgradTargetBlocks = 264;
 constexpr int64_t kWgradMinDepth = 512;
-constexpr int64_t kMaxGridYZ = 65535;
+constexpr int64_t kMaxGridY = 65535;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -48,20 +48,23 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype) {
   if (op == ConvOp::kWgrad) {
     const int64_t wanted = ceil_div(kWgradTargetBlocks, tiles);
     const int64_t allowed =
-        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridYZ / p.groups);
+        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
     plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
   }
   plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), kTileDepth) * kTileDepth);
-  plan.grid[0] = ceil_div(m, kTile);
-  plan.grid[1] = ceil_div(n, kTile);
-  plan.grid[2] = int64_t(p.groups) * plan.splits;
+  plan.column_tiles = ceil_div(n, kTile);
+  plan.grid[0] = ceil_div(m, kTile) * plan.column_tiles;
+  plan.grid[1] = int64_t(p.groups) * plan.splits;
+  plan.grid[2] = 1;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
   if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - kTile) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
-  } else if (plan.grid[1] > kMaxGridYZ || plan.grid[2] > kMaxGridYZ) {
-    plan.error = "the convolution has more than 65535 column tiles or groups";
+  } else if (plan.grid[0] > INT32_MAX) {
+    plan.error = "the convolution has more than 2^31 output tiles";
+  } else if (plan.grid[1] > kMaxGridY) {
+    plan.error = "the convolution has more than 65535 groups";
   }
   return plan;
 }

@@ -16,7 +16,8 @@ struct ConvPlan {
   int32_t tile_m, tile_n, tile_k;
   int32_t splits;  // ordered parts of the reduction (wgrad)
   int32_t depth_per_split;
-  int64_t grid[3];
+  int64_t column_tiles;
+  int64_t grid[3];  // row tiles * column tiles, groups * splits
   int64_t macs;
   int64_t bytes;      // minimal traffic: every operand once
   const char* error;  // nullptr, or why no kernel can run this problem

@@ -1,73 +1,85 @@
-// Sums down the columns of a SIMT tile, always in the same order: rows within a thread, then
-// threads from top to bottom.
+// Sums down the columns of 64 rows, always in the same order: rows within a thread, then threads
+// from top to bottom.
 #pragma once
 
 #include "ptx/memory.cuh"
-#include "tile/simt_tile.cuh"
+#include "tile/row_pieces.cuh"
 
 namespace rnc {
 
-template <class Acc>
+template <class Acc, class RowPieces>
 struct ColumnSums {
-  Acc partial[SimtTile::kThreadsPerSide][SimtTile::kColumns];
-  Acc total[SimtTile::kColumns];
+  using Pieces = RowPieces;
+  static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
+  Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns];
+  Acc total[Pieces::kColumns];
 
-  // Leaves the 64 column sums of `tile` in `total`, visible to every thread. Elements outside the
-  // tile must be 0.
-  __device__ __forceinline__ void reduce(const ThreadTile<Acc>& tile) {
-    // Sum the rows this thread holds.
+  // Leaves the sums of every column in `total`, visible to every thread. `sums`: of the calling
+  // thread's pieces.
+  __device__ __forceinline__ void reduce(const Acc (&sums)[kGroupElements]) {
+    // Publish this thread's sums.
     RNC_UNROLL
-    for (int j = 0; j < SimtTile::kPerThread; ++j) {
-      Acc sum = Acc(0);
-      RNC_UNROLL
-      for (int i = 0; i < SimtTile::kPerThread; ++i) sum += tile.v[i][j];
-      partial[ThreadTile<Acc>::row(0)][ThreadTile<Acc>::column(j)] = sum;
+    for (int e = 0; e < kGroupElements; ++e) {
+      partial[Pieces::row(0)][spread_column(Pieces::column() + e)] = sums[e];
     }
     __syncthreads();
-    // Sum the threads of each column, one thread per column.
-    if (threadIdx.x < SimtTile::kColumns) {
+    // Add those of each column, one thread per column.
+    if (threadIdx.x < Pieces::kColumns) {
       Acc sum = Acc(0);
       RNC_UNROLL
-      for (int t = 0; t < SimtTile::kThreadsPerSide; ++t) sum += partial[t][threadIdx.x];
+      for (int t = 0; t < Pieces::kRowsAtOnce; ++t) {
+        sum += partial[t][spread_column(int(threadIdx.x))];
+      }
       total[threadIdx.x] = sum;
     }
     __syncthreads();
   }
+
+  // The same, written to out[column].
+  __device__ __forceinline__ void store(const Acc (&sums)[kGroupElements], int columns, Acc* out) {
+    reduce(sums);
+    const int column = int(threadIdx.x);
+    if (column < columns) ptx::store_global(out + column, total[column]);
+  }
 };
 
-// Writes the column sums of `tile` to out[column].
-template <class Acc>
-__device__ __forceinline__ void store_column_sums(const ThreadTile<Acc>& tile, int columns,
-                                                  Acc* out, ColumnSums<Acc>& shared) {
-  shared.reduce(tile);
-  const int column = int(threadIdx.x);
-  if (column < columns) ptx::store_global(out + column, shared.total[column]);
-}
-
-// Writes the mean and the centred sum of squares of every column of `tile` (`rows` x `columns`
-// valid elements) to mean_out[column], m2_out[column]. Centring on the tile's own mean keeps large
-// means from cancelling in fp32 (Chan et al. 1983).
-template <class Acc>
-__device__ __forceinline__ void store_column_statistics(const ThreadTile<Acc>& tile, int rows,
+// Writes the mean and the centred sum of squares of every column to mean_out[column],
+// m2_out[column]. `value(i, row, piece)` gives the thread's i-th piece. Centring on the 64 rows'
+// own mean keeps large means from cancelling in fp32 (Chan et al. 1983).
+template <class Acc, class Pieces, class Value>
+__device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>& shared, int rows,
                                                         int columns, Acc* mean_out, Acc* m2_out,
-                                                        ColumnSums<Acc>& shared) {
+                                                        Value&& value) {
   // Find the columns' means.
-  ThreadTile<Acc> terms;
-  terms.clear();
-  for_each_element(rows, columns, [&](int i, int j, int, int) { terms.v[i][j] = tile.v[i][j]; });
-  shared.reduce(terms);
+  Acc piece[kGroupElements], sums[kGroupElements] = {};
+  Pieces::for_each(rows, [&](int i, int row) {
+    value(i, row, piece);
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) sums[e] += piece[e];
+  });
+  shared.reduce(sums);
   // Square the distances from them.
   const Acc inverse_rows = Acc(1) / Acc(rows);
-  for_each_element(rows, columns, [&](int i, int j, int, int column) {
-    const Acc distance = tile.v[i][j] - shared.total[column] * inverse_rows;
-    terms.v[i][j] = distance * distance;
+  Acc mean[kGroupElements];
+  RNC_UNROLL
+  for (int e = 0; e < kGroupElements; ++e) {
+    mean[e] = shared.total[Pieces::column() + e] * inverse_rows;
+    sums[e] = Acc(0);
+  }
+  Pieces::for_each(rows, [&](int i, int row) {
+    value(i, row, piece);
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) {
+      const Acc distance = piece[e] - mean[e];
+      sums[e] += distance * distance;
+    }
   });
   const int column = int(threadIdx.x);
-  const Acc mean = column < columns ? shared.total[column] * inverse_rows : Acc(0);
-  shared.reduce(terms);
+  const Acc column_mean = column < columns ? shared.total[column] * inverse_rows : Acc(0);
+  shared.reduce(sums);
   // Write both, one thread per column.
   if (column < columns) {
-    ptx::store_global(mean_out + column, mean);
+    ptx::store_global(mean_out + column, column_mean);
     ptx::store_global(m2_out + column, shared.total[column]);
   }
 }

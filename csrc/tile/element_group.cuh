@@ -19,6 +19,13 @@ inline int64_t group_blocks(int64_t size) {
 // Whether groups of this tensor can move as 16-byte vectors. True for null.
 inline bool is_vector_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
+// Whether every row of a matrix with rows of so many elements starts at such a vector if the first
+// does.
+template <class T>
+bool rows_are_vectors(int64_t row_stride) {
+  return row_stride * int64_t(sizeof(T)) % 16 == 0;
+}
+
 template <class T>
 struct ElementGroup {
   using Acc = AccOf<T>;

@@ -42,9 +42,10 @@ RNC_TEST(a_plan_covers_the_output_and_the_reduction) {
       const ConvPlan plan = rnc::plan_conv(op, p, DType::kFloat32);
       EXPECT(plan.error == nullptr);
       EXPECT(plan.kernel != nullptr && plan.why != nullptr);
-      EXPECT(plan.grid[0] * plan.tile_m >= p.gemm_m(op));
-      EXPECT(plan.grid[1] * plan.tile_n >= p.gemm_n(op));
-      EXPECT_EQ(plan.grid[2], int64_t(p.groups) * plan.splits);
+      EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m >= p.gemm_m(op));
+      EXPECT(plan.column_tiles * plan.tile_n >= p.gemm_n(op));
+      EXPECT_EQ(plan.grid[0] % plan.column_tiles, 0);
+      EXPECT_EQ(plan.grid[1], int64_t(p.groups) * plan.splits);
       EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.gemm_k(op));
     }
   }
@@ -74,6 +75,6 @@ RNC_TEST(a_problem_that_32_bit_pixel_indices_cannot_hold_is_refused) {
   EXPECT(p.input_pixels() > INT32_MAX);
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
   p = square(1, 8, 8, 8, 1, 1);
-  p.C = p.K = p.groups = 70000;  // one GEMM for each group, along the grid's z
+  p.C = p.K = p.groups = 70000;  // one GEMM for each group, along the grid's y
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
 }

@@ -1,70 +1,75 @@
-// One kernel for every convolution pass: operands say where elements come from, the epilogue says
-// where results go.
+// One kernel for every convolution pass on every generation of hardware: the main loop multiplies,
+// its operands say where elements come from, the epilogue says where results go.
 #pragma once
 
-#include "kernels/conv/simt/mainloop.cuh"
+#include "kernels/conv/gemm_tile.h"
 #include "kernels/fusion/epilogue.cuh"
-#include "kernels/fusion/prologue.cuh"
 
 namespace rnc {
 
-// The GEMM of one group, D[rows, columns] = A[rows, depth] B[columns, depth]^T, in `splits` parts
-// of the depth.
-struct GemmShape {
-  int32_t rows, columns, depth;
-  int32_t groups, splits;
-  int32_t depth_per_split;
-  // What a group adds to the output's row and column.
-  int32_t group_rows, group_columns;
-};
-
-template <class OperandA, class OperandB, class Epilogue>
+template <class Mainloop, class Epilogue>
 struct ImplicitGemmParams {
   GemmShape shape;
-  OperandA a;
-  OperandB b;
+  typename Mainloop::Params operands;
   Epilogue epilogue;
 };
 
-template <class Acc, class Epilogue>
+template <class Mainloop>
+using EpiloguePieces = RowPieces<Mainloop::kColumns, Mainloop::kThreads>;
+
+// The epilogue takes over when nobody reads the operands any more.
+template <class Mainloop, class Epilogue>
 union ImplicitGemmStorage {
-  SimtMainloopStorage<Acc> mainloop;
-  typename Epilogue::SharedStorage epilogue;
+  typename Mainloop::Storage mainloop;
+  struct {
+    typename Mainloop::Rows rows;
+    typename Epilogue::template SharedStorage<EpiloguePieces<Mainloop>> epilogue;
+  } output;
 };
 
-// grid: (row tiles, column tiles, groups * splits)
-template <class OperandA, class OperandB, class Epilogue>
-__global__ void __launch_bounds__(SimtTile::kThreads) implicit_gemm_kernel(
-    const __grid_constant__ ImplicitGemmParams<OperandA, OperandB, Epilogue> params) {
-  using Acc = typename OperandA::Acc;
-  auto& shared = dynamic_smem<ImplicitGemmStorage<Acc, Epilogue>>();
+// grid: (row tiles * column tiles, groups * splits). Neighbouring blocks share the rows of A, which
+// is the larger operand, so that it is read from memory once and B stays in the cache.
+template <class Mainloop, class Epilogue>
+__global__ void __launch_bounds__(Mainloop::kThreads)
+    implicit_gemm_kernel(const __grid_constant__ ImplicitGemmParams<Mainloop, Epilogue> params) {
+  auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const GemmShape& shape = params.shape;
 
   // Find this block's tile.
   GemmTile at;
-  at.first_row = int32_t(blockIdx.x) * SimtTile::kRows;
+  int32_t column_tile;
+  const int32_t row_tile = shape.column_tiles.divide(int32_t(blockIdx.x), column_tile);
+  at.first_row = row_tile * Mainloop::kRows;
   at.rows = shape.rows;
-  at.first_column = int32_t(blockIdx.y) * SimtTile::kColumns;
+  at.first_column = column_tile * Mainloop::kColumns;
   at.columns = shape.columns;
-  at.group = int32_t(blockIdx.z) % shape.groups;
-  const int32_t split = int32_t(blockIdx.z) / shape.groups;
-  at.depth_begin = split * shape.depth_per_split;
+  at.group = int32_t(blockIdx.y) % shape.groups;
+  at.split = int32_t(blockIdx.y) / shape.groups;
+  at.depth_begin = at.split * shape.depth_per_split;
   at.depth_end = min(at.depth_begin + shape.depth_per_split, shape.depth);
 
   // Multiply.
-  ThreadTile<Acc> tile;
-  tile.clear();
-  simt_mainloop(params.a, params.b, at, tile, shared.mainloop);
+  Mainloop tile;
+  tile.run(params.operands, at, shared.mainloop);
 
-  // Hand the tile to the epilogue.
+  // Hand the tile to the epilogue, as many rows at a time as statistics are taken of.
   TileCoord coord;
-  coord.row = int64_t(at.group) * shape.group_rows + at.first_row;
-  coord.rows = min(shape.rows - at.first_row, int32_t(SimtTile::kRows));
   coord.channel = at.group * shape.group_columns + at.first_column;
-  coord.columns = min(shape.columns - at.first_column, int32_t(SimtTile::kColumns));
-  coord.tile_row = int32_t(blockIdx.x);
-  coord.split = split;
-  params.epilogue.run(coord, tile, shared.epilogue);
+  coord.columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
+  coord.split = at.split;
+  RNC_UNROLL
+  for (int part = 0; part < Mainloop::kRows / kStatsTileRows; ++part) {
+    const int32_t first_row = at.first_row + part * kStatsTileRows;
+    if (first_row >= shape.rows) break;
+    __syncthreads();
+    tile.stage(part, shared.output.rows);
+    __syncthreads();
+    coord.row = int64_t(at.group) * shape.group_rows + first_row;
+    coord.rows = min(shape.rows - first_row, kStatsTileRows);
+    coord.tile_row = first_row / kStatsTileRows;
+    params.epilogue.template run<EpiloguePieces<Mainloop>>(coord, shared.output.rows,
+                                                           shared.output.epilogue);
+  }
 }
 
 }  // namespace rnc

@@ -1,73 +1,120 @@
-// Epilogues: what happens to a finished tile of accumulators on its way to memory. Each is one
-// functor; its fields are its parameters, its SharedStorage is what it needs of shared memory after
-// the main loop.
+// Epilogues: what happens to 64 rows of a finished tile on their way from shared memory to global
+// memory. Each is one functor; its fields are its parameters, SharedStorage<Pieces> is what it
+// needs of shared memory beside the rows. Threads take pieces of 8 neighbouring columns
+// (RowPieces).
 #pragma once
 
 #include "kernels/fusion/activation.cuh"
-#include "ptx/memory.cuh"
 #include "tile/column_sums.cuh"
 
 namespace rnc {
 
-// Where a tile lies in the output matrix [rows, row_stride]: its first row and column, and how much
-// of it is inside.
+// Where 64 rows lie in the output matrix [rows, row_stride]: the first row and column, and how much
+// of them is inside.
 struct TileCoord {
   int64_t row;
-  int32_t rows;      // valid rows of the tile
+  int32_t rows;      // valid rows
   int32_t channel;   // first column, group included
-  int32_t columns;   // valid columns of the tile
-  int32_t tile_row;  // index of the row tile
+  int32_t columns;   // valid columns
+  int32_t tile_row;  // index of the 64 rows
   int32_t split;     // part of a split reduction
 };
 
 struct NoSharedStorage {};
 
+// One thread's view of the columns of a tile: its 8, and where its pieces are in memory.
+template <class Pieces>
+struct PieceColumns {
+  int32_t channel;
+  int count;
+  int64_t first;  // offset of row 0's piece
+  int64_t row_stride;
+
+  __device__ __forceinline__ PieceColumns(const TileCoord& at, int64_t row_stride)
+      : channel(at.channel + Pieces::column()),
+        count(Pieces::count(at.columns)),
+        first(at.row * row_stride + channel),
+        row_stride(row_stride) {}
+
+  __device__ __forceinline__ int64_t offset(int row) const { return first + row * row_stride; }
+};
+
 // y = relu?(acc * scale + bias + residual)
 template <class T>
 struct ScaleBiasAddReluStore {
   using Acc = AccOf<T>;
+  template <class Pieces>
   using SharedStorage = NoSharedStorage;
   T* y;
   const Acc* scale;
   const Acc* bias;
   const T* residual;
   int64_t row_stride;
-  bool relu;
+  bool relu, aligned;
 
-  __device__ __forceinline__ void run(const TileCoord& at, ThreadTile<Acc>& tile,
-                                      SharedStorage&) const {
-    for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
-      const int32_t channel = at.channel + column;
-      const int64_t offset = (at.row + row) * row_stride + channel;
-      Acc v = tile.v[i][j];
-      if (scale) v = v * ptx::load_global_nc(scale + channel);
-      if (bias) v += ptx::load_global_nc(bias + channel);
-      if (residual) v += Acc(widen(ptx::load_global_nc(residual + offset)));
-      if (relu) v = rnc::relu(v);
-      ptx::store_global(y + offset, narrow_to<T>(v));
+  template <class Pieces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
+                                      SharedStorage<Pieces>&) const {
+    const PieceColumns<Pieces> columns(at, row_stride);
+    if (columns.count == 0) return;
+    const ColumnVector<Acc> scales(scale, columns.channel, columns.count, Acc(1));
+    const ColumnVector<Acc> biases(bias, columns.channel, columns.count, Acc(0));
+    Pieces::for_each(at.rows, [&](int, int row) {
+      const int64_t offset = columns.offset(row);
+      ElementGroup<T> shortcut, out;
+      if (residual) shortcut.load(residual, offset, columns.count, aligned);
+      Acc v[kGroupElements];
+      tile.get(row, Pieces::column(), v);
+      RNC_UNROLL
+      for (int e = 0; e < kGroupElements; ++e) {
+        if (e >= columns.count) break;
+        v[e] = affine(v[e], scales.v[e], biases.v[e]);
+        if (residual) v[e] += shortcut.widened(e);
+        out.v[e] = narrow_to<T>(relu ? rnc::relu(v[e]) : v[e]);
+      }
+      out.store(y, offset, columns.count, aligned);
     });
   }
 };
 
-// Stores y = acc and, per row tile and channel, mean and M2 of what was stored: batch norm's
+// Stores y = acc and, per 64 rows and channel, mean and M2 of what was stored: batch norm's
 // statistics without reading y again.
 template <class T>
 struct StoreWithBnStats {
   using Acc = AccOf<T>;
-  using SharedStorage = ColumnSums<Acc>;
+  template <class Pieces>
+  using SharedStorage = ColumnSums<Acc, Pieces>;
   T* y;
   Acc* partials;  // [row tiles][2][row_stride]
   int64_t row_stride;
+  bool aligned;
 
-  __device__ __forceinline__ void run(const TileCoord& at, ThreadTile<Acc>& tile,
-                                      SharedStorage& shared) const {
-    for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
-      const T stored = narrow_to<T>(tile.v[i][j]);
-      ptx::store_global(y + (at.row + row) * row_stride + at.channel + column, stored);
-      tile.v[i][j] = Acc(widen(stored));
+  template <class Pieces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
+                                      SharedStorage<Pieces>& shared) const {
+    const PieceColumns<Pieces> columns(at, row_stride);
+    const auto rounded = [&](int row, Acc(&v)[kGroupElements], ElementGroup<T>& out) {
+      tile.get(row, Pieces::column(), v);
+      RNC_UNROLL
+      for (int e = 0; e < kGroupElements; ++e) {
+        out.v[e] = narrow_to<T>(v[e]);
+        v[e] = out.widened(e);
+      }
+    };
+    // Store.
+    Pieces::for_each(at.rows, [&](int, int row) {
+      Acc v[kGroupElements];
+      ElementGroup<T> out;
+      rounded(row, v, out);
+      if (columns.count) out.store(y, columns.offset(row), columns.count, aligned);
     });
+    // Reduce.
     Acc* mean = partials + int64_t(at.tile_row) * 2 * row_stride + at.channel;
-    store_column_statistics(tile, at.rows, at.columns, mean, mean + row_stride, shared);
+    store_column_statistics(shared, at.rows, at.columns, mean, mean + row_stride,
+                            [&](int, int row, Acc(&v)[kGroupElements]) {
+                              ElementGroup<T> out;
+                              rounded(row, v, out);
+                            });
   }
 };
 
@@ -76,63 +123,81 @@ struct StoreWithBnStats {
 template <class T>
 struct AddGateStore {
   using Acc = AccOf<T>;
+  template <class Pieces>
+  using SharedStorage = NoSharedStorage;
   T* dx;
   const T* addend;
   const T* act;  // the raw convolution output behind that ReLU
   const Acc* act_scale;
   const Acc* act_bias;
   int64_t row_stride;
-  using SharedStorage = NoSharedStorage;
+  bool aligned;
 
-  // Stores the element and returns it as stored.
-  __device__ __forceinline__ Acc store(Acc v, int64_t offset, int32_t channel,
-                                       Acc act_value) const {
-    if (addend) v += Acc(widen(ptx::load_global_nc(addend + offset)));
-    if (act) {
-      const Acc pre = affine(act_value, ptx::load_global_nc(act_scale + channel),
-                             ptx::load_global_nc(act_bias + channel));
-      if (!relu_passes<T>(pre)) v = Acc(0);
-    }
-    const T stored = narrow_to<T>(v);
-    ptx::store_global(dx + offset, stored);
-    return Acc(widen(stored));
+  // Stores the thread's pieces and calls then(row, stored, act) with what was stored and, where
+  // there is one, the activation.
+  template <class Pieces, class Rows, class Then>
+  __device__ __forceinline__ void store(const TileCoord& at, const Rows& tile, Then&& then) const {
+    const PieceColumns<Pieces> columns(at, row_stride);
+    if (columns.count == 0) return;
+    const ColumnVector<Acc> scales(act_scale, columns.channel, columns.count, Acc(1));
+    const ColumnVector<Acc> biases(act_bias, columns.channel, columns.count, Acc(0));
+    Pieces::for_each(at.rows, [&](int, int row) {
+      const int64_t offset = columns.offset(row);
+      ElementGroup<T> other, activation, out;
+      if (addend) other.load(addend, offset, columns.count, aligned);
+      if (act) activation.load(act, offset, columns.count, aligned);
+      Acc v[kGroupElements];
+      tile.get(row, Pieces::column(), v);
+      RNC_UNROLL
+      for (int e = 0; e < kGroupElements; ++e) {
+        if (e >= columns.count) break;
+        if (addend) v[e] += other.widened(e);
+        if (act && !relu_passes<T>(affine(activation.widened(e), scales.v[e], biases.v[e]))) {
+          v[e] = Acc(0);
+        }
+        out.v[e] = narrow_to<T>(v[e]);
+      }
+      out.store(dx, offset, columns.count, aligned);
+      then(columns.count, out, activation);
+    });
   }
 
-  __device__ __forceinline__ void run(const TileCoord& at, ThreadTile<Acc>& tile,
-                                      SharedStorage&) const {
-    for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
-      const int64_t offset = (at.row + row) * row_stride + at.channel + column;
-      const Acc act_value = act ? Acc(widen(ptx::load_global_nc(act + offset))) : Acc(0);
-      store(tile.v[i][j], offset, at.channel + column, act_value);
-    });
+  template <class Pieces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
+                                      SharedStorage<Pieces>&) const {
+    store<Pieces>(at, tile, [](int, const ElementGroup<T>&, const ElementGroup<T>&) {});
   }
 };
 
-// The same, and per row tile and channel the two sums batch norm's backward needs: of g and of g *
+// The same, and per 64 rows and channel the two sums batch norm's backward needs: of g and of g *
 // (act - mean).
 template <class T>
 struct AddGateStoreWithBnReduce {
   using Acc = AccOf<T>;
-  using SharedStorage = ColumnSums<Acc>;
+  template <class Pieces>
+  using SharedStorage = ColumnSums<Acc, Pieces>;
   AddGateStore<T> gate;
   const Acc* act_mean;
   Acc* partials;  // [row tiles][2][row_stride]
 
-  __device__ __forceinline__ void run(const TileCoord& at, ThreadTile<Acc>& tile,
-                                      SharedStorage& shared) const {
-    ThreadTile<Acc> gradient, moment;
-    gradient.clear();
-    moment.clear();
-    for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
-      const int32_t channel = at.channel + column;
-      const int64_t offset = (at.row + row) * gate.row_stride + channel;
-      const Acc act_value = Acc(widen(ptx::load_global_nc(gate.act + offset)));
-      gradient.v[i][j] = gate.store(tile.v[i][j], offset, channel, act_value);
-      moment.v[i][j] = gradient.v[i][j] * (act_value - ptx::load_global_nc(act_mean + channel));
-    });
+  template <class Pieces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
+                                      SharedStorage<Pieces>& shared) const {
+    const ColumnVector<Acc> means(act_mean, at.channel + Pieces::column(),
+                                  Pieces::count(at.columns), Acc(0));
+    Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
+    gate.template store<Pieces>(
+        at, tile, [&](int count, const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
+          RNC_UNROLL
+          for (int e = 0; e < kGroupElements; ++e) {
+            if (e >= count) break;
+            gradient[e] += stored.widened(e);
+            moment[e] += stored.widened(e) * (activation.widened(e) - means.v[e]);
+          }
+        });
     Acc* sums = partials + int64_t(at.tile_row) * 2 * gate.row_stride + at.channel;
-    store_column_sums(gradient, at.columns, sums, shared);
-    store_column_sums(moment, at.columns, sums + gate.row_stride, shared);
+    shared.store(gradient, at.columns, sums);
+    shared.store(moment, at.columns, sums + gate.row_stride);
   }
 };
 
@@ -141,16 +206,22 @@ struct AddGateStoreWithBnReduce {
 template <class T>
 struct StorePartial {
   using Acc = AccOf<T>;
+  template <class Pieces>
   using SharedStorage = NoSharedStorage;
   Acc* workspace;        // [splits][K][filter size]
   int64_t split_stride;  // K * filter size
   int64_t row_stride;    // filter size
+  bool aligned;
 
-  __device__ __forceinline__ void run(const TileCoord& at, ThreadTile<Acc>& tile,
-                                      SharedStorage&) const {
-    Acc* out = workspace + at.split * split_stride + at.row * row_stride + at.channel;
-    for_each_element(at.rows, at.columns, [&](int i, int j, int row, int column) {
-      ptx::store_global(out + row * row_stride + column, tile.v[i][j]);
+  template <class Pieces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
+                                      SharedStorage<Pieces>&) const {
+    const PieceColumns<Pieces> columns(at, row_stride);
+    if (columns.count == 0) return;
+    Pieces::for_each(at.rows, [&](int, int row) {
+      ElementGroup<Acc> out;
+      tile.get(row, Pieces::column(), out.v);
+      out.store(workspace, at.split * split_stride + columns.offset(row), columns.count, aligned);
     });
   }
 };

@@ -3,6 +3,8 @@
 // step's are multiplied.
 #pragma once
 
+#include "kernels/conv/gemm_tile.h"
+#include "tile/row_pieces.cuh"
 #include "tile/simt_tile.cuh"
 
 namespace rnc {
@@ -68,57 +70,86 @@ struct SimtOperandLoader {
   }
 };
 
-// Where a tile starts in the implicit GEMM of one group, and the part of the reduction it covers.
-struct GemmTile {
-  int32_t first_row, rows;        // rows: of the whole GEMM
-  int32_t first_column, columns;  // columns: of the whole GEMM
-  int32_t depth_begin, depth_end;
-  int32_t group;
-};
-
-// tile += A[first_row + 0..63, depth_begin..depth_end) B[first_column + 0..63, same]^T
+// Multiplies operands of any type and shape, element by element.
 template <class OperandA, class OperandB>
-__device__ __forceinline__ void simt_mainloop(const OperandA& operand_a, const OperandB& operand_b,
-                                              const GemmTile& at,
-                                              ThreadTile<typename OperandA::Acc>& tile,
-                                              SimtMainloopStorage<typename OperandA::Acc>& shared) {
+struct SimtMainloop {
   using Acc = typename OperandA::Acc;
-  SimtOperandLoader<OperandA> load_a(operand_a, at.first_row, at.rows, at.group);
-  SimtOperandLoader<OperandB> load_b(operand_b, at.first_column, at.columns, at.group);
-  load_a.fetch(at.depth_begin, at.depth_end);
-  load_b.fetch(at.depth_begin, at.depth_end);
-  for (int32_t depth = at.depth_begin; depth < at.depth_end; depth += SimtTile::kDepth) {
-    // Publish the fetched step.
-    load_a.put(shared.a);
-    load_b.put(shared.b);
-    __syncthreads();
-    // Fetch the next one.
-    if (depth + SimtTile::kDepth < at.depth_end) {
-      load_a.fetch(depth + SimtTile::kDepth, at.depth_end);
-      load_b.fetch(depth + SimtTile::kDepth, at.depth_end);
-    }
-    // Multiply. The step has its own sum, so that rounding errors grow with the number of steps,
-    // not of products.
-    ThreadTile<Acc> step;
-    step.clear();
-    RNC_UNROLL_BY(4)
-    for (int k = 0; k < SimtTile::kDepth; ++k) {
-      Acc a[SimtTile::kPerThread], b[SimtTile::kPerThread];
-      RNC_UNROLL
-      for (int i = 0; i < SimtTile::kPerThread; ++i) {
-        a[i] = shared.a[k][ThreadTile<Acc>::row(i)];
-        b[i] = shared.b[k][ThreadTile<Acc>::column(i)];
+  static constexpr int kThreads = SimtTile::kThreads;
+  static constexpr int kRows = SimtTile::kRows;
+  static constexpr int kColumns = SimtTile::kColumns;
+  using Storage = SimtMainloopStorage<Acc>;
+  // A warp stages two rows of 16 neighbouring columns at a time.
+  using Rows = StagedRows<Acc, kColumns, 16>;
+  struct Params {
+    OperandA a;
+    OperandB b;
+  };
+
+  ThreadTile<Acc> tile;
+
+  // The tile at `at`.
+  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
+    tile.clear();
+    SimtOperandLoader<OperandA> load_a(params.a, at.first_row, at.rows, at.group);
+    SimtOperandLoader<OperandB> load_b(params.b, at.first_column, at.columns, at.group);
+    load_a.fetch(at.depth_begin, at.depth_end);
+    load_b.fetch(at.depth_begin, at.depth_end);
+    for (int32_t depth = at.depth_begin; depth < at.depth_end; depth += SimtTile::kDepth) {
+      // Publish the fetched step.
+      load_a.put(shared.a);
+      load_b.put(shared.b);
+      __syncthreads();
+      // Fetch the next one.
+      if (depth + SimtTile::kDepth < at.depth_end) {
+        load_a.fetch(depth + SimtTile::kDepth, at.depth_end);
+        load_b.fetch(depth + SimtTile::kDepth, at.depth_end);
+      }
+      // Multiply. The step has its own sum, so that rounding errors grow with the number of steps,
+      // not of products.
+      ThreadTile<Acc> step;
+      step.clear();
+      RNC_UNROLL_BY(4)
+      for (int k = 0; k < SimtTile::kDepth; ++k) {
+        Acc a[SimtTile::kPerThread], b[SimtTile::kPerThread];
+        RNC_UNROLL
+        for (int i = 0; i < SimtTile::kPerThread; ++i) {
+          a[i] = shared.a[k][ThreadTile<Acc>::row(i)];
+          b[i] = shared.b[k][ThreadTile<Acc>::column(i)];
+        }
+        RNC_UNROLL
+        for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+        for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
       }
       RNC_UNROLL
       for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-      for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
+      for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
+      // Release the step.
+      __syncthreads();
     }
+  }
+
+  // Calls fn(column, accumulator) for the thread's elements.
+  template <class Fn>
+  __device__ __forceinline__ void for_each(Fn&& fn) {
     RNC_UNROLL
     for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-    for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
-    // Release the step.
-    __syncthreads();
+    for (int j = 0; j < SimtTile::kPerThread; ++j) fn(ThreadTile<Acc>::column(j), tile.v[i][j]);
   }
-}
+
+  __device__ __forceinline__ void add(const SimtMainloop& other) {
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += other.tile.v[i][j];
+  }
+
+  // Puts rows kStatsTileRows * part .. of the tile into shared memory.
+  __device__ __forceinline__ void stage(int /*part*/, Rows& rows) const {
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) {
+      rows.template put<1>(ThreadTile<Acc>::row(i), ThreadTile<Acc>::column(j), {{tile.v[i][j]}});
+    }
+  }
+};
 
 }  // namespace rnc
