@@ -1,7 +1,6 @@
 #include "kernels/bottleneck/bottleneck_expand.cuh"
 #include "launch/conv_fprop.h"
 #include "launch/implicit_gemm.h"
-#include "tile/im2col.cuh"
 
 namespace rnc {
 namespace {

@@ -1,6 +1,5 @@
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
-#include "tile/im2col.cuh"
 
 namespace rnc {
 namespace {

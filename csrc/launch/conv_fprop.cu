@@ -1,7 +1,6 @@
 #include "launch/conv_fprop.h"
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
-#include "tile/im2col.cuh"
 
 namespace rnc {
 namespace {

@@ -1,7 +1,6 @@
 #include "kernels/conv/sum_splits.cuh"
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
-#include "tile/im2col.cuh"
 
 namespace rnc {
 namespace {

@@ -5,7 +5,6 @@
 
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
-#include "kernels/fusion/prologue.cuh"
 #include "launch/launch_kernel.h"
 #include "launch/plan.h"
 

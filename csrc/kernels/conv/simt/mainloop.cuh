@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/conv/gemm_tile.h"
+#include "tile/im2col.cuh"
 #include "tile/row_pieces.cuh"
 #include "tile/simt_tile.cuh"
 
@@ -22,7 +23,7 @@ struct SimtMainloopStorage {
 // operand's contiguous index.
 template <class Operand>
 struct SimtOperandLoader {
-  using Acc = typename Operand::Acc;
+  using Acc = AccOf<typename Operand::Element>;
   static constexpr int kElements = SimtTile::kRows * SimtTile::kDepth / SimtTile::kThreads;
   static constexpr bool kAlongDepth = Operand::kDepthIsContiguous;
   static constexpr int kLanes =
@@ -59,7 +60,11 @@ struct SimtOperandLoader {
     for (int e = 0; e < kElements; ++e) {
       if (!kAlongDepth || e == 0)
         depth = operand.depth(first_depth + depth_in_tile(e), depth_end, group);
-      fetched[e] = operand.load(rows[kAlongDepth ? e : 0], depth, group);
+      const typename Operand::Row& row = rows[kAlongDepth ? e : 0];
+      const auto* element = operand.find(row, depth);
+      fetched[e] = element ? operand.prologue.apply(Acc(widen(ptx::load_global_nc(element))),
+                                                    channel_of(operand, row, depth, group))
+                           : Acc(0);
     }
   }
 
@@ -73,7 +78,7 @@ struct SimtOperandLoader {
 // Multiplies operands of any type and shape, element by element.
 template <class OperandA, class OperandB>
 struct SimtMainloop {
-  using Acc = typename OperandA::Acc;
+  using Acc = AccOf<typename OperandA::Element>;
   static constexpr int kThreads = SimtTile::kThreads;
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
