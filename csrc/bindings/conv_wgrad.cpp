@@ -1,6 +1,7 @@
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
+#include "launch/plan.h"
 
 namespace rnc::bindings {
 namespace {
@@ -18,8 +19,8 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   args.accumulators("x_scale", x_scale, {problem.C});
   args.accumulators("x_bias", x_bias, {problem.C});
   const Tensor dweight = args.new_activation(weight_shape);
-  const Tensor workspace =
-      args.new_accumulators({conv_wgrad_splits(problem), problem.weight_size()});
+  const int32_t splits = plan_conv(ConvOp::kWgrad, problem, args.dtype()).splits;
+  const Tensor workspace = args.new_accumulators({splits, problem.weight_size()});
 
   Stage stage(args);
   ConvWgradParams params{};
@@ -30,6 +31,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   params.x_scale = stage.in("x_scale", x_scale);
   params.x_bias = stage.in("x_bias", x_bias);
   params.workspace = stage.workspace("workspace", workspace);
+  params.splits = splits;
   stage.run(&KernelLibrary::conv_wgrad, params);
   return dweight;
 }

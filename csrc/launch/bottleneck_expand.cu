@@ -27,7 +27,7 @@ Status launch_with_projection(const ConvPlan& plan, const Conv2dProblem& problem
                                           params.K,
                                           params.relu,
                                           pieces_are_vectors<T>({params.z}, params.K, params.K)};
-  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, operands, epilogue, stream);
+  return launch_mainloop<Mainloop>(plan, ConvOp::kFprop, problem, operands, epilogue, stream);
 }
 
 }  // namespace
@@ -36,8 +36,8 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   ConvFpropParams conv{};
   conv.problem = {params.N, params.P, params.Q, params.C, params.K, 1, 1, params.P,
                   params.Q, 0,        0,        1,        1,        1, 1, 1};
-  ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype);
   if (params.projection_weight) {
+    ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype, false);
     if (plan.error) return {plan.error};
     if (!params.scale || params.partials) {
       return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
@@ -55,7 +55,9 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   conv.residual = params.residual;
   conv.partials = params.partials;
   conv.relu = params.relu;
-  plan.kernel = "bottleneck_expand_simt_gemm";
+  ConvPlan plan = plan_conv_fprop(dtype, conv);
+  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_simt_gemm"
+                                                     : "bottleneck_expand_sm80_gemm";
   return launch_conv_fprop(plan, dtype, conv, stream);
 }
 

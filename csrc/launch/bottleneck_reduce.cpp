@@ -13,8 +13,9 @@ Status bottleneck_reduce(DType dtype, const BottleneckReduceParams& params, Stre
   conv.bias = params.bias;
   conv.partials = params.partials;
   conv.relu = params.relu;
-  ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype);
-  plan.kernel = "bottleneck_reduce_simt_gemm";
+  ConvPlan plan = plan_conv_fprop(dtype, conv);
+  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_reduce_simt_gemm"
+                                                     : "bottleneck_reduce_sm80_gemm";
   return launch_conv_fprop(plan, dtype, conv, stream);
 }
 

@@ -10,21 +10,18 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
   const Conv2dProblem& problem = params.problem;
   const FilterColumns<T> filter(params.weight, problem);
   if (plan.pointwise) {
-    using Mainloop = SimtMainloop<PixelRows<T, Identity<T>>, FilterColumns<T>>;
     const auto gradient = PixelRows<T, Identity<T>>::of_output(params.dy, problem);
-    return launch_implicit_gemm<Mainloop>(plan, ConvOp::kDgrad, problem, {gradient, filter},
-                                          epilogue, stream);
+    return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
   }
-  using Mainloop = SimtMainloop<Im2colGradient<T>, FilterColumns<T>>;
   const Im2colGradient<T> gradient(params.dy, problem);
-  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kDgrad, problem, {gradient, filter}, epilogue,
-                                        stream);
+  return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
 }
 
 }  // namespace
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype);
+  const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype,
+                                  are_vector_aligned({params.dy, params.weight}));
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -11,15 +11,12 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   const Conv2dProblem& problem = params.problem;
   const FilterRows<T> filter(params.weight, problem.filters_per_group(), problem.filter_size());
   if (plan.pointwise) {
-    using Mainloop = SimtMainloop<PixelRows<T, Prologue>, FilterRows<T>>;
     const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
-    return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, {activation, filter},
-                                          epilogue, stream);
+    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
+                                stream);
   }
-  using Mainloop = SimtMainloop<Im2colActivation<T, Prologue>, FilterRows<T>>;
   const Im2colActivation<T, Prologue> activation(params.x, prologue, problem);
-  return launch_implicit_gemm<Mainloop>(plan, ConvOp::kFprop, problem, {activation, filter},
-                                        epilogue, stream);
+  return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
 }
 
 template <class T, class Prologue>
@@ -46,6 +43,11 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 }  // namespace
 
+ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
+  return plan_conv(ConvOp::kFprop, params.problem, dtype,
+                   are_vector_aligned({params.x, params.weight}));
+}
+
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
                          Stream stream) {
   if (plan.error) return {plan.error};
@@ -67,7 +69,7 @@ Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParam
 }
 
 Status conv_fprop(DType dtype, const ConvFpropParams& params, Stream stream) {
-  return launch_conv_fprop(plan_conv(ConvOp::kFprop, params.problem, dtype), dtype, params, stream);
+  return launch_conv_fprop(plan_conv_fprop(dtype, params), dtype, params, stream);
 }
 
 }  // namespace rnc

@@ -16,19 +16,16 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
                                  pieces_are_vectors<Acc>({workspace}, columns, columns)};
 
   // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
-  using Gradient = Transposed<PixelRows<T, Identity<T>>>;
-  const Gradient gradient{PixelRows<T, Identity<T>>::of_output(params.dy, problem)};
+  const Transposed gradient(PixelRows<T, Identity<T>>::of_output(params.dy, problem));
   Status status;
   if (plan.pointwise) {
-    using Activation = Transposed<PixelRows<T, Prologue>>;
-    const Activation activation{PixelRows<T, Prologue>::of_input(params.x, prologue, problem)};
-    status = launch_implicit_gemm<SimtMainloop<Gradient, Activation>>(
-        plan, ConvOp::kWgrad, problem, {gradient, activation}, epilogue, stream);
+    const Transposed activation(PixelRows<T, Prologue>::of_input(params.x, prologue, problem));
+    status =
+        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   } else {
-    using Activation = Transposed<Im2colActivation<T, Prologue>>;
-    const Activation activation{Im2colActivation<T, Prologue>(params.x, prologue, problem)};
-    status = launch_implicit_gemm<SimtMainloop<Gradient, Activation>>(
-        plan, ConvOp::kWgrad, problem, {gradient, activation}, epilogue, stream);
+    const Transposed activation(Im2colActivation<T, Prologue>(params.x, prologue, problem));
+    status =
+        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   }
   if (!status.ok()) return status;
 
@@ -43,7 +40,8 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 }  // namespace
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype);
+  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
+                                  are_vector_aligned({params.dy, params.x}), params.splits);
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

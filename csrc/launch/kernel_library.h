@@ -44,10 +44,6 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
 RNC_FOR_EACH_PASS(RNC_DECLARE_PASS)
 #undef RNC_DECLARE_PASS
 
-// Parts into which wgrad splits its reduction: fixed by the shape, so results do not depend on the
-// device.
-int32_t conv_wgrad_splits(const Conv2dProblem& problem);
-
 struct KernelLibrary {
 #define RNC_PASS_POINTER(stem, Params) Status (*stem)(DType, const Params&, Stream);
   RNC_FOR_EACH_PASS(RNC_PASS_POINTER)

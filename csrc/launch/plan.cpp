@@ -2,18 +2,14 @@
 
 #include <algorithm>
 
-#include "launch/kernel_library.h"
-
 namespace rnc {
 namespace {
 
-constexpr int32_t kTile = 64;
-constexpr int32_t kTileDepth = 16;
-
-// wgrad has few output tiles and a long reduction: aim for about two blocks on each of 132
-// multiprocessors, whatever the device, with parts long enough to pay for the ordered sum behind
-// them.
-constexpr int64_t kWgradTargetBlocks = 264;
+// About two blocks on each of 132 multiprocessors, whatever the device: results must not depend on
+// it.
+constexpr int64_t kTargetBlocks = 264;
+// wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
+// sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
 constexpr int64_t kMaxGridY = 65535;
 
@@ -26,40 +22,76 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
   return op != ConvOp::kDgrad || (p.stride_h == 1 && p.stride_w == 1);
 }
 
+// Null, or why the tensor-core kernels cannot take the problem.
+const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned) {
+  if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
+    return "float64 and float32 are computed without tensor cores, which would round them";
+  }
+  if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
+  constexpr int32_t kPiece = 8;
+  const bool channels = op == ConvOp::kDgrad || p.C % kPiece == 0;
+  const bool filters = op == ConvOp::kFprop || p.K % kPiece == 0;
+  const bool columns = op != ConvOp::kDgrad || p.C % kPiece == 0;
+  if (!(channels && filters && columns)) {
+    return "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT";
+  }
+  if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
+  return nullptr;
+}
+
+struct TileChoice {
+  int32_t m, n, k;
+};
+
+TileChoice choose_tile(Generation generation, int64_t m, int64_t n) {
+  if (generation == Generation::kSimt) return {64, 64, 16};
+  const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
+  return {128, n > 64 && fills_the_device ? 128 : 64, 32};
+}
+
+const char* name_of_kernel(ConvOp op, Generation generation, bool pointwise) {
+  static const char* const kNames[2][3][2] = {{{"conv_fprop_simt_im2col", "conv_fprop_simt_gemm"},
+                                               {"conv_dgrad_simt_im2col", "conv_dgrad_simt_gemm"},
+                                               {"conv_wgrad_simt_im2col", "conv_wgrad_simt_gemm"}},
+                                              {{"conv_fprop_sm80_im2col", "conv_fprop_sm80_gemm"},
+                                               {"conv_dgrad_sm80_im2col", "conv_dgrad_sm80_gemm"},
+                                               {"conv_wgrad_sm80_im2col", "conv_wgrad_sm80_gemm"}}};
+  return kNames[int(generation)][int(op)][pointwise];
+}
+
 }  // namespace
 
-ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype) {
+ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned, int32_t splits) {
   ConvPlan plan{};
+  const char* why_simt = why_not_sm80(op, p, dtype, aligned);
+  plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
   plan.pointwise = takes_gemm_path(op, p);
-  static const char* const kNames[3][2] = {{"conv_fprop_simt_im2col", "conv_fprop_simt_gemm"},
-                                           {"conv_dgrad_simt_im2col", "conv_dgrad_simt_gemm"},
-                                           {"conv_wgrad_simt_im2col", "conv_wgrad_simt_gemm"}};
-  plan.kernel = kNames[int(op)][plan.pointwise];
-  plan.why = plan.pointwise
-                 ? "1x1 without padding: pixels are GEMM rows, no im2col; SIMT is the only "
-                   "generation of kernels yet"
-                 : "general window: implicit im2col; SIMT is the only generation of kernels yet";
-  plan.tile_m = plan.tile_n = kTile;
-  plan.tile_k = kTileDepth;
+  plan.kernel = name_of_kernel(op, plan.generation, plan.pointwise);
+  plan.why = why_simt         ? why_simt
+             : plan.pointwise ? "1x1 without padding: pixels are GEMM rows, no im2col"
+                              : "general window: implicit im2col";
 
   const int64_t m = p.gemm_m(op), n = p.gemm_n(op), k = p.gemm_k(op);
-  const int64_t tiles = ceil_div(m, kTile) * ceil_div(n, kTile) * p.groups;
-  plan.splits = 1;
-  if (op == ConvOp::kWgrad) {
-    const int64_t wanted = ceil_div(kWgradTargetBlocks, tiles);
+  const TileChoice tile = choose_tile(plan.generation, m, n);
+  plan.tile_m = tile.m;
+  plan.tile_n = tile.n;
+  plan.tile_k = tile.k;
+  plan.column_tiles = ceil_div(n, tile.n);
+  plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
+  plan.splits = splits > 0 ? splits : 1;
+  if (op == ConvOp::kWgrad && splits == 0) {
+    const int64_t wanted = ceil_div(kTargetBlocks, plan.grid[0] * p.groups);
     const int64_t allowed =
         std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
     plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
   }
-  plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), kTileDepth) * kTileDepth);
-  plan.column_tiles = ceil_div(n, kTile);
-  plan.grid[0] = ceil_div(m, kTile) * plan.column_tiles;
+  plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
   plan.grid[1] = int64_t(p.groups) * plan.splits;
   plan.grid[2] = 1;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
-  if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - kTile) {
+  if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - tile.m) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
   } else if (plan.grid[0] > INT32_MAX) {
     plan.error = "the convolution has more than 2^31 output tiles";
@@ -67,10 +99,6 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype) {
     plan.error = "the convolution has more than 65535 groups";
   }
   return plan;
-}
-
-int32_t conv_wgrad_splits(const Conv2dProblem& problem) {
-  return plan_conv(ConvOp::kWgrad, problem, DType::kFloat32).splits;
 }
 
 }  // namespace rnc

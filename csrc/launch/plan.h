@@ -9,7 +9,11 @@
 
 namespace rnc {
 
+// Kernels of later generations need more of the hardware and of the problem, and are faster.
+enum class Generation : int32_t { kSimt, kSm80 };
+
 struct ConvPlan {
+  Generation generation;
   const char* kernel;  // e.g. "conv_fprop_simt_im2col"
   const char* why;     // one sentence
   bool pointwise;      // the GEMM path: rows are pixels, no im2col
@@ -23,6 +27,9 @@ struct ConvPlan {
   const char* error;  // nullptr, or why no kernel can run this problem
 };
 
-ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype);
+// aligned: every operand starts at a multiple of 16 bytes. splits: the parts of wgrad's reduction,
+// 0 for as many as are best.
+ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype, bool aligned = true,
+                   int32_t splits = 0);
 
 }  // namespace rnc

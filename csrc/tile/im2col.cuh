@@ -74,6 +74,9 @@ struct Im2colActivation {
             w, c};
   }
 
+  // Some readable address: where a copy of nothing points.
+  __device__ __forceinline__ const T* base() const { return x; }
+
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const uint32_t h = uint32_t(row.h + depth.h), w = uint32_t(row.w + depth.w);
     const bool inside = h < uint32_t(problem.H) && w < uint32_t(problem.W);
@@ -140,6 +143,9 @@ struct PixelRows {
     return {k, k < count};
   }
 
+  // Some readable address: where a copy of nothing points.
+  __device__ __forceinline__ const T* base() const { return x; }
+
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     return row.pixel && depth.valid ? row.pixel + depth.channel : nullptr;
   }
@@ -197,6 +203,9 @@ struct Im2colGradient {
             s * problem.dilation_w, filter};
   }
 
+  // Some readable address: where a copy of nothing points.
+  __device__ __forceinline__ const T* base() const { return dy; }
+
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const int32_t h = row.h - depth.h, w = row.w - depth.w;
     if (h < 0 || w < 0) return nullptr;
@@ -242,6 +251,9 @@ struct FilterRows {
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t /*group*/) const {
     return {k, k < count};
   }
+  // Some readable address: where a copy of nothing points.
+  __device__ __forceinline__ const T* base() const { return weight; }
+
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     return row.filter && depth.valid ? row.filter + depth.offset : nullptr;
   }
@@ -287,6 +299,9 @@ struct FilterColumns {
                            int64_t(tap) * channels_per_group;
     return {k < count ? weight + offset : nullptr};
   }
+  // Some readable address: where a copy of nothing points.
+  __device__ __forceinline__ const T* base() const { return weight; }
+
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     return row.valid && depth.filter ? depth.filter + row.channel : nullptr;
   }
@@ -314,6 +329,8 @@ struct Transposed {
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t group) const {
     return operand.row(k, count, group);
   }
+  __device__ __forceinline__ const Element* base() const { return operand.base(); }
+
   __device__ __forceinline__ const Element* find(const Row& row, const Depth& depth) const {
     return operand.find(depth, row);
   }

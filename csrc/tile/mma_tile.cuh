@@ -4,23 +4,9 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma_sync.cuh"
 #include "ptx/shared_address.cuh"
-#include "tile/smem_descriptor.h"
+#include "tile/operand_slice.cuh"
 
 namespace rnc {
-
-// Rows of one operand in shared memory, its depth contiguous in 64 bytes per row. The swizzle puts
-// the 16-byte chunks of neighbouring rows into different banks.
-template <int kRows>
-struct alignas(1024) OperandSlice {
-  static constexpr int kRowBytes = 64;
-  static constexpr int kChunkBytes = 16;
-  static constexpr int kChunksPerRow = kRowBytes / kChunkBytes;
-  unsigned char bytes[kRows * kRowBytes];
-
-  __device__ __forceinline__ const void* at(int row, int byte) const {
-    return bytes + swizzle_offset(uint32_t(row * kRowBytes + byte), Swizzle::k64);
-  }
-};
 
 template <ptx::Mma kKind, int kRows, int kColumns>
 struct MmaWarpTile {
@@ -29,8 +15,8 @@ struct MmaWarpTile {
   using Accumulator = typename Fragments::Accumulator;
   static constexpr int kRowTiles = kRows / Fragments::kM;
   static constexpr int kColumnTiles = kColumns / Fragments::kN;
-  // One instruction's depth is 32 bytes of an operand's row, whatever the type.
-  static constexpr int kStepBytes = 32;
+  // One instruction's depth is 32 bytes of an operand's row, whatever the type: 2 chunks of 4.
+  static constexpr int kSteps = 2;
   static constexpr bool kLoadsMatrices = sizeof(Operand) == 4;
   static_assert(kRows % Fragments::kM == 0 && kColumns % (2 * Fragments::kN) == 0);
 
@@ -44,18 +30,18 @@ struct MmaWarpTile {
   }
 
   // Adds the products of rows first_row.. of `a` and rows first_column.. of `b` over one slice.
-  template <int kRowsA, int kRowsB>
-  __device__ __forceinline__ void multiply(const OperandSlice<kRowsA>& a, int first_row,
-                                           const OperandSlice<kRowsB>& b, int first_column) {
+  template <class SliceA, class SliceB>
+  __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
+                                           int first_column) {
     RNC_UNROLL
-    for (int byte = 0; byte < OperandSlice<kRowsA>::kRowBytes; byte += kStepBytes) {
+    for (int step = 0; step < kSteps; ++step) {
       Operand fragments_a[kRowTiles][Fragments::kA];
       Operand fragments_b[kColumnTiles][Fragments::kB];
       if constexpr (kLoadsMatrices) {
-        load_matrices(fragments_a, fragments_b, a, first_row, b, first_column, byte);
+        load_matrices(fragments_a, a, first_row, fragments_b, b, first_column, step);
       } else {
-        load_elements(fragments_a, a, first_row, byte);
-        load_elements(fragments_b, b, first_column, byte);
+        load_elements(fragments_a, a, first_row, step);
+        load_elements(fragments_b, b, first_column, step);
       }
       ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
     }
@@ -76,28 +62,40 @@ struct MmaWarpTile {
   }
 
  private:
-  // Four matrices of 8 rows of 16 bytes per instruction, in the order of the registers of one
-  // fragment of A (rows 0-7, rows 8-15, both again 16 bytes further) or two of B (rows 0-7, the
-  // same 16 bytes further, rows 8-15, the same).
-  template <int kRowsA, int kRowsB>
+  // Four matrices of 8 x 16 bytes per instruction, in the order of the registers of one fragment of
+  // A (rows 0-7, rows 8-15, both again one chunk of depth further) or two of B (rows 0-7, the same
+  // one chunk further, rows 8-15, the same).
+  template <class SliceA, class SliceB>
   static __device__ __forceinline__ void load_matrices(
-      Operand (&fragments_a)[kRowTiles][Fragments::kA],
-      Operand (&fragments_b)[kColumnTiles][Fragments::kB], const OperandSlice<kRowsA>& a,
-      int first_row, const OperandSlice<kRowsB>& b, int first_column, int byte) {
-    const int lane = int(threadIdx.x) % 32;
+      Operand (&fragments_a)[kRowTiles][Fragments::kA], const SliceA& a, int first_row,
+      Operand (&fragments_b)[kColumnTiles][Fragments::kB], const SliceB& b, int first_column,
+      int step) {
+    const int matrix = int(threadIdx.x) % 32 / 8;
     constexpr int kPairs = kColumnTiles / 2;
     uint32_t rows[kRowTiles + kPairs], matrices[kRowTiles + kPairs][4];
     RNC_UNROLL
     for (int i = 0; i < kRowTiles; ++i) {
-      const int row = first_row + i * Fragments::kM + lane % 16;
-      rows[i] = ptx::shared_address(a.at(row, byte + lane / 16 * 16));
+      rows[i] =
+          matrix_row(a, first_row + i * Fragments::kM + matrix % 2 * 8, step * 2 + matrix / 2);
     }
     RNC_UNROLL
     for (int j = 0; j < kPairs; ++j) {
-      const int row = first_column + j * 2 * Fragments::kN + lane % 8 + lane / 16 * 8;
-      rows[kRowTiles + j] = ptx::shared_address(b.at(row, byte + lane / 8 % 2 * 16));
+      rows[kRowTiles + j] = matrix_row(b, first_column + j * 2 * Fragments::kN + matrix / 2 * 8,
+                                       step * 2 + matrix % 2);
     }
-    ptx::ldmatrix_tile(matrices, rows);
+    if constexpr (SliceA::kDepthIsContiguous == SliceB::kDepthIsContiguous) {
+      ptx::ldmatrix_tile<!SliceA::kDepthIsContiguous>(matrices, rows);
+    } else {
+      using RowsA = uint32_t[kRowTiles];
+      using RowsB = uint32_t[kPairs];
+      using MatricesA = uint32_t[kRowTiles][4];
+      using MatricesB = uint32_t[kPairs][4];
+      ptx::ldmatrix_tile<!SliceA::kDepthIsContiguous>(reinterpret_cast<MatricesA&>(matrices),
+                                                      reinterpret_cast<const RowsA&>(rows));
+      ptx::ldmatrix_tile<!SliceB::kDepthIsContiguous>(
+          reinterpret_cast<MatricesB&>(matrices[kRowTiles]),
+          reinterpret_cast<const RowsB&>(rows[kRowTiles]));
+    }
     RNC_UNROLL
     for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
     for (int r = 0; r < 4; ++r) fragments_a[i][r] = matrices[i][r];
@@ -106,16 +104,21 @@ struct MmaWarpTile {
     for (int r = 0; r < 2; ++r) fragments_b[j][r] = matrices[kRowTiles + j / 2][j % 2 * 2 + r];
   }
 
+  template <class Slice>
+  static __device__ __forceinline__ uint32_t matrix_row(const Slice& slice, int first, int chunk) {
+    return ptx::shared_address(slice.matrix_row(first, chunk, int(threadIdx.x) % 8));
+  }
+
   // fp64 has no ldmatrix: lane l holds row l / 4, element l % 4 of each tile of 8 rows.
   template <int kTiles, int kRowsOfOperand>
   static __device__ __forceinline__ void load_elements(Operand (&fragments)[kTiles][1],
                                                        const OperandSlice<kRowsOfOperand>& slice,
-                                                       int first_row, int byte) {
+                                                       int first_row, int step) {
     const int lane = int(threadIdx.x) % 32;
     RNC_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       fragments[i][0] = *static_cast<const Operand*>(
-          slice.at(first_row + i * 8 + lane / 4, byte + lane % 4 * int(sizeof(Operand))));
+          slice.at(first_row + i * 8 + lane / 4, step * 32 + lane % 4 * int(sizeof(Operand))));
     }
   }
 };

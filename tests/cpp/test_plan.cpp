@@ -10,6 +10,7 @@ using rnc::Conv2dProblem;
 using rnc::ConvOp;
 using rnc::ConvPlan;
 using rnc::DType;
+using rnc::Generation;
 
 Conv2dProblem square(int32_t n, int32_t size, int32_t c, int32_t k, int32_t kernel,
                      int32_t stride) {
@@ -51,13 +52,31 @@ RNC_TEST(a_plan_covers_the_output_and_the_reduction) {
   }
 }
 
-RNC_TEST(only_wgrad_splits_its_reduction_and_the_same_way_in_every_dtype) {
+RNC_TEST(only_wgrad_splits_its_reduction) {
   const Conv2dProblem p = square(32, 56, 64, 64, 3, 1);
-  EXPECT_EQ(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).splits, 1);
-  EXPECT_EQ(rnc::plan_conv(ConvOp::kDgrad, p, DType::kFloat32).splits, 1);
-  EXPECT(rnc::conv_wgrad_splits(p) > 1);
-  for (const DType dtype : {DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
-    EXPECT_EQ(rnc::plan_conv(ConvOp::kWgrad, p, dtype).splits, rnc::conv_wgrad_splits(p));
+  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    EXPECT_EQ(rnc::plan_conv(ConvOp::kFprop, p, dtype).splits, 1);
+    EXPECT_EQ(rnc::plan_conv(ConvOp::kDgrad, p, dtype).splits, 1);
+    EXPECT(rnc::plan_conv(ConvOp::kWgrad, p, dtype).splits > 1);
+  }
+}
+
+RNC_TEST(splits_that_are_given_cover_the_reduction) {
+  const Conv2dProblem p = square(32, 56, 64, 64, 3, 1);
+  const ConvPlan plan = rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, true, 3);
+  EXPECT_EQ(plan.splits, 3);
+  EXPECT_EQ(plan.grid[1], 3);
+  EXPECT(int64_t(plan.depth_per_split) * 3 >= p.gemm_k(ConvOp::kWgrad));
+}
+
+RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1), odd = square(4, 14, 60, 64, 3, 1);
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).generation == Generation::kSm80);
+    EXPECT(rnc::plan_conv(op, p, DType::kFloat16).generation == Generation::kSm80);
+    EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, false).generation == Generation::kSimt);
+    EXPECT(rnc::plan_conv(op, odd, DType::kBFloat16).generation == Generation::kSimt);
   }
 }
 

@@ -48,7 +48,8 @@ struct ConvWgradParams {
   void* dweight;        // T [K, R, S, C / groups]
   const void* x_scale;  // Acc [C] or null
   const void* x_bias;   // Acc [C], null exactly when x_scale is
-  void* workspace;      // Acc [conv_wgrad_splits(problem)][K][R][S][C / groups]
+  void* workspace;      // Acc [splits][K][R][S][C / groups]
+  int32_t splits;       // as plan_conv has them, or fewer
 };
 
 }  // namespace rnc

@@ -31,9 +31,9 @@ struct ScaleBiasRelu {
   struct Piece {
     ColumnVector<Acc> scale, bias;
 
-    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count)
-        : scale(prologue.scale, channel, count, Acc(0)),
-          bias(prologue.bias, channel, count, Acc(0)) {}
+    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
+        : scale(prologue.scale, channel, kGroupElements, Acc(0)),
+          bias(prologue.bias, channel, kGroupElements, Acc(0)) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));

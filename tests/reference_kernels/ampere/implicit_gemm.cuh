@@ -56,12 +56,12 @@ template <class Tile, class Operand, int kRows>
 struct SliceCopier {
   using Slice = OperandSlice<kRows>;
   using Element = typename Tile::Element;
-  static constexpr int kRowsAtOnce = Tile::kThreads / Slice::kChunksPerRow;
+  static constexpr int kRowsAtOnce = Tile::kThreads / Slice::kChunks;
   static constexpr int kCopies = kRows / kRowsAtOnce;
 
   const Operand& operand;
-  const int chunk = int(threadIdx.x) % Slice::kChunksPerRow;
-  const int row_in_tile = int(threadIdx.x) / Slice::kChunksPerRow;
+  const int chunk = int(threadIdx.x) % Slice::kChunks;
+  const int row_in_tile = int(threadIdx.x) / Slice::kChunks;
   typename Operand::Row rows[kCopies];
 
   __device__ __forceinline__ SliceCopier(const Operand& operand, int32_t first_row)
@@ -122,6 +122,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
         copy_a.copy(shared.pipeline.a[stage], slice);
         copy_b.copy(shared.pipeline.b[stage], slice);
       },
+      [](int, int) {},
       [&](int stage) {
         tile.multiply(shared.pipeline.a[stage], warp_row, shared.pipeline.b[stage], warp_column);
       });
