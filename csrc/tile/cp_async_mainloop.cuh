@@ -36,6 +36,8 @@ __device__ __forceinline__ void cp_async_mainloop(int slices, Fill&& fill, Arriv
     multiply(reading.stage);
     reading.advance();
   }
+  // Release the last stage.
+  __syncthreads();
 }
 
 }  // namespace rnc

@@ -11,7 +11,7 @@ from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
 from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Conv, Problem, product
 
-SIMT = "mutation_simt"
+SIMT, SM80 = "mutation_simt", "mutation_sm80"
 FIRST = "first_kernel"
 REFERENCE = "tests/reference_kernels"
 
@@ -37,6 +37,7 @@ PROGRAMS = {
         Program("hopper_wgrad", problems.HOPPER, f"{REFERENCE}/hopper/wgrad.cu"),
         Program(FIRST, FIRST, "tests/first_kernel/first_kernel.cu"),
         Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
+        Program("sm80", SM80, "tests/mutation/sm80_kernels.cu"),
     )
 }
 
@@ -44,10 +45,11 @@ PROGRAMS = {
 # must be here.
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
-    "csrc/tile/cp_async_mainloop.cuh": ("ampere_gemm", "ampere_conv"),
+    "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
     "csrc/tile/mbarrier_ring.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
     "csrc/tile/wgmma_mainloop.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
     "tests/first_kernel/first_kernel.cu": (FIRST,),
@@ -88,6 +90,7 @@ def problems_of(program: str) -> tuple[Problem, ...]:
         ),
         FIRST: lambda: (scale_matrix(),),
         "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
+        "sm80": lambda: (normalised_conv_with_statistics(),),
     }[program]()
 
 
@@ -106,11 +109,37 @@ def scale_matrix() -> Problem:
 
 
 def conv_with_statistics() -> Problem:
-    tile = 64
     pixels, channels, filters = 100, 40, 70
     x = problems.random_tensor(1, pixels, channels, dtype=FLOAT32)
     weight = problems.random_tensor(2, filters, channels, dtype=FLOAT32)
-    y, magnitude = product(x, weight)
+    return with_statistics("conv_with_statistics", SIMT, FLOAT32, x, x, weight)
+
+
+def normalised_conv_with_statistics() -> Problem:
+    # More slices of 32 channels than stages, two parts of 64 rows, and a second tile of each kind.
+    pixels, channels, filters = 190, 200, 72
+    x = problems.random_tensor(1, pixels, channels, dtype=BFLOAT16)
+    weight = problems.random_tensor(2, filters, channels, dtype=BFLOAT16)
+    scale = problems.random_tensor(3, channels, dtype=FLOAT32)
+    bias = problems.random_tensor(4, channels, dtype=FLOAT32)
+    activation = torch.relu(x.float() * scale + bias).to(BFLOAT16)
+    return with_statistics(
+        "normalised_conv_with_statistics", SM80, BFLOAT16, x, activation, weight, scale, bias
+    )
+
+
+def with_statistics(
+    name: str,
+    library: str,
+    dtype: torch.dtype,
+    x: torch.Tensor,
+    activation: torch.Tensor,
+    weight: torch.Tensor,
+    *vectors: torch.Tensor,
+) -> Problem:
+    tile = 64
+    (pixels, channels), filters = x.shape, weight.shape[0]
+    y, magnitude = product(activation, weight)
     partials = torch.stack(
         [
             statistic
@@ -118,20 +147,22 @@ def conv_with_statistics() -> Problem:
             for statistic in (rows.mean(0), (rows - rows.mean(0)).square().sum(0))
         ]
     )
-    near = problems.allowance(y, magnitude, FLOAT32)
+    rounding = 1e-5 + torch.finfo(dtype).eps
+    names = ("scale", "bias")
     return Problem(
-        "conv_with_statistics",
-        SIMT,
-        "conv_with_statistics",
+        name,
+        library,
+        name,
         (
-            Output("y", (pixels, filters), FLOAT32),
+            Output("y", (pixels, filters), dtype),
             Output("partials", tuple(partials.shape), FLOAT32),
             Input("x", x),
             Input("weight", weight),
+            *(Input(name, vector) for name, vector in zip(names, vectors, strict=False)),
         ),
         (pixels, channels, filters),
         (y, partials),
-        (near, 1e-5 + 1e-5 * partials.abs()),
+        (problems.allowance(y, magnitude, dtype), rounding + rounding * partials.abs()),
     )
 
 

@@ -1,41 +1,19 @@
 // The shipped kernels that synchronise, each once, in float: what tests/mutation deletes from.
 #include "../device_library/device_library.h"
 #include "kernels/batch_norm/batch_norm_finalize.cuh"
-#include "kernels/conv/implicit_gemm.cuh"
+#include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/pool/global_avg_pool.cuh"
 #include "launch/launch_kernel.h"
-#include "tile/im2col.cuh"
+#include "pointwise.h"
 
 namespace rnc {
 namespace {
 
-uint32_t divide_up(int32_t count, int32_t step) {
-  return static_cast<uint32_t>((count + step - 1) / step);
-}
-
 // A 1x1 convolution with batch norm's statistics.
 // buffers: y, partials, x, weight; numbers: pixels, channels, filters
 Status conv_with_statistics(const LaunchArguments& arguments) {
-  using Operand = PixelRows<float, Identity<float>>;
-  using Epilogue = StoreWithBnStats<float>;
-  const int32_t pixels = arguments.number(0), channels = arguments.number(1),
-                filters = arguments.number(2);
-  Conv2dProblem problem = {};
-  problem.N = pixels;
-  problem.H = problem.W = problem.P = problem.Q = problem.R = problem.S = 1;
-  problem.stride_h = problem.stride_w = problem.dilation_h = problem.dilation_w = 1;
-  problem.groups = 1;
-  problem.C = channels;
-  problem.K = filters;
-  const auto x = Operand::of_input(arguments.buffer<const float>(2), Identity<float>{}, problem);
-  const FilterRows<float> weight(arguments.buffer<const float>(3), filters, channels);
-  const GemmShape shape = {pixels, filters, channels, 1, 1, channels, 0, filters};
-  const Epilogue epilogue = {arguments.buffer<float>(0), arguments.buffer<float>(1), filters};
-  return launch_kernel(
-      "conv_with_statistics", implicit_gemm_kernel<Operand, FilterRows<float>, Epilogue>,
-      Dim3{divide_up(pixels, SimtTile::kRows), divide_up(filters, SimtTile::kColumns), 1},
-      Dim3{SimtTile::kThreads, 1, 1}, sizeof(ImplicitGemmStorage<float, Epilogue>), nullptr,
-      ImplicitGemmParams<Operand, FilterRows<float>, Epilogue>{shape, x, weight, epilogue});
+  using Mainloop = SimtMainloop<PixelRows<float, Identity<float>>, FilterRows<float>>;
+  return pointwise_with_statistics<Mainloop, float>(arguments, Identity<float>{});
 }
 
 // buffers: mean, invstd, scale, bias, partials, gamma, beta; numbers: rows, tiles, channels

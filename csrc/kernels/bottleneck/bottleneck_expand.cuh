@@ -41,7 +41,6 @@ struct ExpandProjectMainloop {
     GemmTile projected_at = at;
     projected_at.depth_end = params.residual_C;
     Mainloop projected;
-    __syncthreads();
     projected.run(params.project, projected_at, shared);
     normalise(projected, params.project_norm, at);
     // Add.

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads)
   for (int part = 0; part < Mainloop::kRows / kStatsTileRows; ++part) {
     const int32_t first_row = at.first_row + part * kStatsTileRows;
     if (first_row >= shape.rows) break;
-    __syncthreads();
+    if (part > 0) __syncthreads();
     tile.stage(part, shared.output.rows);
     __syncthreads();
     coord.row = int64_t(at.group) * shape.group_rows + first_row;

@@ -128,7 +128,6 @@ __global__ void __launch_bounds__(Tile::kThreads)
       });
 
   // Bring the tile together in shared memory, over the stages that nobody reads any more.
-  __syncthreads();
   tile.for_each_pair([&](int row, int column, auto first, auto second) {
     using Pair = Vec<decltype(first), 2>;
     auto* place = &shared.output.rows[warp_row + row][warp_column + column];
