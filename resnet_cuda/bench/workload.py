@@ -57,7 +57,8 @@ class Workload:
         count: how often the network has this layer.
         parts: its floor is the sum of its parts' floors; default: the whole as one perfect kernel.
         memory: bytes that it needs at least, 0 if unknown: without them it is not tried.
-        smaller: the same with a smaller batch, for devices with too little memory; None if there is none.
+        smaller: makes the same with a smaller batch, for devices with too little memory; None, or returns None, if
+            there is none.
         host_time: the time is until the call returns, which is what the host needs to start the work.
         facts: more for the report, e.g. {"network": "resnet50"}.
     """
@@ -74,7 +75,7 @@ class Workload:
     count: int = 1
     parts: Sequence[Part] = ()
     memory: int = 0
-    smaller: Callable[[], Workload] | None = None
+    smaller: Callable[[], Workload | None] | None = None
     host_time: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
