@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental import optimization as fx_optimization
 
+from resnet_cuda import reference
 from resnet_cuda.bench import eager
 from resnet_cuda.bench.computation import Random, affine, convolution_inputs
 from resnet_cuda.bench.device import CpuDevice, DryRunDevice
 from resnet_cuda.bench.folded import Folded, Library, fold, layer_ways
 from resnet_cuda.bench.layers import Layer
+from resnet_cuda.bench.onednn import OneDnnConv, use_onednn
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.bench.workload import Absent
 from resnet_cuda.testing.problems import ConvProblem
@@ -110,6 +113,19 @@ def test_what_is_not_here_is_absent_with_a_reason(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(Absent, match="built without oneDNN"):
         Library(CpuDevice()).prepare(conv, shape)
+
+
+def test_a_whole_network_s_grouped_convolutions_are_packed_and_fused_too() -> None:
+    torch.manual_seed(0)
+    module = reference.Bottleneck(32, 8, groups=2).eval()
+    x = torch.randn(2, 32, 6, 6).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected = module(x)
+        fused = use_onednn(fx_optimization.fuse(module))
+        torch.testing.assert_close(fused(x.clone()), expected, rtol=1e-4, atol=1e-4)
+    calls = [m for m in fused.modules() if isinstance(m, OneDnnConv)]
+    assert [call.conv.groups for call in calls] == [1, 2, 1]
+    assert all(call._packed is not None and call._packed.is_mkldnn for call in calls)
 
 
 def test_names_say_what_a_gpu_s_library_fuses() -> None:

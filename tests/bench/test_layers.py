@@ -27,15 +27,11 @@ def test_a_basic_block_is_two_chains_and_a_projection_of_its_own() -> None:
         Layer(projection, batch_norm=True, input_gradient=False),
     }
     shape = (2, 16, 4, 4)
-    assert (
-        parts.batch_norms
-        == [
-            Elementwise(shape),
-            Elementwise(shape, relu=True),
-            Elementwise(shape, residual=True, relu=True),
-        ]
-        or len(set(parts.batch_norms)) == 3
-    )
+    assert set(parts.batch_norms) == {
+        Elementwise(shape),
+        Elementwise(shape, relu=True),
+        Elementwise(shape, residual=True, relu=True),
+    }
     assert parts.additions == [Elementwise(shape, residual=True, relu=True)]
 
 
@@ -45,10 +41,8 @@ def test_a_bottleneck_s_projection_belongs_to_the_launch_that_adds_it() -> None:
     (expand,) = parts.expanding(projection=True)
     assert expand.conv == ConvProblem(2, 4, 4, 4, 16, 1, 1) and expand.projection == projection
     assert parts.expanding(projection=False) == []
-    assert [layer.conv for layer in parts.reducing()] == [
-        ConvProblem(2, 8, 8, 8, 4, 1, 1),
-        projection,
-    ] or {layer.conv.K for layer in parts.reducing()} == {4, 16}
+    narrow = ConvProblem(2, 8, 8, 8, 4, 1, 1)
+    assert {layer.conv for layer in parts.reducing()} == {narrow, projection}
     halved = expand.at_batch(1)
     assert halved.conv.N == 1 and halved.projection is not None and halved.projection.N == 1
 
