@@ -198,15 +198,22 @@ def test_a_block_that_is_a_little_wrong_is_found_and_not_timed(
     assert complaints([r for r in results if not r.ours]) == []
 
 
-def test_any_single_gradient_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = replace(PLAN, only=(f"projection s2 {STEP} ",))
-    victims = [n for w in workloads(Cpu(), plan)[:1] for n in inputs(w) if "running" not in n]
-    victims.remove("dz")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_single_gradient_that_is_wrong_is_found(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By 5% where no inner ReLU lies before it; through gates that rounding flips, and so few elements, by 25%."""
+    plan = replace(PLAN, dtypes=(dtype,), only=(f"projection s2 {STEP} ",))
+    victims = [n for n in inputs(workloads(Cpu(), plan)[0]) if "running" not in n and n != "dz"]
     assert len(victims) == 13, "x and three parameters of each of four convolutions"
     for victim in victims:
+        direct = victim.startswith(("conv3.", "bn3.", "downsample."))
+        if not direct and dtype == torch.bfloat16:
+            continue
+        factor = 1.05 if direct else 1.25
 
-        def hooked(made: Made, victim: str = victim) -> Made:
-            made.leaves[victim].register_hook(lambda grad: grad * 1.25)
+        def hooked(made: Made, victim: str = victim, factor: float = factor) -> Made:
+            made.leaves[victim].register_hook(lambda grad: grad * factor)
             return made
 
         with monkeypatch.context() as context:
@@ -215,4 +222,5 @@ def test_any_single_gradient_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPa
             (ours,) = [c for c in workload.candidates if c.ours]
             assert workload.check is not None
             found = workload.check({OURS: ours.prepare()()})
-        assert "gradient" in found.get(OURS, ""), f"the gradient of {victim}: {found}"
+        what = f"d{victim} (" if direct else "gradient"
+        assert what in found.get(OURS, ""), f"{victim}: {found}"

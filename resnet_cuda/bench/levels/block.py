@@ -76,7 +76,7 @@ def _workload(
     chained: list[str] = []
     if mode == STEP:
         block = for_statistics(block)
-        chained = ["dx", *(f"d{name}" for name, _ in block.module.named_parameters())]
+        chained = _before_inner_gates(block.module)
     parts_of_block = block.parts()
     ours, plain = partial(_make, block, True), partial(_make, block, False)
     styles = modes.styles(device, ours, plain, mode, dtype, compilers)
@@ -97,6 +97,14 @@ def _workload(
         chained=chained,
         gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in parts_of_block.batch_norms)),
     )
+
+
+def _before_inner_gates(module: nn.Module) -> list[str]:
+    """The gradients that come through a ReLU inside the block: not those of the last unit and of the projection."""
+    last = 3 if hasattr(module, "conv3") else 2
+    direct = (f"conv{last}.", f"bn{last}.", "downsample.")
+    names = [name for name, _ in module.named_parameters()]
+    return ["dx", *(f"d{name}" for name in names if not name.startswith(direct))]
 
 
 def _parts(parts: Network, mode: str, dtype: torch.dtype) -> list[Part]:
