@@ -77,11 +77,14 @@ class Context:
 
 
 def gpu_is_spoiled() -> bool:
-    """Whether an earlier fault makes every further call fail: CUDA's errors stay until the process ends."""
+    """Whether an earlier fault makes further calls fail: CUDA's errors stay until the process ends, and a capture that
+    failed may keep torch from freeing memory and from making random numbers."""
     import torch
 
     try:
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.rand(1, device="cuda")
         return torch.ones(1, device="cuda").add(1).item() != 2
     except RuntimeError:
         return True

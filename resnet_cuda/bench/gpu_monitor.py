@@ -60,7 +60,9 @@ class GpuMonitor:
             return {}
         try:
             reading = self._source.read()
-        except Exception:  # of a driver or package that is other than expected; no clock is worth a measurement
+        except (
+            Exception
+        ):  # of a driver or package that is other than expected; no clock is worth a measurement
             reading = {}
         end = self._clock()
         self._not_before = end + (end - start) / _SHARE_OF_TIME
@@ -108,7 +110,10 @@ class Nvml:
         for name, get in getters.items():
             try:
                 reading[name] = get()
-            except (nvml.NVMLError, AttributeError):  # not every GPU, user and package has every reading
+            except (
+                nvml.NVMLError,
+                AttributeError,
+            ):  # not every GPU, user and package has every reading
                 continue
         return reading
 

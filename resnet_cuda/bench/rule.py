@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cuda.bench.environment import untuned
 from resnet_cuda.bench.network_check import GradientsRule
 from resnet_cuda.testing import check_gradient_rule, check_rule
 
@@ -82,7 +83,8 @@ class Judge:
         written = [name for name, version in given.versions().items() if version]
         if written:  # everything below would be compared with something else
             return dict.fromkeys(outputs, f"a candidate wrote to the inputs {', '.join(written)}")
-        exact = dict(self.plain(given.to(torch.float64)))
+        with untuned():
+            exact = dict(self.plain(given.to(torch.float64)))
         degenerate = [name for name, t in exact.items() if t.numel() and not t.any()]
         if degenerate:
             return dict.fromkeys(

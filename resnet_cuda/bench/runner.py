@@ -185,8 +185,8 @@ class Runner:
                 self._does_not_fit(rows, candidate, failure.message)
             elif failure:
                 _settle([row], failure.status, failure.message)
-        self._check(workload, ready, rows)
-        outgrown = self._time(workload, ready, rows)
+        outgrown = self._check(workload, ready, rows)
+        outgrown |= self._time(workload, ready, rows)
         return aside + [c for c in candidates if c.name in outgrown]
 
     def _does_not_fit(self, rows: Rows, candidate: Candidate, message: str) -> None:
@@ -206,8 +206,10 @@ class Runner:
         known = before is not None and after is not None
         return _Ready(function, output, after - before if known else None)  # type: ignore[operator]
 
-    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> None:
-        """Takes out of `ready` what computed something wrong, and lets go of the outputs."""
+    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> set[str]:
+        """Takes out of `ready` what computed something wrong, and lets go of the outputs; returns whose check ran out
+        of memory beside the others."""
+        outgrown: set[str] = set()
         if workload.check and ready:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
@@ -217,6 +219,9 @@ class Runner:
                 for row in rows.values():  # it may have been right, and timed, in an earlier turn
                     row.versus.pop(name, None)
             for name, failure in failures.items():
+                if failure.out_of_memory:
+                    outgrown.add(name)
+                    continue
                 message = f"its output cannot be checked: {failure.message}"
                 _settle([rows[name]], failure.status, message)
             for name in complaints.keys() | failures.keys():
@@ -228,6 +233,7 @@ class Runner:
             after = self.device.allocated()
             if candidate.own_memory is not None and before is not None and after is not None:
                 candidate.own_memory -= max(0, before - after)
+        return outgrown
 
     def _complaints(
         self, check: Callable[[dict[str, object]], dict[str, str]], outputs: dict[str, object]
@@ -299,7 +305,15 @@ class Runner:
 
     def _release_memory(self) -> None:
         if not self._lost:
-            self.device.release_memory()
+            self._still_works(self.device.release_memory)
+
+    def _still_works(self, action: Callable[[], None]) -> None:
+        """Does it; if it raises, an illegal access, say, lies behind, and all later calls would fail for it."""
+        try:
+            action()
+        except Exception as lost:
+            self._lost = f"the device takes no more work: {_message(lost)}"
+            self.note(self._lost)
 
     def _failure(self, error: BaseException) -> _Failure:
         if self._lost:
@@ -310,11 +324,7 @@ class Runner:
             return _Failure(ABSENT, str(error))
         if self.device.is_out_of_memory(error):
             return _Failure(FAILED, f"out of memory ({_message(error)})", out_of_memory=True)
-        try:
-            self.device.synchronize()
-        except Exception as lost:  # an illegal access, say: all later calls would fail for it
-            self._lost = f"the device takes no more work: {_message(lost)}"
-            self.note(self._lost)
+        self._still_works(self.device.synchronize)
         return _Failure(FAILED, _message(error))
 
 
