@@ -31,6 +31,8 @@ UPDATE = "python -m benchmarks.guard --update"
 # Metrics of which less is worse.
 _GOOD = {"warps", "eager/ours"}
 _NVCC = ("nvcc",)
+# What a kernel that is not in the baseline yet must not have, either.
+_NONE_AT_FIRST = {"spilled bytes", "local bytes"}
 # What a figure depends on besides the sources: compared only where it is the same as in the baseline's environment.
 _DEPENDS = {
     ("launches", "shared wavefronts"): (
@@ -77,6 +79,8 @@ def compare(baseline: Mapping[str, Any], measured: Figures, here: Mapping[str, A
         for subject, metrics in subjects:
             for metric, before, now in metrics:
                 why = _incomparable(section, metric, then, here)
+                if before is None and metric in _NONE_AT_FIRST:
+                    before = 0
                 if now is None:
                     why = why or f"{section}: no longer there: {subject}"
                     if section not in measured:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ def run(context: Context) -> int:
     built = ""
     if context.rebuild or any(missing.values()):
         why = cannot_build(context.dry)
-        built = why or build(context.seconds - _SPARE_SECONDS)
+        built = why or build(context.left() - _SPARE_SECONDS)
         if not why:
             missing, about = look(context.device)
     say("section", ["build", {**missing, "built": built, "about": about}])
@@ -126,9 +127,10 @@ def build(seconds: float) -> str:
         environment["CUDA_HOME"] = str(Path(nvcc).resolve().parents[1])
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     process = Process(command, ROOT, environment)
+    end = time.monotonic() + seconds
     lines: list[str] = []
     try:
-        while (line := process.line(seconds)) is not None:
+        while (line := process.line(end - time.monotonic())) is not None:
             print(line, end="", flush=True)
             lines = [*lines, line][-_LAST_LINES:]
     except TimeoutError:

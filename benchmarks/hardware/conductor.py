@@ -46,14 +46,21 @@ class Log:
     def __init__(self, file: IO[str] | None) -> None:
         self._file, self._written = file, 0
 
+    @property
+    def full(self) -> bool:
+        return self._file is None or self._written > _MAX_LOG
+
     def write(self, text: str) -> None:
-        if self._file is None or self._written > _MAX_LOG:
+        if self._file is None or self.full:
             return
         self._written += len(text.encode())
         if self._written > _MAX_LOG:
             text = "\nThe log ends here: it has reached its limit.\n"
-        self._file.write(text)
-        self._file.flush()
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError:  # a full disk; the report is worth more
+            self._file = None
 
 
 class Conductor:
@@ -171,7 +178,8 @@ class Conductor:
         self._summariser.note(self.report)
 
     def log(self, text: str) -> None:
-        self._log.write(self._scrub.text(text))
+        if not self._log.full:
+            self._log.write(self._scrub.text(text))
 
     def scrubbed(self, text: str) -> str:
         return self._scrub.text(text)

@@ -10,8 +10,8 @@ import torch
 
 import resnet_cuda
 from benchmarks.hardware.protocol import say
+from resnet_cuda.bench import networks, training_step
 from resnet_cuda.bench import run as bench_run
-from resnet_cuda.bench import training_step
 from resnet_cuda.bench.ceilings import measure_ceilings
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import settings
@@ -40,23 +40,34 @@ class Measurement:
     wants: Callable[[Workload], bool] = _all
 
 
-def _has(candidate: str) -> Callable[[Workload], bool]:
-    return lambda workload: any(c.name == candidate for c in workload.candidates)
+def _has(*candidates: str) -> Callable[[Workload], bool]:
+    return lambda workload: any(c.name in candidates for c in workload.candidates)
+
+
+def _is_swept(workload: Workload) -> bool:
+    return bool(workload.facts.get("sweep"))
 
 
 # ResNet-50 has the layers that matter most. A few hundred comparisons of 2 s each would take too long.
 _LAYERS = {"compile": False, "networks": ("resnet50",), "effort": Effort(seconds=0.4)}
-_NETWORKS = {"compile": False, "effort": Effort(seconds=1.0)}
-_COMPILED = {"sweep": (), "effort": Effort(seconds=1.0)}
+_NETWORKS = {"compile": False, "sweep": (), "effort": Effort(seconds=1.0)}
+_FEW_NETWORKS = {"networks": ("resnet18", "resnet50"), "effort": Effort(seconds=1.0)}
+_SWEEP = {**_FEW_NETWORKS, "compile": False, "effort": Effort(seconds=0.4)}
+_COMPILED = {**_FEW_NETWORKS, "sweep": ()}
 # By the stage's name. Compilers come late: what they cost is unknown, and everything else is worth more.
 MEASUREMENTS = {
     "kernels": Measurement("kernel", _LAYERS),
-    "models": Measurement("model", _NETWORKS),
+    "models": Measurement("model", _NETWORKS, lambda workload: not _is_swept(workload)),
     "blocks": Measurement("block", _LAYERS),
+    "sweep": Measurement("model", _SWEEP, _is_swept),
     "ops": Measurement("op", _LAYERS),
     "overhead": Measurement("overhead", _LAYERS),
-    "compile": Measurement("model", {**_COMPILED, "slow_compile": False}, _has("compile")),
-    "max_autotune": Measurement("model", _COMPILED, _has("compile max-autotune")),
+    "compile": Measurement(
+        "model",
+        {**_COMPILED, "slow_compile": False},
+        _has(networks.COMPILED.name, networks.FROZEN.name),
+    ),
+    "max_autotune": Measurement("model", _COMPILED, _has(networks.AUTOTUNED.name)),
 }
 
 
@@ -67,7 +78,7 @@ def run(context: Context) -> int:
         if context.stage == "training_step":
             plan = replace(default_plan(device, quick=False), levels=())
             report.set("training_step", training_step.measure(device, plan, report.note))
-        elif context.dry and MEASUREMENTS[context.stage].wants is not _all:
+        elif context.dry and MEASUREMENTS[context.stage].changes.get("compile", True):
             trace_a_small_module()
             report.note(
                 f"stage {context.stage}: a dry run leaves the compilers out; a small module went through "
@@ -82,7 +93,7 @@ def compare(measurement: Measurement, device: Device, context: Context, report: 
     plan = plan_of(measurement, device, context)
     say("plan", plain(asdict(plan)))
     ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
-    budget = Budget(context.seconds - _SPARE)
+    budget = Budget(context.left() - _SPARE)
     runner = Runner(device, plan, report.add, report.note, budget, ceilings, _log)
     runner.run_level(measurement.level, lambda: workloads(measurement, device, plan))
 
