@@ -131,6 +131,20 @@ def test_figures_without_a_counterpart_are_not_checked_and_named(baseline: dict[
     assert "no longer there: conv_fprop: implicit_gemm_kernel float64 sm_90a (3 figures)" in text
 
 
+def test_a_new_kernel_must_not_spill(baseline: dict[str, Any]) -> None:
+    figures = copy.deepcopy(FIGURES)
+    for name, spilled in (("clean", 0), ("spilling", 16)):
+        figures["kernels"][f"conv_fprop: {name} sm_80"] = {
+            "spilled bytes": spilled,
+            "local bytes": 0,
+            "warps": 8,
+        }
+    outcome = guard.compare(baseline, figures, HERE)
+    (line,) = outcome.worse
+    assert line.startswith("conv_fprop: spilling sm_80: spilled bytes 0 -> 16 (+16)")
+    assert sum(outcome.unchecked.values()) == 2, "how many of its warps fit is new, too"
+
+
 def test_a_build_without_nvcc_leaves_compiled_figures_unchecked(baseline: dict[str, Any]) -> None:
     figures = {name: FIGURES[name] for name in ("launches", "ratios")}
     outcome = guard.compare(baseline, figures, {**HERE, "nvcc": None, "architectures": []})
