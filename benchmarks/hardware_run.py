@@ -144,7 +144,7 @@ def run(
         return 2
     os.environ.setdefault("MPLCONFIGDIR", str(temporary / "matplotlib"))
     scrub = Scrubber(ROOT, [temporary])
-    seconds = max(60 * options.minutes - _WRAPPING_UP, 0.5 * 60 * options.minutes)
+    seconds = max(60 * options.minutes - _WRAPPING_UP, 0.8 * 60 * options.minutes)
     seconds -= time.monotonic() - started
     report.set("command", command_line(options))
     conductor = Conductor(
