@@ -10,6 +10,7 @@ make no sense, or without a GPU that the kernels can run on.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
@@ -116,6 +117,10 @@ def run(
     options: argparse.Namespace, selection: Selection, stages: Sequence[Stage], started: float
 ) -> int:
     """`started`: when the command did, on time.monotonic's clock; importing torch takes part of the time, too."""
+    if missing := [name for name in ("torch", "numpy") if not importlib.util.find_spec(name)]:
+        needed = "accepted: a Python with torch and numpy"
+        print(f"this Python {sys.version.split()[0]} has no {' and no '.join(missing)}; {needed}")
+        return 2
     # This process only writes down: a binary that does not fit must not end it, and may be replaced meanwhile.
     sys.modules.setdefault("resnet_cuda._C", None)  # type: ignore[arg-type]
     from benchmarks.hardware.conclusion import conclusion, verdict

@@ -295,8 +295,14 @@ class _Attempt:
 
 
 def child_environment(device: str, temporary: Path) -> dict[str, str]:
-    """Compilers' caches begin empty, unless the caller has some; a dry run leaves other processes their cores."""
+    """Compilers' caches begin empty, unless the caller has some; a dry run leaves other processes their cores.
+
+    The checkout is what is imported, whatever PYTHONSAFEPATH says, and PYTHONOPTIMIZE is taken away: the checks assert.
+    """
     environment = dict(os.environ)
+    environment.pop("PYTHONOPTIMIZE", None)
+    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(path)
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary / "inductor"))
     environment.setdefault("TRITON_CACHE_DIR", str(temporary / "triton"))
     if device == "dry-run":

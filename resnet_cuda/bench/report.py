@@ -190,7 +190,7 @@ def write_whole(path: Path, text: str) -> None:
     """Replaces the file in one step: whoever reads it sees the old text or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError:
         with suppress(OSError):  # a disk that is full has no room for half of a text
@@ -201,7 +201,7 @@ def write_whole(path: Path, text: str) -> None:
 def load(path: Path) -> dict[str, Any]:
     """A report's data. Raises ValueError where the file is not a report of this version."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name}: is not JSON ({error}); accepted: a report.json") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

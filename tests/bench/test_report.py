@@ -162,7 +162,7 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(
 
 
 def test_half_a_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, text: str) -> None:
+    def full(self: Path, text: str, encoding: str) -> None:
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hardware import affected, measure
+from benchmarks.hardware.conductor import child_environment
 from benchmarks.hardware.process import Process
 from resnet_cuda.bench import plan
 from resnet_cuda.bench.device import DryRunDevice
@@ -68,6 +69,24 @@ def test_a_full_disk_is_told_and_the_findings_are_on_the_terminal(tmp_path: Path
     assert "probes: skipped no time left" in done.stdout
     assert not done.stderr
     load(tmp_path / "report.json")  # as it was when there was room
+
+
+def test_checks_assert_and_import_the_checkout_whatever_the_caller_s_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONOPTIMIZE", "1")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("benchmarks", "tests"):  # some installed packages bring such folders along
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('another package')")
+    environment = child_environment("dry-run", tmp_path)
+    script = "import benchmarks.hardware.protocol, tests.device_library.library; assert False, 'asserted'"
+    process = Process([sys.executable, "-c", script], tmp_path, environment)
+    lines = []
+    while line := process.line(20):
+        lines.append(line)
+    assert process.end() == 1 and "asserted" in lines[-1], lines
 
 
 def test_a_process_that_prints_without_end_is_stopped_and_fills_no_memory() -> None:
