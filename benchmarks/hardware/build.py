@@ -43,7 +43,7 @@ except RuntimeError as error:
 print("@@" + json.dumps(answer))
 """
 _LOAD_LIBRARIES = """
-import json, sys
+import json, os, sys
 from tests.device_library.library import DeviceLibrary, library_path
 missing = []
 for name in sys.argv[2:]:
@@ -54,7 +54,9 @@ for name in sys.argv[2:]:
         path, name = None, f"{name} ({error})"
     if path is None:
         missing.append(name)
-print("@@" + json.dumps({"missing": "not built or not loadable: " + ", ".join(missing) if missing else ""}))
+where = "RNC_TEST_LIB_DIR" if os.environ.get("RNC_TEST_LIB_DIR") else "build/"
+text = f"not in {where} or not loadable: {', '.join(missing)}"
+print("@@" + json.dumps({"missing": text if missing else ""}))
 """
 
 
@@ -69,7 +71,10 @@ def run(context: Context) -> int:
     say("section", ["build", {**missing, "built": built, "about": about}])
     if stale := newer_sources():
         say("note", stale)
-    return 1 if any(missing.values()) else 0
+    if not any(missing.values()):
+        return 0
+    print(built)  # the last line of a stage that fails is what it is remembered by
+    return 1
 
 
 def look(device: str) -> tuple[dict[str, str], dict[str, object]]:

@@ -303,6 +303,8 @@ def child_environment(device: str, temporary: Path) -> dict[str, str]:
     environment.pop("PYTHONOPTIMIZE", None)
     path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(path)
+    if folder := environment.get("RNC_TEST_LIB_DIR"):  # stages run in the checkout
+        environment["RNC_TEST_LIB_DIR"] = os.path.abspath(folder)
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary / "inductor"))
     environment.setdefault("TRITON_CACHE_DIR", str(temporary / "triton"))
     if device == "dry-run":

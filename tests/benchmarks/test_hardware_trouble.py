@@ -80,7 +80,9 @@ def test_checks_assert_and_import_the_checkout_whatever_the_caller_s_environment
     for name in ("benchmarks", "tests"):  # some installed packages bring such folders along
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('another package')")
+    monkeypatch.setenv("RNC_TEST_LIB_DIR", "libraries")
     environment = child_environment("dry-run", tmp_path)
+    assert environment["RNC_TEST_LIB_DIR"] == str(Path.cwd() / "libraries")
     script = "import benchmarks.hardware.protocol, tests.device_library.library; assert False, 'asserted'"
     process = Process([sys.executable, "-c", script], tmp_path, environment)
     lines = []
