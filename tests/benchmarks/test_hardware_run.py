@@ -195,7 +195,6 @@ sys.exit(main())
         ("correctness", "correctness"),
         ("safety", "safety"),
         ("measure", "kernels"),
-        ("measure", "overhead"),
     ],
 )
 def test_kernels_are_checked_and_measured_with_nothing_but_torch(module: str, stage: str) -> None:
