@@ -40,7 +40,7 @@ class Context:
         stage: its name.
         device: "cuda" or "dry-run".
         ops, passes: names of those that matter; None: all.
-        skip: how many checks earlier processes of the stage made.
+        skip: how many checks or workloads earlier processes of the stage made.
         seconds: from the process's start until it is stopped.
         rebuild: whether to compile what is there already.
         ceilings: measured by an earlier stage.

@@ -202,7 +202,9 @@ class _Attempt:
 
     def __init__(self, conductor: Conductor, stage: Stage) -> None:
         self._conductor, self._stage = conductor, stage
-        self.done = 0  # checks
+        self.done = 0  # checks or workloads
+        self._workload = ""  # the one that is measured
+        self._died = ""  # in which workloads, and how
         self._current: str | None = None
         self._counts: dict[str, int] = {}
         self._results: dict[str, int] = {}
@@ -226,21 +228,25 @@ class _Attempt:
             self._fail(f"no answer within {_CHECK_SECONDS:.0f} s")
             return None
         if status == 0:
-            wrong = self._wrong or self._counts.get(FAILED)
+            wrong = self._wrong or self._died or self._counts.get(FAILED)
             return (FAILED if wrong else OK), self.summary()
         if status == RESTART:
             return None
         if self._current is not None:
             self._fail(f"the process {how_it_ended(status)}")
             return None
+        if self._workload and status < 0:
+            self._died += f"; the process {how_it_ended(status)} in {self._workload}"
+            self._workload = ""
+            return None
         last = self._conductor.scrubbed(self._tail[-1].strip()) if self._tail else ""
         how = f"the process {how_it_ended(status)}" + (f": {last[-300:]}" if last else "")
         return FAILED, "; ".join(filter(None, [self.summary(), how]))
 
     def summary(self) -> str:
-        """Checks and results by status: "412 ok, 3 skipped"."""
+        """Checks and results by status, and what a process died of: "412 ok, 3 skipped"."""
         counts = {**self._counts, **self._results}
-        return ", ".join(f"{n} {status}" for status, n in counts.items())
+        return (", ".join(f"{n} {s}" for s, n in counts.items()) + self._died).removeprefix("; ")
 
     def _listen(self, process: Process, deadline: float) -> str:
         """Until the process ends; says what stopped it otherwise, "deadline" or "check"."""
@@ -273,6 +279,10 @@ class _Attempt:
         what, value = record
         if what == "begin":
             self._current = value
+        elif what == "progress":
+            self.done += 1
+            self._workload = self._conductor.scrubbed(value)
+            self._conductor.log(f"{self.done}: {value}\n")
         elif what == "check":
             self._add(Row(**value))
         else:

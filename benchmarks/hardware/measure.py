@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import resnet_cuda
-from benchmarks.hardware.protocol import say
+from benchmarks.hardware.protocol import RESTART, say
 from resnet_cuda.bench import networks, training_step
 from resnet_cuda.bench import run as bench_run
 from resnet_cuda.bench.ceilings import measure_ceilings
@@ -85,24 +85,35 @@ def run(context: Context) -> int:
                 "torch.compile's tracer instead"
             )
         else:
-            compare(MEASUREMENTS[context.stage], device, context, report)
+            return compare(MEASUREMENTS[context.stage], device, context, report)
     return 0
 
 
-def compare(measurement: Measurement, device: Device, context: Context, report: Report) -> None:
+def compare(measurement: Measurement, device: Device, context: Context, report: Report) -> int:
+    """The process's exit status: where the GPU takes no more work from this one, a new one goes on behind."""
     plan = plan_of(measurement, device, context)
     say("plan", plain(asdict(plan)))
     ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
     budget = Budget(context.left() - _SPARE)
-    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _log)
-    runner.run_level(measurement.level, lambda: workloads(measurement, device, plan))
+    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _progress)
+
+    def left() -> Iterator[Workload]:
+        for index, workload in enumerate(workloads(measurement, device, plan)):
+            if runner.lost:
+                return
+            if index >= context.skip:
+                yield workload
+
+    runner.run_level(measurement.level, left)
+    return RESTART if runner.lost else 0
 
 
 def workloads(measurement: Measurement, device: Device, plan: Plan) -> Iterator[Workload]:
     for workload in bench_run.level(measurement.level)(device, plan):
         # The emulator takes long for a network, and the stage `models` has tried them.
         tried = device.kind == "dry-run" and workload.level == "overhead"
-        if measurement.wants(workload) and not (tried and "network" in workload.facts):
+        wanted = measurement.wants(workload) and plan.wants(workload)
+        if wanted and not (tried and "network" in workload.facts):
             yield workload
 
 
@@ -125,5 +136,5 @@ def trace_a_small_module() -> None:
         torch.testing.assert_close(traced, resnet_cuda.ops.add_relu(x, x))
 
 
-def _log(title: str, done: int) -> None:
-    print(f"{done}: {title}", flush=True)
+def _progress(title: str, done: int) -> None:
+    say("progress", title)

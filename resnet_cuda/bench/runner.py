@@ -90,6 +90,11 @@ class Runner:
         self._done = 0
         self._lost: str | None = None  # why the device takes no more work
 
+    @property
+    def lost(self) -> str | None:
+        """Why the device takes no more work from this process; None as long as it does."""
+        return self._lost
+
     def run(self, workloads: Iterable[Workload]) -> None:
         """All that the plan wants, until the budget is spent; the rest is recorded as skipped."""
         with self.device.ours():

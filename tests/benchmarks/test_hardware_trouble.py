@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hardware import affected, measure
+from benchmarks.hardware.child import Context
 from benchmarks.hardware.conductor import child_environment
 from benchmarks.hardware.process import Process
+from benchmarks.hardware.protocol import RESTART
 from resnet_cuda.bench import plan
-from resnet_cuda.bench.device import DryRunDevice
+from resnet_cuda.bench.ceilings import Ceilings
+from resnet_cuda.bench.device import CpuDevice, DryRunDevice
 from resnet_cuda.bench.levels import model
-from resnet_cuda.bench.report import load
+from resnet_cuda.bench.report import Report, load
+from resnet_cuda.bench.workload import Candidate
+from tests.bench.candidates import workload
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -143,6 +148,33 @@ def test_since_without_git_says_what_is_accepted(
         affected.since("main")
     text = str(caught.value)
     assert text.startswith("--since is 'main': ") and why in text and "--kernels" in text
+
+
+def test_a_lost_gpu_ends_the_process_and_the_next_one_goes_on_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lost() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    def failing() -> object:
+        device.synchronize = lost  # type: ignore[method-assign]
+        return lost
+
+    device = CpuDevice()
+    makers = {"w0": lambda: float, "w1": failing, "w2": lambda: float}
+    made = [workload([Candidate("ours", m)], name, check=None) for name, m in makers.items()]
+    monkeypatch.setattr(measure, "workloads", lambda *_: iter(made))
+    report = Report(None, "hardware_run", {})
+
+    def status(skip: int) -> int:
+        context = Context("kernels", "dry-run", skip=skip, ceilings=Ceilings(1.0, {}))
+        return measure.compare(measure.MEASUREMENTS["kernels"], device, context, report)
+
+    assert status(skip=0) == RESTART
+    found = [(row["workload"], row["status"]) for row in report.results]
+    assert found == [("w0", "ok"), ("w1", "failed")], "what is behind belongs to the next process"
+    device = CpuDevice()
+    assert status(skip=2) == 0 and report.results[-1]["workload"] == "w2"
 
 
 def test_every_comparison_of_networks_belongs_to_one_stage() -> None:
