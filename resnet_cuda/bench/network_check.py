@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from resnet_cuda.bench import networks
+from resnet_cuda.bench.environment import untuned
 from resnet_cuda.bench.workload import Candidate
 
 FACTOR = 2.0
@@ -38,7 +39,7 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 def exact_logits(network: str, dtype: torch.dtype, x: Tensor) -> Tensor:
     """What the network with weights of `dtype` gives for x [N, 3, H, W] in float64 [N, classes]."""
     module = networks.exact(network, dtype, x.device, training=False)
-    with torch.inference_mode():
+    with torch.inference_mode(), untuned():
         logits: Tensor = module(x.double())
     return logits
 
@@ -51,7 +52,8 @@ def exact_gradients(network: str, dtype: torch.dtype, x: Tensor, labels: Tensor)
             block.forward = functools.partial(
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
-    loss_of(module(x.double()), labels).backward()
+    with untuned():
+        loss_of(module(x.double()), labels).backward()
     return gradients_of(module)
 
 

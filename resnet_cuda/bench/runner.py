@@ -92,6 +92,11 @@ class Runner:
         self._done = 0
         self._lost: str | None = None  # why the device takes no more work
 
+    @property
+    def lost(self) -> str | None:
+        """Why the device takes no more work from this process; None as long as it does."""
+        return self._lost
+
     def run(self, workloads: Iterable[Workload]) -> None:
         """All that the plan wants, until the budget is spent; the rest is recorded as skipped."""
         with self.device.ours(), _settled_heap():
@@ -187,8 +192,8 @@ class Runner:
                 self._does_not_fit(rows, candidate, failure.message)
             elif failure:
                 _settle([row], failure.status, failure.message)
-        self._check(workload, ready, rows)
-        outgrown = self._time(workload, ready, rows)
+        outgrown = self._check(workload, ready, rows)
+        outgrown |= self._time(workload, ready, rows)
         return aside + [c for c in candidates if c.name in outgrown]
 
     def _does_not_fit(self, rows: Rows, candidate: Candidate, message: str) -> None:
@@ -208,8 +213,10 @@ class Runner:
         known = before is not None and after is not None
         return _Ready(function, output, after - before if known else None)  # type: ignore[operator]
 
-    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> None:
-        """Takes out of `ready` what computed something wrong, and lets go of the outputs."""
+    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> set[str]:
+        """Takes out of `ready` what computed something wrong, and lets go of the outputs; returns whose check ran out
+        of memory beside the others."""
+        outgrown: set[str] = set()
         if workload.check and ready:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
@@ -219,6 +226,9 @@ class Runner:
                 for row in rows.values():  # it may have been right, and timed, in an earlier turn
                     row.versus.pop(name, None)
             for name, failure in failures.items():
+                if failure.out_of_memory:
+                    outgrown.add(name)
+                    continue
                 message = f"its output cannot be checked: {failure.message}"
                 _settle([rows[name]], failure.status, message)
             for name in complaints.keys() | failures.keys():
@@ -230,6 +240,7 @@ class Runner:
             after = self.device.allocated()
             if candidate.own_memory is not None and before is not None and after is not None:
                 candidate.own_memory -= max(0, before - after)
+        return outgrown
 
     def _complaints(
         self, check: Callable[[dict[str, object]], dict[str, str]], outputs: dict[str, object]
@@ -301,7 +312,15 @@ class Runner:
 
     def _release_memory(self) -> None:
         if not self._lost:
-            self.device.release_memory()
+            self._still_works(self.device.release_memory)
+
+    def _still_works(self, action: Callable[[], None]) -> None:
+        """Does it; if it raises, an illegal access, say, lies behind, and all later calls would fail for it."""
+        try:
+            action()
+        except Exception as lost:
+            self._lost = f"the device takes no more work: {_message(lost)}"
+            self.note(self._lost)
 
     def _failure(self, error: BaseException) -> _Failure:
         if self._lost:
@@ -312,11 +331,7 @@ class Runner:
             return _Failure(ABSENT, str(error))
         if self.device.is_out_of_memory(error):
             return _Failure(FAILED, f"out of memory ({_message(error)})", out_of_memory=True)
-        try:
-            self.device.synchronize()
-        except Exception as lost:  # an illegal access, say: all later calls would fail for it
-            self._lost = f"the device takes no more work: {_message(lost)}"
-            self.note(self._lost)
+        self._still_works(self.device.synchronize)
         return _Failure(FAILED, _message(error))
 
 

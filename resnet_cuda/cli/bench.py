@@ -235,6 +235,8 @@ def _show(report: Report) -> None:
     if report.folder:
         for remark in publish(data, report.folder):
             print(remark)
+    if report.unsaved:
+        print(f"report.json is not complete, it could not be written: {report.unsaved}")
     ended = f"Cut off by {data['stopped_by']} after" if data["stopped_by"] else "Took"
     where = f"; the report is in {report.folder}" if report.folder else ""
     print(f"{harness_line(data).replace('**', '')} {ended} {data['seconds']:.0f} s{where}.".strip())

@@ -15,7 +15,7 @@ import torch
 
 from resnet_cuda import _raw
 from resnet_cuda.bench.device import CpuDevice, open_device
-from resnet_cuda.bench.environment import environment, settings
+from resnet_cuda.bench.environment import environment, settings, untuned
 from resnet_cuda.bench.report import plain
 from tests.bench.fake_cuda import FakeCudaDevice, FakeGpu
 
@@ -50,6 +50,25 @@ def test_the_environment_tells_nothing_about_the_place() -> None:
     assert plain(found) == found, "a path, or a value that is not plain"
     user = getpass.getuser()
     assert len(user) < 5 or user not in text
+
+
+def test_references_are_computed_without_trying_algorithms() -> None:
+    with settings(CpuDevice()):
+        assert torch.backends.cudnn.benchmark
+        with pytest.raises(ValueError), untuned():
+            assert not torch.backends.cudnn.benchmark
+            raise ValueError
+        assert torch.backends.cudnn.benchmark
+
+
+def test_a_flag_that_torch_does_not_tell_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> str:
+        raise RuntimeError("a mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", refuses)
+    flags = environment(CpuDevice())["flags"]
+    assert flags["deterministic_algorithms"] == "unknown: a mix of the legacy and new APIs"
+    assert flags["cudnn_benchmark"] is True
 
 
 def test_flags_are_those_in_force_while_measuring() -> None:
