@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
+from resnet_cuda.bench.markdown import ceilings, harness_line, sentence
 from resnet_cuda.bench.markdown_text import inline, table
 from resnet_cuda.bench.report_tables import (
+    RATIO_NOTE,
     result_tables,
     roofline_table,
     totals_tables,

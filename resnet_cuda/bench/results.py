@@ -10,24 +10,33 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
-from resnet_cuda.bench.workload import ABSENT, FAILED, LEVELS, SKIPPED, WRONG
+from resnet_cuda.bench.workload import ABSENT, FAILED, LEVELS, SKIPPED, WRONG, labelled, title
 
 Row = Mapping[str, Any]  # a Result, as in reports
 _GRAPH = "+ graph"
-_KEY = ("level", "workload", "pass_name", "dtype")
 # Within this factor two candidates count as equally fast: what the harness' comparison with itself is allowed.
 EQUAL = 1.03
+FASTER, SLOWER, ALIKE = "faster", "slower", "equal"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of one workload's candidates, ours and the peers, in the report's order."""
+    """The results of one workload's candidates, ours and the peers, in the report's order.
+
+    label: tells it from the others of the same workload, which have other peers.
+    """
 
     level: str
     workload: str
     pass_name: str
     dtype: str
+    label: str
     rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """The workload's, with the label."""
+        return labelled(self.workload, self.label)
 
     @property
     def ours(self) -> list[Row]:
@@ -51,7 +60,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        return f"{self.level} {self.workload} {self.pass_name} {self.dtype}"
+        return title(self.level, self.workload, self.pass_name, self.dtype, self.label)
 
     def peer(self, name: str) -> Row | None:
         return next((row for row in self.peers if row["candidate"] == name), None)
@@ -72,6 +81,15 @@ class Comparison:
             return None
         ratio = ours["versus"].get(peer["candidate"])
         return median_us(peer) / median_us(ours) if ratio is None else float(ratio)
+
+    def speedup_spread(self, peer: Row, ours: Row | None = None) -> float | None:
+        """Half the interquartile range of the rounds' ratios over their median; None where they took no turns."""
+        ours = ours or self.counterpart(peer)
+        found = (ours or {}).get("versus_quartiles") or {}
+        if ours is None or peer["candidate"] not in found:
+            return None
+        low, high = found[peer["candidate"]]
+        return float(high - low) / 2 / float(ours["versus"][peer["candidate"]])
 
     @property
     def speedup_over_best(self) -> float | None:
@@ -103,18 +121,22 @@ def comparisons(data: Mapping[str, Any]) -> list[Comparison]:
     latest: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in data.get("results", []):
         network = (row.get("facts") or {}).get("network", "")
-        key = (*(row[name] for name in _KEY), network)
+        key = (*identity(row), network)
         if key not in latest or row["candidate"] in latest[key]:
             latest[key] = {}
             groups.append(latest[key])
         latest[key][row["candidate"]] = row
-    found = [_comparison(tuple(group.values())) for group in groups]
+    found = []
+    for group in groups:
+        rows = tuple(group.values())
+        found.append(Comparison(*identity(rows[0]), rows))
     return sorted(found, key=lambda c: _level_order(c.level))
 
 
-def _comparison(rows: tuple[Row, ...]) -> Comparison:
-    level, workload, pass_name, dtype = (rows[0][name] for name in _KEY)
-    return Comparison(level, workload, pass_name, dtype, rows)
+def identity(row: Row) -> tuple[str, str, str, str, str]:
+    """Level, workload, pass, dtype and label: which comparison a result belongs to."""
+    label = row.get("label") or ""
+    return row["level"], row["workload"], row["pass_name"], row["dtype"], label
 
 
 def by_level_and_pass(
@@ -142,6 +164,10 @@ class Verdict:
         return geometric_mean(self.ratios.values())
 
     @property
+    def word(self) -> str:
+        return FASTER if self.mean > EQUAL else SLOWER if self.mean < 1 / EQUAL else ALIKE
+
+    @property
     def faster(self) -> int:
         return sum(ratio > EQUAL for ratio in self.ratios.values())
 
@@ -156,14 +182,21 @@ class Verdict:
 
 def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
     """For each level, pass and dtype: against the fastest peer of each workload, then against each peer. None of a dry
-    run: its times are the emulator's."""
+    run: its times are the emulator's.
+
+    A workload whose only comparison has a label has few peers, the fastest of which says little: a batch sweep, say,
+    has eager alone. It counts against each peer.
+    """
     if is_dry(data):
         return []
+    found = comparisons(data)
+    with_all_peers = {identity(c.rows[0])[:-1] for c in found if not c.label}
     groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
-    for comparison in comparisons(data):
+    for comparison in found:
         key = (comparison.level, comparison.pass_name, comparison.dtype)
         peers = groups.setdefault(key, {"": {}})
-        ratios = {"": comparison.speedup_over_best}
+        among_all = identity(comparison.rows[0])[:-1] in with_all_peers
+        ratios = {"": comparison.speedup_over_best if among_all else None}
         ratios |= {p["candidate"]: comparison.speedup(p) for p in comparison.peers}
         for peer, ratio in ratios.items():
             if ratio is not None:
@@ -185,8 +218,7 @@ def is_dry(data: Mapping[str, Any]) -> bool:
 def complaints(data: Mapping[str, Any]) -> list[str]:
     """What of ours is wrong or failed, of the benchmarks and of the hardware run's checks: exit code 1."""
     found = [
-        " ".join(filter(None, (row["level"], *(row[name] for name in _KEY[1:]))))
-        + f", {row['candidate']}: {row['status']}: {row['message']}"
+        f"{title(*identity(row))}, {row['candidate']}: {row['status']}: {row['message']}"
         for row in data.get("results", [])
         if row["ours"] and row["status"] in (WRONG, FAILED)
     ]

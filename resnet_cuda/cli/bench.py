@@ -20,11 +20,16 @@ from resnet_cuda.bench import compare
 from resnet_cuda.bench import run as bench_run
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import environment
-from resnet_cuda.bench.markdown import DRY_RUN, harness_line, sentence
+from resnet_cuda.bench.markdown import DRY_RUN, harness_line
 from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.publish import Summariser, publish
 from resnet_cuda.bench.report import Report, load
-from resnet_cuda.bench.report_tables import result_tables, totals_tables, training_step_tables
+from resnet_cuda.bench.report_tables import (
+    result_tables,
+    totals_tables,
+    training_step_tables,
+    verdict_table,
+)
 from resnet_cuda.bench.results import complaints, is_dry, verdicts
 from resnet_cuda.bench.runner import Budget
 from resnet_cuda.bench.tables import show
@@ -223,11 +228,11 @@ def _show(report: Report) -> None:
     data = report.data
     print()
     show([*result_tables(data), *totals_tables(data), *training_step_tables(data)])
+    # What one wants to know first stands where a terminal leaves the reader: at the end.
+    if found := verdicts(data):
+        show([verdict_table(found, every_peer=False)])
     if is_dry(data):
         print(DRY_RUN)
-    for verdict in verdicts(data):
-        if not verdict.peer:
-            print(sentence(verdict).replace("**", ""))
     for complaint in complaints(data):
         print(f"OURS: {complaint}")
     for note in data["notes"]:
