@@ -139,9 +139,10 @@ def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.model_traffic:
-        return _traffic.run(arguments, DTYPES)
     try:
+        _check_combination(arguments)
+        if arguments.model_traffic:
+            return _traffic.run(arguments, DTYPES, lambda facts: _begin(arguments.out, facts))
         device, plan, workloads, report, earlier = _prepare(arguments)
     except BadArgument as error:
         print(error, file=sys.stderr)
@@ -186,30 +187,53 @@ def _prepare(
         )
     facts = environment(device)
     earlier = _earlier(arguments.against, facts)
+    return device, plan, workloads, _begin(arguments.out, facts), earlier
+
+
+def _check_combination(arguments: argparse.Namespace) -> None:
+    """An option that would change nothing is not silently ignored."""
+    given = [n for n, v in vars(arguments).items() if v not in (None, False, ()) and n != "run"]
+    given = [n for n in given if n not in ("command", "model_traffic")]
+    if arguments.model_traffic:
+        unknown = [n for n in given if n not in _traffic.OPTIONS]
+        accepted = f"accepted with it: {', '.join(map(_option, _traffic.OPTIONS))}"
+        what = f"has no effect with --model-traffic; {accepted}"
+    else:
+        unknown = [n for n in given if n in _traffic.OWN_OPTIONS]
+        what = "has no effect without --model-traffic; for times: --only and part of a title"
+    if unknown:
+        raise BadArgument(f"{_option(unknown[0])} {what}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _begin(out: Path | None, facts: dict[str, Any]) -> Report:
     summary = Summariser()
     try:
-        report = Report(arguments.out, "bench", facts, lambda what, value: summary.note(report))
+        report = Report(out, "bench", facts, lambda what, value: summary.note(report))
     except OSError as error:
         raise BadArgument(
-            f"--out is {arguments.out}: {error.strerror}; accepted: a folder that can be written"
+            f"--out is {out}: {error.strerror}; accepted: a folder that can be written"
         ) from error
-    return device, plan, workloads, report, earlier
+    return report
 
 
 def _earlier(path: Path | None, facts: dict[str, Any]) -> dict[str, Any] | None:
     if path is None:
         return None
+    accepted = "accepted: a report.json of this device, or its folder"
     try:
         data = load(path / "report.json" if path.is_dir() else path)
         compare.regressions(
             {"environment": facts, "results": []}, data
         )  # raises for another device
     except OSError as error:
-        raise BadArgument(
-            f"--against is {path}: {error.strerror}; accepted: a report.json or its folder"
-        ) from error
+        why = "has no report.json" if path.is_dir() else error.strerror
+        raise BadArgument(f"--against is {path}: {why}; {accepted}") from error
     except ValueError as error:
-        raise BadArgument(f"--against: {error}") from error
+        raise BadArgument(f"--against is {path}: {error}; {accepted}") from error
     return data
 
 
