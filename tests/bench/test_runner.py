@@ -62,6 +62,7 @@ def test_rows_hold_times_ratios_and_memory(gpu: FakeGpu, recorder: Recorder) -> 
     assert statuses(rows) == {OURS: OK, PEER: OK}
     assert rows[OURS].median_us == pytest.approx(1000)
     assert rows[OURS].versus == {PEER: pytest.approx(1.5)}
+    assert rows[OURS].versus_quartiles == {PEER: (pytest.approx(1.5), pytest.approx(1.5))}
     assert rows[PEER].versus == {}
     assert [rows[name].peak_memory for name in (OURS, PEER)] == [1100, 4300], (
         "the memory of a candidate is its own, whoever else is there"
@@ -233,8 +234,11 @@ def test_a_workload_that_cannot_fit_is_done_with_a_smaller_batch_and_a_note(
             smaller=(lambda: sized(batch // 2)) if batch > 1 else None,
         )
 
-    rows = recorder.run(sized(64))
+    first = sized(64)
+    first.level, first.label = "overhead", "compile"  # its maker changed them afterwards
+    rows = recorder.run(first)
     assert statuses(rows) == {OURS: OK, PEER: OK} and rows[OURS].workload == "n8"
+    assert (rows[OURS].level, rows[OURS].label) == ("overhead", "compile")
     assert len(recorder.results) == 2, "sizes that did not fit leave notes, not rows"
     assert [note.partition("; ")[2] for note in recorder.notes] == [
         "n32 instead",
