@@ -267,14 +267,16 @@ def _titled(tables: Iterable[Table]) -> list[str]:
 
 def _results(data: Data) -> list[str]:
     lines = _titled(result_tables(data))
-    return [*lines, spread_note(data)] if lines else []
+    note = f"±: half the interquartile range, of {rounds(data)}. Under a peer: its time over ours."
+    return [*lines, note] if lines else []
 
 
-def spread_note(data: Data) -> str:
-    """What stands behind the medians of the tables."""
-    rounds = [row["timing"]["rounds"] for row in data["results"] if row["timing"]]
-    of = f", of {min(rounds)} to {max(rounds)} rounds" if rounds else ""
-    return f"±: half the interquartile range{of}. Under a peer: its time over ours."
+def rounds(data: Data) -> str:
+    """How often what has a time was measured."""
+    found = sorted({row["timing"]["rounds"] for row in data.get("results", []) if row["timing"]})
+    if len(found) < 2:
+        return f"{found[0] if found else 'no'} rounds"
+    return f"{found[0]} to {found[-1]} rounds"
 
 
 def _candidates(data: Data) -> list[str]:

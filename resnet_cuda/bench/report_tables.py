@@ -31,7 +31,6 @@ from resnet_cuda.bench.tables import (
 )
 from resnet_cuda.bench.workload import ABSENT, OURS, SKIPPED
 
-VERDICTS = "is it faster?"
 RATIO_NOTE = (
     "Ratios are a peer's time over ours, taken round by round: above 1 ours is faster. Means are geometric, over "
     f"(so many) workloads; within a factor of {EQUAL:g} two count as equal. Candidates in CUDA graphs are compared "
@@ -183,7 +182,7 @@ def verdict_table(found: Iterable[Verdict], every_peer: bool = True) -> Table:
         of = len(best.ratios) if best else 0
         rows.append([*cells, *(_mean_cell(group.get(peer), of) for peer in ["", *peers])])
     header = ["level, pass, dtype", "ours is", "workloads", "faster", "slower", "fastest peer"]
-    return Table(VERDICTS, [*header, *peers], rows, [RATIO_NOTE], fold=5)
+    return Table("is it faster?", [*header, *peers], rows, fold=5)
 
 
 def _verdict_cells(best: Verdict | None) -> list[Cell]:

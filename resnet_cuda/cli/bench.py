@@ -25,6 +25,7 @@ from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.publish import Summariser, publish
 from resnet_cuda.bench.report import Report, load
 from resnet_cuda.bench.report_tables import (
+    RATIO_NOTE,
     result_tables,
     totals_tables,
     training_step_tables,
@@ -149,6 +150,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     minutes = arguments.minutes or (_QUICK_MINUTES if arguments.quick else None)
     budget = Budget(None if minutes is None else 60 * minutes)
+    limit = (
+        "no limit of time (see --quick, --minutes)" if minutes is None else f"{minutes:g} minutes"
+    )
+    print(
+        f"{device.name}: {workloads} comparisons, {limit}; the harness and the ceilings come before them",
+        flush=True,
+    )
     code = 0
     try:
         with report.recording(), progress_bar("bench", workloads) as advance:
@@ -254,7 +262,7 @@ def _show(report: Report) -> None:
     show([*result_tables(data), *totals_tables(data), *training_step_tables(data)])
     # What one wants to know first stands where a terminal leaves the reader: at the end.
     if found := verdicts(data):
-        show([verdict_table(found, every_peer=False)])
+        show([replace(verdict_table(found, every_peer=False), notes=[RATIO_NOTE])])
     if is_dry(data):
         print(DRY_RUN)
     for complaint in complaints(data):

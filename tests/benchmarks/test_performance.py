@@ -109,6 +109,42 @@ def test_the_gpu_comes_first_and_the_newest_report_counts(repository: Repository
     assert "b" * 12 in model, "the newest report has no models: those of the one before stay"
 
 
+PLAN = {
+    "levels": ["op"],
+    "networks": ["resnet18"],
+    "batch": 2,
+    "image_size": 112,
+    "first_layers": None,
+    "only": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"plans": [{**PLAN, "first_layers": 3}]},
+            "**quick: the first 3 layers of each kind only**",
+        ),
+        ({"plans": [{**PLAN, "only": ["conv"]}]}, "**a selection of workloads**"),
+        ({"plans": [PLAN], "finished": False, "stopped_by": "SIGTERM"}, "**cut off by SIGTERM**"),
+    ],
+)
+def test_a_quick_report_says_so_and_does_not_replace_a_complete_one(
+    repository: Repository, sections: dict[str, Any], said: str
+) -> None:
+    partial = {**CPU, "commit": "d" * 40}
+    keep(repository, partial, started="2026-03-01 00:00:00 UTC", **sections)
+    main([], repository)
+    path = repository.root / "docs" / "performance.md"
+    assert "resnet18, n2, 112 pixels; 5 rounds; " + said in path.read_text()
+    assert f"{'d' * 12}/report.md): resnet18" in path.read_text(), "better than none"
+    keep(repository, CPU, started="2026-01-01 00:00:00 UTC", plans=[PLAN])
+    main([], repository)
+    levels = [line for line in path.read_text().splitlines() if line.startswith("From [")]
+    assert levels and all("c" * 12 in line and said not in line for line in levels)
+
+
 def test_status_of_kernels_comes_from_checks_on_gpus(repository: Repository) -> None:
     correctness = [
         {"name": "fp64 rule, float32: conv_bn_relu 3x3, training", "status": "ok"},
