@@ -24,6 +24,7 @@ from resnet_cuda.bench.workload import FAILED, LEVELS, OK, WRONG
 PERFORMANCE = "docs/performance.md"
 HARDWARE_STATUS = "docs/hardware-status.md"
 NOT_YET = "not yet"
+_PICTURES = ("speedup.png", "roofline.png")  # that say at a glance what the tables say
 BEGIN = "<!-- the last column is written by python -m benchmarks.performance -->"
 END = "<!-- end -->"
 
@@ -50,6 +51,7 @@ class Stored(NamedTuple):
 
     folder: str
     data: Mapping[str, Any]
+    pictures: Sequence[str] = ()  # names of files in the folder
 
     @property
     def device(self) -> str:
@@ -127,6 +129,10 @@ def _device(reports: Sequence[Stored]) -> Iterator[str]:
         yield f"| {stored.link()} | {' | '.join(cells)} |"
     yield ""
     reports = sorted(reports, key=lambda stored: not stored.is_complete)
+    for picture in _PICTURES:
+        newest = next((s for s in reports if picture in s.pictures), None)
+        if newest is not None:
+            yield from (f"![{picture} of {newest.folder}](../{newest.folder}/{picture})", "")
     for level in LEVELS:
         newest = next((s for s in reports if _has_level(s, level)), None)
         if newest is not None:

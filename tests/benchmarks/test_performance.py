@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ def test_the_gpu_comes_first_and_the_newest_report_counts(repository: Repository
     assert "a" * 12 in kernel and "b" * 12 not in kernel
     model = gpu[gpu.index("### Model") :].split("\n### ")[0]
     assert "b" * 12 in model, "the newest report has no models: those of the one before stay"
+
+
+def test_pictures_that_were_kept_are_shown(repository: Repository) -> None:
+    place = keep(repository, CPU)
+    main([], repository)
+    text = (repository.root / "docs" / "performance.md").read_text()
+    shown = re.findall(r"^!\[.*\]\((.*)\)$", text, flags=re.M)
+    assert [(repository.root / "docs" / path).resolve() for path in shown] == [
+        (place / "roofline.png").resolve()
+    ], "this report has no other"
 
 
 PLAN = {
