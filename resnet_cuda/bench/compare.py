@@ -6,12 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from resnet_cuda.bench.results import identity
+from resnet_cuda.bench.results import ERRORS_OF_NOISE, identity, ratio_error
 from resnet_cuda.bench.workload import FAILED, OK, SKIPPED, WRONG, title
 
 MARGIN = 0.10
-# How many standard errors of the two ratios count as noise.
-_ERRORS = 2.0
 Key = tuple[str, str, str, str, str, str]
 
 
@@ -77,7 +75,8 @@ def _slower(key: Key, new: Rows, old: Rows, margin: float) -> Iterator[Finding]:
             continue
         peers = [rows.get((*key[:-1], peer)) for rows in (old, new)]
         lost = 1 - now / was
-        noise = _ERRORS * math.hypot(_error(before, peers[0], peer), _error(after, peers[1], peer))
+        errors = [ratio_error(row, p) for row, p in zip((before, after), peers, strict=True) if p]
+        noise = ERRORS_OF_NOISE * math.hypot(*errors)
         if lost <= margin + noise:
             continue
         text = (
@@ -86,18 +85,6 @@ def _slower(key: Key, new: Rows, old: Rows, margin: float) -> Iterator[Finding]:
             f"{peer} {_us(peers[0])} -> {_us(peers[1])}"
         )
         yield Finding(key, "slower", text)
-
-
-def _error(ours: dict[str, Any], peer: dict[str, Any] | None, name: str) -> float:
-    """The standard error of our ratio to a peer, relative to it: that of a normal distribution's median, its width
-    taken from the quartiles, which a few samples taken during interruptions do not widen."""
-    quartiles = ours.get("versus_quartiles", {}).get(name)
-    timings = [row["timing"] for row in (ours, peer) if row and row["timing"]]
-    if quartiles is None or not timings:
-        return 0.0
-    rounds = min(timing["rounds"] for timing in timings)
-    deviation = (quartiles[1] - quartiles[0]) / 1.349
-    return float(math.sqrt(math.pi / 2) * deviation / math.sqrt(rounds) / ours["versus"][name])
 
 
 def _device(report: dict[str, Any]) -> tuple[str | None, str | None]:

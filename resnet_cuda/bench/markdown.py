@@ -19,6 +19,7 @@ from resnet_cuda.bench.results import (
     EQUAL,
     FASTER,
     SLOWER,
+    UNCLEAR,
     Verdict,
     absent,
     comparisons,
@@ -133,6 +134,9 @@ def _versus_fastest(verdict: Verdict) -> str:
     """Always in how many times as long the slower one takes: a ratio leaves open which way round it is."""
     if verdict.word == FASTER:
         return f"**faster** than the fastest peer, which takes {verdict.mean:.2f} times as long"
+    if verdict.word == UNCLEAR:
+        noise = f"within its noise of ±{100 * verdict.noise:.0f}%"
+        return f"unclear, the fastest peer's time over ours is {verdict.mean:.2f}, {noise}"
     if verdict.word == SLOWER:
         return f"**slower** than the fastest peer, takes {1 / verdict.mean:.2f} times as long"
     return f"as fast as the fastest peer, within a factor of {EQUAL:g}"

@@ -5,6 +5,7 @@ Everything here works on a report's data as `report.load` returns it, complete o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import geometric_mean
@@ -16,7 +17,8 @@ Row = Mapping[str, Any]  # a Result, as in reports
 _GRAPH = "+ graph"
 # Within this factor two candidates count as equally fast: what the harness' comparison with itself is allowed.
 EQUAL = 1.03
-FASTER, SLOWER, ALIKE = "faster", "slower", "equal"
+FASTER, SLOWER, ALIKE, UNCLEAR = "faster", "slower", "equal", "unclear"
+ERRORS_OF_NOISE = 2.0  # how many standard errors count as noise
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class Comparison:
 
     @property
     def best_peer(self) -> Row | None:
-        return fastest(self.peers)
+        """By the ratio to ours where there is one: medians of a busy machine are not to be compared."""
+        ours = self.best_ours
+        timed = [row for row in self.peers if row["timing"]]
+        return min(timed, key=lambda row: self.speedup(row, ours) or median_us(row), default=None)
 
     @property
     def all_skipped(self) -> bool:
@@ -82,6 +87,11 @@ class Comparison:
         ratio = ours["versus"].get(peer["candidate"])
         return median_us(peer) / median_us(ours) if ratio is None else float(ratio)
 
+    def speedup_error(self, peer: Row, ours: Row | None = None) -> float:
+        """The standard error of `speedup`, relative to it; 0 where it is not known."""
+        ours = ours or self.counterpart(peer)
+        return 0.0 if ours is None else ratio_error(ours, peer)
+
     def speedup_spread(self, peer: Row, ours: Row | None = None) -> float | None:
         """Half the interquartile range of the rounds' ratios over their median; None where they took no turns."""
         ours = ours or self.counterpart(peer)
@@ -97,6 +107,18 @@ class Comparison:
         if self.best_peer is None or self.best_ours is None:
             return None
         return self.speedup(self.best_peer, self.best_ours)
+
+
+def ratio_error(ours: Row, peer: Row) -> float:
+    """The standard error of our ratio to a peer, relative to it: that of a normal distribution's median, its width
+    taken from the quartiles, which a few rounds with an interruption do not widen. 0 where the report has none."""
+    quartiles = (ours.get("versus_quartiles") or {}).get(peer["candidate"])
+    if not quartiles or not (ours["timing"] and peer["timing"]):
+        return 0.0
+    rounds = min(row["timing"]["rounds"] for row in (ours, peer))
+    deviation = (quartiles[1] - quartiles[0]) / 1.349
+    ratio = ours["versus"][peer["candidate"]]
+    return float(math.sqrt(math.pi / 2) * deviation / math.sqrt(rounds) / ratio)
 
 
 def fastest(rows: Iterable[Row]) -> Row | None:
@@ -158,14 +180,25 @@ class Verdict:
     dtype: str
     peer: str
     ratios: Mapping[str, float]  # by workload
+    errors: Mapping[str, float]  # of the ratios, relative
 
     @property
     def mean(self) -> float:
         return geometric_mean(self.ratios.values())
 
     @property
+    def noise(self) -> float:
+        """By how much the mean may be off, relative to it."""
+        of_sum = math.hypot(*(self.errors[name] for name in self.ratios))
+        return ERRORS_OF_NOISE * of_sum / len(self.ratios)
+
+    @property
     def word(self) -> str:
-        return FASTER if self.mean > EQUAL else SLOWER if self.mean < 1 / EQUAL else ALIKE
+        if 1 / EQUAL <= self.mean <= EQUAL:
+            return ALIKE
+        if abs(math.log(self.mean)) <= self.noise:
+            return UNCLEAR
+        return FASTER if self.mean > 1 else SLOWER
 
     @property
     def faster(self) -> int:
@@ -191,23 +224,32 @@ def verdicts(data: Mapping[str, Any]) -> list[Verdict]:
         return []
     found = comparisons(data)
     with_all_peers = {identity(c.rows[0])[:-1] for c in found if not c.label}
-    groups: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    # Of each workload (ratio, error).
+    groups: dict[tuple[str, str, str], dict[str, dict[str, tuple[float, float]]]] = {}
     for comparison in found:
         key = (comparison.level, comparison.pass_name, comparison.dtype)
         peers = groups.setdefault(key, {"": {}})
         among_all = identity(comparison.rows[0])[:-1] in with_all_peers
-        ratios = {"": comparison.speedup_over_best if among_all else None}
-        ratios |= {p["candidate"]: comparison.speedup(p) for p in comparison.peers}
-        for peer, ratio in ratios.items():
+        pairs = [(p["candidate"], p, comparison.counterpart(p)) for p in comparison.peers]
+        if among_all and (best := comparison.best_peer):
+            pairs.append(("", best, comparison.best_ours))
+        for name, peer, ours in pairs:
+            ratio = comparison.speedup(peer, ours) if ours else None
             if ratio is not None:
-                known = peers.setdefault(peer, {})
+                known = peers.setdefault(name, {})
+                new = (ratio, comparison.speedup_error(peer, ours))
                 # The same workload against other peers, or again: what speaks least for us.
-                known[comparison.workload] = min(ratio, known.get(comparison.workload, ratio))
+                known[comparison.workload] = min(new, known.get(comparison.workload, new))
     return [
-        Verdict(*key, peer, ratios)
+        Verdict(
+            *key,
+            peer,
+            {name: ratio for name, (ratio, _) in found.items()},
+            {name: error for name, (_, error) in found.items()},
+        )
         for key, peers in groups.items()
-        for peer, ratios in peers.items()
-        if ratios
+        for peer, found in peers.items()
+        if found
     ]
 
 

@@ -64,6 +64,13 @@ def test_it_says_plainly_where_ours_is_slower() -> None:
     assert "as fast as the fastest peer" in even
 
 
+def test_an_unclear_verdict_says_how_noisy_it_is() -> None:
+    rows = comparison({OURS: 10.0, "eager": 12.0})
+    rows[0]["versus_quartiles"] = {"eager": [0.9, 1.6]}
+    said = sentence(verdicts(report(rows))[0])
+    assert "unclear, the fastest peer's time over ours is 1.20, within its noise of ±48%" in said
+
+
 def test_a_mixed_verdict_counts_both_sides() -> None:
     rows = comparison({OURS: 10.0, "eager": 40.0}) + comparison(
         {OURS: 10.0, "eager": 5.0}, workload="the slow one"
