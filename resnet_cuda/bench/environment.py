@@ -30,7 +30,7 @@ def environment(device: Device) -> dict[str, Any]:
         "host": _host(),
         "clocks": device.clocks(),
         "build": _raw.build_info(),
-        **_revision(),
+        **revision(),
         "flags": flags,
     }
 
@@ -121,7 +121,7 @@ def _host() -> dict[str, Any]:
     }
 
 
-def _revision() -> dict[str, Any]:
+def revision() -> dict[str, Any]:
     """The checkout's commit, and whether tracked files differ from it; None outside of a checkout, also where the
     package is merely installed inside of someone else's."""
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from resnet_cuda.bench.ceilings import Ceilings
 from resnet_cuda.bench.device import CaptureFailed, Device, Unsupported
 from resnet_cuda.bench.plan import Plan
-from resnet_cuda.bench.timing import measure, ratio
+from resnet_cuda.bench.timing import measure, quartiles, ratio, ratios
 from resnet_cuda.bench.workload import (
     ABSENT,
     FAILED,
@@ -129,6 +129,7 @@ class Runner:
                     _settle(rows.values(), FAILED, str(error))
                     break
                 self.note(f"{workload.title}: {error}; {smaller.name} instead")
+                smaller.level, smaller.label = workload.level, workload.label
                 workload = smaller
             except BaseException as error:
                 _settle(rows.values(), SKIPPED, f"interrupted by {_message(error)}")
@@ -222,9 +223,11 @@ class Runner:
             complaints, failures = self._complaints(workload.check, outputs)
             for name, complaint in complaints.items():
                 wrong = rows[name]
-                wrong.status, wrong.message, wrong.timing, wrong.versus = WRONG, complaint, None, {}
+                wrong.status, wrong.message, wrong.timing = WRONG, complaint, None
+                wrong.versus, wrong.versus_quartiles = {}, {}
                 for row in rows.values():  # it may have been right, and timed, in an earlier turn
                     row.versus.pop(name, None)
+                    row.versus_quartiles.pop(name, None)
             for name, failure in failures.items():
                 if failure.out_of_memory:
                     outgrown.add(name)
@@ -286,6 +289,7 @@ class Runner:
             if row.ours:
                 others = {n: t for n, t in timings.items() if not rows[n].ours}
                 row.versus |= {n: ratio(t, timing) for n, t in others.items()}
+                row.versus_quartiles |= {n: quartiles(ratios(t, timing)) for n, t in others.items()}
         return outgrown
 
     def _peak_memory(self, ready: _Ready) -> int | None:

@@ -54,11 +54,21 @@ def test_verdicts_come_first() -> None:
 
 def test_it_says_plainly_where_ours_is_slower() -> None:
     text = markdown(report(made_up.layers()))
-    assert "kernel, conv_fprop, bfloat16: **slower** than the fastest peer, 0.50x" in text
+    slow = (
+        "kernel, conv_fprop, bfloat16: **slower** than the fastest peer, takes 2.00 times as long"
+    )
+    assert slow in text
     fast = markdown(report(comparison({OURS: 10.0, "eager": 20.0})))
-    assert "**faster** than the fastest peer, 2.00x over 1 workload." in fast
+    assert "**faster** than the fastest peer, which takes 2.00 times as long" in fast
     even = markdown(report(comparison({OURS: 10.0, "eager": 10.1})))
     assert "as fast as the fastest peer" in even
+
+
+def test_an_unclear_verdict_says_how_noisy_it_is() -> None:
+    rows = comparison({OURS: 10.0, "eager": 12.0})
+    rows[0]["versus_quartiles"] = {"eager": [0.9, 1.6]}
+    said = sentence(verdicts(report(rows))[0])
+    assert "unclear, the fastest peer's time over ours is 1.20, within its noise of ±48%" in said
 
 
 def test_a_mixed_verdict_counts_both_sides() -> None:
@@ -67,7 +77,7 @@ def test_a_mixed_verdict_counts_both_sides() -> None:
     )
     best = verdicts(report(rows))[0]
     said = sentence(best)
-    assert "faster in 1, slower in 1; slowest: the slow one at 0.50x" in said
+    assert "faster in 1, slower in 1; worst: 2.00 times as long for the slow one" in said
 
 
 @pytest.mark.parametrize("missing", sorted(made_up.full()))

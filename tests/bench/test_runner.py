@@ -49,6 +49,7 @@ def test_rows_hold_times_ratios_and_memory(gpu: FakeGpu, recorder: Recorder) -> 
     assert statuses(rows) == {OURS: OK, PEER: OK}
     assert rows[OURS].median_us == pytest.approx(1000)
     assert rows[OURS].versus == {PEER: pytest.approx(1.5)}
+    assert rows[OURS].versus_quartiles == {PEER: (pytest.approx(1.5), pytest.approx(1.5))}
     assert rows[PEER].versus == {}
     assert [rows[name].peak_memory for name in (OURS, PEER)] == [1100, 4300], (
         "the memory of a candidate is its own, whoever else is there"
