@@ -45,6 +45,7 @@ Data = Mapping[str, Any]
 _TOP = ("schema", "kind", "started", "seconds", "finished", "stopped_by", "plans")
 _CHECKS = ("correctness", "safety")
 _MAX_LISTED = 30
+_BUSY = 0.25  # CPUs
 DRY_RUN = "A dry run on the emulator: no figure here says anything about speed."
 
 
@@ -151,7 +152,20 @@ def harness_line(data: Data) -> str:
     return (
         f"The harness against itself: {100 * abs(harness['ratio_of_medians'] - 1):.1f}% apart by medians, "
         f"{100 * abs(harness['paired_ratio'] - 1):.1f}% round by round, of {100 * harness['margin']:.0f}% allowed: "
-        f"{verdict}; a function that does nothing takes {format_us(harness['nothing_us'])}."
+        f"{verdict}; a function that does nothing takes {format_us(harness['nothing_us'])}.{_busy(data)}"
+    )
+
+
+def _busy(data: Data) -> str:
+    """Threads that wait for one whose core is taken wait for time slices: then even ratios are of those."""
+    clocks = [(row.get("facts") or {}).get("clocks") or {} for row in data.get("results", [])]
+    others = [c["others_cpus"] for c in clocks if "others_cpus" in c]
+    busy = sum(cpus > _BUSY for cpus in others)
+    if not busy:
+        return ""
+    return (
+        f" **Other processes used more than {_BUSY:g} CPUs during {busy} of {len(others)} results: mistrust what ran "
+        "on several threads.**"
     )
 
 

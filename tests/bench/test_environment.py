@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,16 @@ def test_devices_are_opened_by_kind_and_unknown_kinds_refused() -> None:
     assert open_device().kind == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device is 'tpu'; accepted: 'cuda', 'cpu', 'dry-run'"):
         open_device("tpu")
+
+
+def test_the_cpu_s_clocks_say_how_busy_others_kept_the_machine() -> None:
+    """A process of our own is none of the others; one that we start is."""
+    if not Path("/proc/stat").exists():
+        pytest.skip("the system does not tell")
+    device = CpuDevice()
+    spin = "import time; end = time.time() + 1.0\nwhile time.time() < end: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    assert device.clocks()["others_cpus"] > 0.3
 
 
 def test_the_cpu_s_clocks_are_plausible() -> None:

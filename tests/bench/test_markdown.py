@@ -139,6 +139,15 @@ def test_a_harness_that_does_not_hold_is_not_hidden() -> None:
     assert harness_line({}) == ""
 
 
+def test_a_machine_that_others_used_is_mistrusted() -> None:
+    rows = comparison({OURS: 10.0, "eager": 12.0})
+    for each, cpus in zip(rows, (0.02, 0.9), strict=True):
+        each["facts"] = {"clocks": {"others_cpus": cpus}}
+    said = harness_line(report(rows, harness=made_up.HARNESS))
+    assert "more than 0.25 CPUs during 1 of 2 results" in said
+    assert "Other processes" not in harness_line(report(rows[:1], harness=made_up.HARNESS))
+
+
 def test_lists_of_objects_are_tables_and_the_rest_is_nested() -> None:
     assert as_it_is([{"a": 1, "b": "x|y"}, {"a": 2}])[2:] == ["| 1 | x\\|y |", "| 2 |  |"]
     assert as_it_is({"a": {"b": [1, 2]}, "c": None}) == ["- a:", "  - b: 1, 2", "- c: -"]
