@@ -45,7 +45,7 @@ def _has(*candidates: str) -> Callable[[Workload], bool]:
 
 
 def _is_swept(workload: Workload) -> bool:
-    return bool(workload.facts.get("sweep"))
+    return workload.label == "sweep"
 
 
 # ResNet-50 has the layers that matter most. A few hundred comparisons of 2 s each would take too long.
