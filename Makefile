@@ -1,4 +1,4 @@
-# make demo, make test, make probes: everything from nothing (Python >= 3.10 with venv, a C++ compiler and make), in .venv.
+# make demo, make test, make bench, make probes: everything from nothing (Python >= 3.10 with venv, a C++ compiler and make), in .venv.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ TORCH ?= $(shell cat $(VENV)/torch-version 2>/dev/null || echo 2.13.0)
 TORCHVISION ?= $(shell echo $(TORCH) | awk -F. '{ print "0." $$2 + 15 "." $$3 }')
 INSTALLED := $(VENV)/installed-torch-$(TORCH)
 
-.PHONY: venv build test demo lint check probes clean
+.PHONY: venv build test demo lint check bench probes clean
 .DEFAULT_GOAL := build
 
 venv: $(INSTALLED)
@@ -38,11 +38,15 @@ demo: build
 check: build
 	$(PY) -m resnet_cuda check
 
+# Two minutes; the report and its pictures are in bench_output.
+bench: build
+	$(PY) -m resnet_cuda bench --quick --out bench_output
+
 # Every wrapper of csrc/ptx against its golden vectors, on the emulator and, where there is one, a GPU.
 probes: build
 	$(PY) -m tests.probes
 
 clean:
-	rm -rf build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist *.egg-info demo_output bench_output .pytest_cache .mypy_cache .ruff_cache
 	rm -f resnet_cuda/*.so resnet_cuda/kernel_resources.json
 	find resnet_cuda tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

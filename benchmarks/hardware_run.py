@@ -10,11 +10,14 @@ make no sense, or without a GPU that the kernels can run on.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,9 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help="for everything (default: %(default)g)"
-    )
+    parser.add_argument("--minutes", default="8", help="for everything (default: %(default)s)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default: $OUT, else hardware_report"
     )
@@ -57,14 +58,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--list", action="store_true", help="print the stages and the kernels' names")
     options = parser.parse_args(arguments)
-    if not options.minutes > 0:
-        parser.error(f"--minutes is {options.minutes:g}; accepted: numbers above 0")
+    try:
+        minutes = float(options.minutes)
+    except ValueError:
+        minutes = 0.0
+    if not minutes > 0:
+        parser.error(f"--minutes is {options.minutes!r}; accepted: numbers above 0")
+    options.minutes = minutes
     if options.kernels and options.since:
         parser.error("--kernels and --since are both given; accepted: one of them")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    started = time.monotonic()
     options = parse(arguments)
     if options.list:
         for stage in STAGES:
@@ -82,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not any(stage.name not in _ALWAYS for stage in stages) and not options.only:
         print(f"nothing that a GPU runs has changed since {options.since}")
         return 0
-    return run(options, selection, stages)
+    return run(options, selection, stages, started)
 
 
 def select(options: argparse.Namespace) -> tuple[Selection, list[str]]:
@@ -106,7 +113,14 @@ def chosen(selection: Selection, only: Sequence[str] | None) -> list[Stage]:
     ]
 
 
-def run(options: argparse.Namespace, selection: Selection, stages: Sequence[Stage]) -> int:
+def run(
+    options: argparse.Namespace, selection: Selection, stages: Sequence[Stage], started: float
+) -> int:
+    """`started`: when the command did, on time.monotonic's clock; importing torch takes part of the time, too."""
+    if missing := [name for name in ("torch", "numpy") if not importlib.util.find_spec(name)]:
+        needed = "accepted: a Python with torch and numpy"
+        print(f"this Python {sys.version.split()[0]} has no {' and no '.join(missing)}; {needed}")
+        return 2
     # This process only writes down: a binary that does not fit must not end it, and may be replaced meanwhile.
     sys.modules.setdefault("resnet_cuda._C", None)  # type: ignore[arg-type]
     from benchmarks.hardware.conclusion import conclusion, verdict
@@ -126,10 +140,17 @@ def run(options: argparse.Namespace, selection: Selection, stages: Sequence[Stag
     except OSError as error:
         print(f"--out is {folder}: {error.strerror}; accepted: a folder that can be written")
         return 2
-    temporary = Path(tempfile.mkdtemp(prefix="hardware_run_"))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix="hardware_run_"))
+    except OSError as error:
+        print(
+            f"TMPDIR: {error.strerror}; accepted: a folder for temporary files that can be written"
+        )
+        return 2
     os.environ.setdefault("MPLCONFIGDIR", str(temporary / "matplotlib"))
     scrub = Scrubber(ROOT, [temporary])
-    seconds = max(60 * options.minutes - _WRAPPING_UP, 0.5 * 60 * options.minutes)
+    seconds = max(60 * options.minutes - _WRAPPING_UP, 0.8 * 60 * options.minutes)
+    seconds -= time.monotonic() - started
     report.set("command", command_line(options))
     conductor = Conductor(
         stages,
@@ -146,11 +167,15 @@ def run(options: argparse.Namespace, selection: Selection, stages: Sequence[Stag
     except KeyboardInterrupt:
         pass  # the report says so
     finally:
-        log_file.close()
+        with suppress(OSError):
+            log_file.close()
         remarks = publish(report.data, folder)
         shutil.rmtree(temporary, ignore_errors=True)
     print("\n".join([*conclusion(report.data, stages), *remarks]))
-    print(f"{report.data['seconds']:.0f} s; the report is in {folder}")
+    print(f"{time.monotonic() - started:.0f} s; the report is in {folder}")
+    if report.unsaved:
+        print(f"report.json is not complete, it could not be written: {report.unsaved}")
+        return 1
     return verdict(report.data, stages)
 
 

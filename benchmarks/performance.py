@@ -43,7 +43,11 @@ class Repository:
     def reports(self) -> list[Stored]:
         """The newest first. Raises ValueError where one cannot be read."""
         found = [
-            Stored(path.parent.relative_to(self.root).as_posix(), load(path))
+            Stored(
+                path.parent.relative_to(self.root).as_posix(),
+                load(path),
+                [picture.name for picture in path.parent.glob("*.png")],
+            )
             for path in sorted(self.results.glob("*/*/report.json"))
         ]
         return sorted(found, key=lambda stored: stored.data["started"], reverse=True)

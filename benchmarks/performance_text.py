@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from resnet_cuda.bench.markdown import RATIO_NOTE, ceilings, harness_line, sentence
+from resnet_cuda.bench.markdown import ceilings, harness_line, rounds, sentence
 from resnet_cuda.bench.markdown_text import inline, table
 from resnet_cuda.bench.report_tables import (
+    RATIO_NOTE,
     result_tables,
     roofline_table,
     totals_tables,
@@ -23,6 +24,7 @@ from resnet_cuda.bench.workload import FAILED, LEVELS, OK, WRONG
 PERFORMANCE = "docs/performance.md"
 HARDWARE_STATUS = "docs/hardware-status.md"
 NOT_YET = "not yet"
+_PICTURES = ("speedup.png", "roofline.png")  # that say at a glance what the tables say
 BEGIN = "<!-- the last column is written by python -m benchmarks.performance -->"
 END = "<!-- end -->"
 
@@ -49,6 +51,7 @@ class Stored(NamedTuple):
 
     folder: str
     data: Mapping[str, Any]
+    pictures: Sequence[str] = ()  # names of files in the folder
 
     @property
     def device(self) -> str:
@@ -57,6 +60,30 @@ class Stored(NamedTuple):
     @property
     def is_gpu(self) -> bool:
         return self.data["environment"]["kind"] == "cuda"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to its end, and left nothing out on request."""
+        plans = self.data.get("plans") or []
+        partial = any(plan.get("first_layers") or plan.get("only") for plan in plans)
+        return bool(self.data["finished"]) and not partial
+
+    @property
+    def scope(self) -> str:
+        """What it covers, and how thoroughly."""
+        plans = self.data.get("plans") or []
+        parts = [rounds(self.data)] if self.data["results"] else []
+        for plan in plans[:1]:  # those of a hardware run differ in their levels
+            parts.insert(
+                0, f"{', '.join(plan['networks'])}, n{plan['batch']}, {plan['image_size']} pixels"
+            )
+        layers = {p["first_layers"] for p in plans if p.get("first_layers")}
+        parts += [f"**quick: the first {n} layers of each kind only**" for n in sorted(layers)]
+        if any(plan.get("only") for plan in plans):
+            parts.append("**a selection of workloads**")
+        if not self.data["finished"]:
+            parts.append(f"**cut off by {self.data['stopped_by']}**")
+        return "; ".join(parts) or "-"
 
     @property
     def date(self) -> str:
@@ -92,14 +119,20 @@ def performance(reports: Sequence[Stored]) -> str:
 
 
 def _device(reports: Sequence[Stored]) -> Iterator[str]:
-    """A device's reports, the newest first: each level from the newest that has it."""
-    yield from ("| report | date | torch | results |", "|---|---|---|---|")
+    """A device's reports, the newest first: each level from the newest complete one that has it, else from the newest
+    that has it at all."""
+    yield from ("| report | date | torch | scope | results |", "|---|---|---|---|---|")
     for stored in reports:
         counts = ", ".join(f"{n} {status}" for status, n in statuses(stored.data).items())
         versions = stored.data["environment"].get("versions") or {}
-        cut = "" if stored.data["finished"] else f" (cut off by {stored.data['stopped_by']})"
-        yield f"| {stored.link()} | {stored.date} | {versions.get('torch') or '-'} | {counts}{cut} |"
+        cells = (stored.date, versions.get("torch") or "-", stored.scope, counts or "-")
+        yield f"| {stored.link()} | {' | '.join(cells)} |"
     yield ""
+    reports = sorted(reports, key=lambda stored: not stored.is_complete)
+    for picture in _PICTURES:
+        newest = next((s for s in reports if picture in s.pictures), None)
+        if newest is not None:
+            yield from (f"![{picture} of {newest.folder}](../{newest.folder}/{picture})", "")
     for level in LEVELS:
         newest = next((s for s in reports if _has_level(s, level)), None)
         if newest is not None:
@@ -122,7 +155,7 @@ def _has_level(stored: Stored, level: str) -> bool:
 
 def _level(level: str, stored: Stored) -> Iterator[str]:
     only = {**stored.data, "results": [r for r in stored.data["results"] if r["level"] == level]}
-    yield from (f"### {level.capitalize()}", "", f"From {stored.link()}.", "")
+    yield from (f"### {level.capitalize()}", "", f"From {stored.link()}: {stored.scope}.", "")
     found = verdicts(only)
     sentences = [f"- {sentence(verdict)}" for verdict in found if not verdict.peer]
     if sentences:

@@ -35,7 +35,7 @@ OPS_OF_NETWORKS = frozenset(PASSES_OF_OP) - {"bn_relu", "add_relu"}
 CORRECTNESS = frozenset({"correctness", "safety"})
 OF_KERNELS = CORRECTNESS | {"kernels", "ops"}
 OF_NETWORKS = frozenset(
-    {"models", "blocks", "overhead", "training_step", "compile", "max_autotune"}
+    {"models", "blocks", "sweep", "overhead", "training_step", "compile", "max_autotune"}
 )
 OF_INSTRUCTIONS = frozenset({"probes", "reference_kernels"})
 
@@ -70,7 +70,9 @@ def by_names(chosen: Sequence[str]) -> Selection:
         elif name in PASSES_OF_OP:
             passes |= set(PASSES_OF_OP[name])
         else:
-            raise ValueError(f"{name!r} is no kernel and no op; accepted: {', '.join(names())}")
+            raise ValueError(
+                f"--kernels is {name!r}, which is no kernel and no op; accepted: {', '.join(names())}"
+            )
     exact = {name for name in chosen if name in PASSES_OF_OP}
     ops = exact if exact == set(chosen) else exact | ops_of(passes)
     stages = OF_INSTRUCTIONS | OF_KERNELS | (OF_NETWORKS if ops & OPS_OF_NETWORKS else frozenset())
@@ -127,11 +129,18 @@ def _changed_files(ref: str) -> list[str]:
                 ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True
             )
         except OSError as error:
-            raise ValueError(f"--since needs git: {error.strerror}") from error
+            raise ValueError(refused(f"git cannot be run ({error.strerror})")) from error
         if done.returncode:
-            raise ValueError(f"--since {ref}: {done.stderr.strip()}")
+            raise ValueError(refused(done.stderr.strip() or "git knows no such revision"))
         return done.stdout.splitlines()
 
+    def refused(why: str) -> str:
+        return (
+            f"--since is {ref!r}: {why}; accepted: a revision, in a checkout with git (HEAD~1, main, ...); "
+            "without one, --kernels"
+        )
+
+    git("rev-parse", "--git-dir")
     commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")[0]
     untracked = git("ls-files", "--others", "--exclude-standard")
     return sorted({*git("diff", "--name-only", "--no-renames", commit), *untracked})

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ except RuntimeError as error:
 print("@@" + json.dumps(answer))
 """
 _LOAD_LIBRARIES = """
-import json, sys
+import json, os, sys
 from tests.device_library.library import DeviceLibrary, library_path
 missing = []
 for name in sys.argv[2:]:
@@ -53,7 +54,9 @@ for name in sys.argv[2:]:
         path, name = None, f"{name} ({error})"
     if path is None:
         missing.append(name)
-print("@@" + json.dumps({"missing": "not built or not loadable: " + ", ".join(missing) if missing else ""}))
+where = "RNC_TEST_LIB_DIR" if os.environ.get("RNC_TEST_LIB_DIR") else "build/"
+text = f"not in {where} or not loadable: {', '.join(missing)}"
+print("@@" + json.dumps({"missing": text if missing else ""}))
 """
 
 
@@ -62,13 +65,16 @@ def run(context: Context) -> int:
     built = ""
     if context.rebuild or any(missing.values()):
         why = cannot_build(context.dry)
-        built = why or build(context.seconds - _SPARE_SECONDS)
+        built = why or build(context.left() - _SPARE_SECONDS)
         if not why:
             missing, about = look(context.device)
     say("section", ["build", {**missing, "built": built, "about": about}])
     if stale := newer_sources():
         say("note", stale)
-    return 1 if any(missing.values()) else 0
+    if not any(missing.values()):
+        return 0
+    print(built)  # the last line of a stage that fails is what it is remembered by
+    return 1
 
 
 def look(device: str) -> tuple[dict[str, str], dict[str, object]]:
@@ -126,9 +132,10 @@ def build(seconds: float) -> str:
         environment["CUDA_HOME"] = str(Path(nvcc).resolve().parents[1])
     command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     process = Process(command, ROOT, environment)
+    end = time.monotonic() + seconds
     lines: list[str] = []
     try:
-        while (line := process.line(seconds)) is not None:
+        while (line := process.line(end - time.monotonic())) is not None:
             print(line, end="", flush=True)
             lines = [*lines, line][-_LAST_LINES:]
     except TimeoutError:

@@ -7,9 +7,10 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks.hardware.protocol import Check, run_checks
@@ -39,10 +40,11 @@ class Context:
         stage: its name.
         device: "cuda" or "dry-run".
         ops, passes: names of those that matter; None: all.
-        skip: how many checks earlier processes of the stage made.
-        seconds: until the process is stopped.
+        skip: how many checks or workloads earlier processes of the stage made.
+        seconds: from the process's start until it is stopped.
         rebuild: whether to compile what is there already.
         ceilings: measured by an earlier stage.
+        started: when the process did, on time.monotonic's clock.
     """
 
     stage: str
@@ -53,6 +55,7 @@ class Context:
     seconds: float = 600.0
     rebuild: bool = False
     ceilings: Ceilings | None = None
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def dry(self) -> bool:
@@ -62,6 +65,10 @@ class Context:
     def tensors(self) -> str:
         """Where tensors live."""
         return "cpu" if self.dry else "cuda"
+
+    def left(self) -> float:
+        """Seconds until the process is stopped; importing torch and starting the GPU have taken some."""
+        return self.seconds - (time.monotonic() - self.started)
 
     def wants(self, op: str) -> bool:
         return self.ops is None or op in self.ops
@@ -77,17 +84,21 @@ class Context:
 
 
 def gpu_is_spoiled() -> bool:
-    """Whether an earlier fault makes every further call fail: CUDA's errors stay until the process ends."""
+    """Whether an earlier fault makes further calls fail: CUDA's errors stay until the process ends, and a capture that
+    failed may keep torch from freeing memory and from making random numbers."""
     import torch
 
     try:
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.rand(1, device="cuda")
         return torch.ones(1, device="cuda").add(1).item() != 2
     except RuntimeError:
         return True
 
 
 def parse(arguments: list[str] | None = None) -> tuple[str, Context]:
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module", choices=MODULES)
     parser.add_argument("stage")
@@ -108,7 +119,7 @@ def parse(arguments: list[str] | None = None) -> tuple[str, Context]:
         from resnet_cuda.bench.ceilings import Ceilings
 
         options["ceilings"] = Ceilings(**options["ceilings"])
-    return module, Context(**options)
+    return module, Context(**options, started=started)
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.hardware.protocol import OK
+from benchmarks.hardware.protocol import FAILED, OK
 from benchmarks.hardware.stages import Stage
 from resnet_cuda.bench.markdown import sentence
 from resnet_cuda.bench.results import complaints, verdicts
@@ -41,9 +41,22 @@ def conclusion(data: Data, stages: Sequence[Stage]) -> list[str]:
     else:
         lines = ["Correctness was not checked."]
     lines += [f"  not checked: {text}" for text in undecided]
+    lines += [f"  not all measured: {text}" for text in _broken(data, stages)]
     if (data.get("environment") or {}).get("kind") == "dry-run":
         return [*lines, "A dry run: no figure says anything about a GPU."]
     return lines + [sentence(v).replace("**", "") for v in verdicts(data) if not v.peer]
+
+
+def _broken(data: Data, stages: Sequence[Stage]) -> list[str]:
+    """Stages that do not decide and have failed."""
+    if (data.get("environment") or {}).get("kind") == "dry-run":
+        return []  # there all decide
+    plain = {stage.name for stage in stages if not stage.section}
+    return [
+        f"{entry['name']}: {entry['message']}"
+        for entry in data.get("stages") or []
+        if entry["name"] in plain and entry["status"] == FAILED
+    ]
 
 
 def _undecided(data: Data, stages: Sequence[Stage]) -> list[str]:

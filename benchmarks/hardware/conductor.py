@@ -46,14 +46,21 @@ class Log:
     def __init__(self, file: IO[str] | None) -> None:
         self._file, self._written = file, 0
 
+    @property
+    def full(self) -> bool:
+        return self._file is None or self._written > _MAX_LOG
+
     def write(self, text: str) -> None:
-        if self._file is None or self._written > _MAX_LOG:
+        if self._file is None or self.full:
             return
         self._written += len(text.encode())
         if self._written > _MAX_LOG:
             text = "\nThe log ends here: it has reached its limit.\n"
-        self._file.write(text)
-        self._file.flush()
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError:  # a full disk; the report is worth more
+            self._file = None
 
 
 class Conductor:
@@ -171,7 +178,8 @@ class Conductor:
         self._summariser.note(self.report)
 
     def log(self, text: str) -> None:
-        self._log.write(self._scrub.text(text))
+        if not self._log.full:
+            self._log.write(self._scrub.text(text))
 
     def scrubbed(self, text: str) -> str:
         return self._scrub.text(text)
@@ -194,7 +202,9 @@ class _Attempt:
 
     def __init__(self, conductor: Conductor, stage: Stage) -> None:
         self._conductor, self._stage = conductor, stage
-        self.done = 0  # checks
+        self.done = 0  # checks or workloads
+        self._workload = ""  # the one that is measured
+        self._died = ""  # in which workloads, and how
         self._current: str | None = None
         self._counts: dict[str, int] = {}
         self._results: dict[str, int] = {}
@@ -218,21 +228,25 @@ class _Attempt:
             self._fail(f"no answer within {_CHECK_SECONDS:.0f} s")
             return None
         if status == 0:
-            wrong = self._wrong or self._counts.get(FAILED)
+            wrong = self._wrong or self._died or self._counts.get(FAILED)
             return (FAILED if wrong else OK), self.summary()
         if status == RESTART:
             return None
         if self._current is not None:
             self._fail(f"the process {how_it_ended(status)}")
             return None
+        if self._workload and status < 0:
+            self._died += f"; the process {how_it_ended(status)} in {self._workload}"
+            self._workload = ""
+            return None
         last = self._conductor.scrubbed(self._tail[-1].strip()) if self._tail else ""
         how = f"the process {how_it_ended(status)}" + (f": {last[-300:]}" if last else "")
         return FAILED, "; ".join(filter(None, [self.summary(), how]))
 
     def summary(self) -> str:
-        """Checks and results by status: "412 ok, 3 skipped"."""
+        """Checks and results by status, and what a process died of: "412 ok, 3 skipped"."""
         counts = {**self._counts, **self._results}
-        return ", ".join(f"{n} {status}" for status, n in counts.items())
+        return (", ".join(f"{n} {s}" for s, n in counts.items()) + self._died).removeprefix("; ")
 
     def _listen(self, process: Process, deadline: float) -> str:
         """Until the process ends; says what stopped it otherwise, "deadline" or "check"."""
@@ -265,6 +279,10 @@ class _Attempt:
         what, value = record
         if what == "begin":
             self._current = value
+        elif what == "progress":
+            self.done += 1
+            self._workload = self._conductor.scrubbed(value)
+            self._conductor.log(f"{self.done}: {value}\n")
         elif what == "check":
             self._add(Row(**value))
         else:
@@ -287,8 +305,16 @@ class _Attempt:
 
 
 def child_environment(device: str, temporary: Path) -> dict[str, str]:
-    """Compilers' caches begin empty, unless the caller has some; a dry run leaves other processes their cores."""
+    """Compilers' caches begin empty, unless the caller has some; a dry run leaves other processes their cores.
+
+    The checkout is what is imported, whatever PYTHONSAFEPATH says, and PYTHONOPTIMIZE is taken away: the checks assert.
+    """
     environment = dict(os.environ)
+    environment.pop("PYTHONOPTIMIZE", None)
+    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(path)
+    if folder := environment.get("RNC_TEST_LIB_DIR"):  # stages run in the checkout
+        environment["RNC_TEST_LIB_DIR"] = os.path.abspath(folder)
     environment.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary / "inductor"))
     environment.setdefault("TRITON_CACHE_DIR", str(temporary / "triton"))
     if device == "dry-run":

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import resnet_cuda
-from benchmarks.hardware.protocol import say
+from benchmarks.hardware.protocol import RESTART, say
+from resnet_cuda.bench import networks, training_step
 from resnet_cuda.bench import run as bench_run
-from resnet_cuda.bench import training_step
 from resnet_cuda.bench.ceilings import measure_ceilings
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import settings
@@ -40,23 +40,34 @@ class Measurement:
     wants: Callable[[Workload], bool] = _all
 
 
-def _has(candidate: str) -> Callable[[Workload], bool]:
-    return lambda workload: any(c.name == candidate for c in workload.candidates)
+def _has(*candidates: str) -> Callable[[Workload], bool]:
+    return lambda workload: any(c.name in candidates for c in workload.candidates)
+
+
+def _is_swept(workload: Workload) -> bool:
+    return workload.label == "sweep"
 
 
 # ResNet-50 has the layers that matter most. A few hundred comparisons of 2 s each would take too long.
 _LAYERS = {"compile": False, "networks": ("resnet50",), "effort": Effort(seconds=0.4)}
-_NETWORKS = {"compile": False, "effort": Effort(seconds=1.0)}
-_COMPILED = {"sweep": (), "effort": Effort(seconds=1.0)}
+_NETWORKS = {"compile": False, "sweep": (), "effort": Effort(seconds=1.0)}
+_FEW_NETWORKS = {"networks": ("resnet18", "resnet50"), "effort": Effort(seconds=1.0)}
+_SWEEP = {**_FEW_NETWORKS, "compile": False, "effort": Effort(seconds=0.4)}
+_COMPILED = {**_FEW_NETWORKS, "sweep": ()}
 # By the stage's name. Compilers come late: what they cost is unknown, and everything else is worth more.
 MEASUREMENTS = {
     "kernels": Measurement("kernel", _LAYERS),
-    "models": Measurement("model", _NETWORKS),
+    "models": Measurement("model", _NETWORKS, lambda workload: not _is_swept(workload)),
     "blocks": Measurement("block", _LAYERS),
+    "sweep": Measurement("model", _SWEEP, _is_swept),
     "ops": Measurement("op", _LAYERS),
     "overhead": Measurement("overhead", _LAYERS),
-    "compile": Measurement("model", {**_COMPILED, "slow_compile": False}, _has("compile")),
-    "max_autotune": Measurement("model", _COMPILED, _has("compile max-autotune")),
+    "compile": Measurement(
+        "model",
+        {**_COMPILED, "slow_compile": False},
+        _has(networks.COMPILED.name, networks.FROZEN.name),
+    ),
+    "max_autotune": Measurement("model", _COMPILED, _has(networks.AUTOTUNED.name)),
 }
 
 
@@ -67,31 +78,42 @@ def run(context: Context) -> int:
         if context.stage == "training_step":
             plan = replace(default_plan(device, quick=False), levels=())
             report.set("training_step", training_step.measure(device, plan, report.note))
-        elif context.dry and MEASUREMENTS[context.stage].wants is not _all:
+        elif context.dry and MEASUREMENTS[context.stage].changes.get("compile", True):
             trace_a_small_module()
             report.note(
                 f"stage {context.stage}: a dry run leaves the compilers out; a small module went through "
                 "torch.compile's tracer instead"
             )
         else:
-            compare(MEASUREMENTS[context.stage], device, context, report)
+            return compare(MEASUREMENTS[context.stage], device, context, report)
     return 0
 
 
-def compare(measurement: Measurement, device: Device, context: Context, report: Report) -> None:
+def compare(measurement: Measurement, device: Device, context: Context, report: Report) -> int:
+    """The process's exit status: where the GPU takes no more work from this one, a new one goes on behind."""
     plan = plan_of(measurement, device, context)
     say("plan", plain(asdict(plan)))
     ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
-    budget = Budget(context.seconds - _SPARE)
-    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _log)
-    runner.run_level(measurement.level, lambda: workloads(measurement, device, plan))
+    budget = Budget(context.left() - _SPARE)
+    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _progress)
+
+    def left() -> Iterator[Workload]:
+        for index, workload in enumerate(workloads(measurement, device, plan)):
+            if runner.lost:
+                return
+            if index >= context.skip:
+                yield workload
+
+    runner.run_level(measurement.level, left)
+    return RESTART if runner.lost else 0
 
 
 def workloads(measurement: Measurement, device: Device, plan: Plan) -> Iterator[Workload]:
     for workload in bench_run.level(measurement.level)(device, plan):
         # The emulator takes long for a network, and the stage `models` has tried them.
         tried = device.kind == "dry-run" and workload.level == "overhead"
-        if measurement.wants(workload) and not (tried and "network" in workload.facts):
+        wanted = measurement.wants(workload) and plan.wants(workload)
+        if wanted and not (tried and "network" in workload.facts):
             yield workload
 
 
@@ -114,5 +136,5 @@ def trace_a_small_module() -> None:
         torch.testing.assert_close(traced, resnet_cuda.ops.add_relu(x, x))
 
 
-def _log(title: str, done: int) -> None:
-    print(f"{done}: {title}", flush=True)
+def _progress(title: str, done: int) -> None:
+    say("progress", title)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _MARKER = "RNC_HARDWARE_STAGE"
+_MAX_WAITING = 1000  # lines
+_MAX_LINE = 2**22  # characters; longer ones are cut into several
+_DEATH_SECONDS = 10.0  # what a driver in trouble may keep a killed process for
 _LINGER_SECONDS = 1.0  # for lines in a pipe that something else still holds open
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -46,18 +49,22 @@ class Process:
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        self._lines: queue.Queue[str | None] = queue.Queue()
+        # Bounded, so that a process that prints without end waits for us instead of filling the memory.
+        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self._popen.stdout
         with self._popen.stdout as stream:
-            for line in stream:
+            while line := stream.readline(_MAX_LINE):
                 self._lines.put(line)
         self._lines.put(None)
 
     def line(self, seconds: float) -> str | None:
-        """The next line, or None when the process has ended; raises TimeoutError."""
+        """The next line, or None when the process has ended; raises TimeoutError, without `seconds` also where there
+        are lines: a process that prints all the time is no reason to wait for ever."""
+        if seconds <= 0:
+            raise TimeoutError
         end = time.monotonic() + seconds
         ended: float | None = None
         while True:
@@ -92,7 +99,10 @@ class Process:
             os.killpg(self._popen.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        status = self._popen.wait()
+        try:
+            status = self._popen.wait(timeout=_DEATH_SECONDS)
+        except subprocess.TimeoutExpired:  # it hangs in the driver; the others must not wait for it
+            status = -signal.SIGKILL
         for pid in _marked(self._token):
             try:
                 os.kill(pid, signal.SIGKILL)

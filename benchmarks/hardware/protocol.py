@@ -1,7 +1,8 @@
 """What a stage's process tells the conductor: one line for each addition to the report, `@@{"what": value}`.
 
 Kinds: "result", "note" and "section" as `resnet_cuda.bench.report.Report` announces them, "begin" (a check's name)
-before each check and "check" (its row) after it. Every other line is log. Needs no torch.
+before each check and "check" (its row) after it, "progress" (its title) before each workload. Every other line is log.
+Needs no torch.
 """
 
 from __future__ import annotations

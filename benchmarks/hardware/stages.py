@@ -34,7 +34,7 @@ def _own(module: str) -> tuple[str, ...]:
 _EXTENSION, _LIBRARIES = ("extension",), ("libraries",)
 
 STAGES = (
-    Stage("device", "environment, ceilings, peers at hand", 60, _own("device_facts")),
+    Stage("device", "environment, ceilings, peers at hand", 120, _own("device_facts")),
     Stage("build", "compiles what is missing or does not load", 240, _own("build")),
     Stage(
         "probes",
@@ -70,8 +70,9 @@ STAGES = (
         needs=_EXTENSION,
     ),
     Stage("kernels", "every kernel pass of ResNet's layers", 75, _own("measure")),
-    Stage("models", "whole networks against eager peers, batch sweep", 120, _own("measure")),
+    Stage("models", "whole networks against eager peers", 100, _own("measure")),
     Stage("blocks", "residual blocks", 40, _own("measure")),
+    Stage("sweep", "ResNet-18 and ResNet-50 from 1 image to 512", 50, _own("measure")),
     Stage("ops", "the public ops", 50, _own("measure")),
     Stage("overhead", "what a call costs the host", 20, _own("measure")),
     Stage("training_step", "where a training step's time goes", 40, _own("measure")),

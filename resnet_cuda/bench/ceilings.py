@@ -26,6 +26,7 @@ _CACHES_IN_A_BUFFER = (
     8  # how many times the last cache is copied, so that what it keeps does not count
 )
 _DEFAULT_CACHE = {"cuda": 128 * 2**20, "cpu": 32 * 2**20}
+_MAX_SPREAD = 0.2  # half the interquartile range over the median
 _SHARE_OF_MEMORY = 0.1  # of what is free, for each of the copy's two buffers
 
 
@@ -59,6 +60,20 @@ class Ceilings:
         rate = self.flops.get(_name(dtype), 0.0)
         for flops, size in parts:
             yield flops / rate if rate else 0.0, size / self.bandwidth
+
+    def doubts(self) -> list[str]:
+        """Whose samples varied so much that other work on the machine must have been in them. A ceiling that is too
+        low makes everything seem close to its floor, or beyond it."""
+        rows = {"copy": self.details.get("copy")}
+        for row in self.details.get("matmul", ()):
+            if row["flops"] == self.flops.get(row["dtype"]):
+                rows[f"matrix product, {row['dtype']}"] = row
+        spreads = {name: _spread(row) for name, row in rows.items() if row}
+        return [
+            f"ceiling of {name}: its samples vary by ±{100 * spread:.0f}%, the machine was busy: mistrust 'of floor'"
+            for name, spread in spreads.items()
+            if spread > _MAX_SPREAD
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -109,6 +124,10 @@ def cpu_cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -
         except (OSError, ValueError):
             continue
     return max(sizes, default=None)
+
+
+def _spread(row: Mapping[str, Any]) -> float:
+    return float((row["q3_us"] - row["q1_us"]) / 2 / row["median_us"])
 
 
 def _measure_copy(device: Device, seconds: float) -> dict[str, Any]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from resnet_cuda.bench import layers
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.device import Device
-from resnet_cuda.bench.layers import Layer, Shape
+from resnet_cuda.bench.layers import Layer, Network, Shape
+from resnet_cuda.bench.plan import Plan
 from resnet_cuda.bench.rule import Given, Judge, Reading
 from resnet_cuda.bench.workload import OURS, Candidate, Workload
 from resnet_cuda.ops._interface import accumulator_dtype
 from resnet_cuda.testing.problems import ConvProblem
 
-EAGER = "eager channels_last"
+EAGER, EAGER_NCHW = "eager channels_last", "eager NCHW"
+COMPLETE = "resnet50"  # has every kind of layer, and lends those that the plan's network lacks
 EPS, MOMENTUM = 1e-5, 0.1
 _LEAST_VALUES = 64  # per channel
 _CHECKING = 4  # activations in float64 that exist at once while outputs are checked, per tensor of the workload
@@ -119,7 +122,7 @@ class _Shared:
     def __call__(self) -> Given:
         given = self._given() if self._given else None
         if given is None:
-            given = self._make()
+            given = self._make().sealed()
             self._given = weakref.ref(given)
         return given
 
@@ -136,11 +139,11 @@ def workload(
     ways: Sequence[Way],
     parts: Sequence[Part],
     part_of_network: Subject,
-    gradients: Sequence[str] = (),
-    gate: float | None = None,
+    chained: Sequence[str] = (),
+    gate: float = 0.0,
     facts: Mapping[str, Any] | None = None,
 ) -> Workload:
-    """A workload whose candidates all get the same inputs and are all judged against `plain`."""
+    """A workload whose candidates all get the same inputs and are all judged against `plain` (see Judge)."""
     seed = zlib.crc32(f"{name} {dtype}".encode())
     given = _Shared(lambda: inputs(Random(device.torch_device, dtype, seed)))
     size = sum(part[1] for part in parts)
@@ -152,7 +155,7 @@ def workload(
         flops=sum(part[0] for part in parts),
         bytes=size,
         candidates=[_candidate(way, given) for way in ways],
-        check=Judge(given, plain, {way.name: way.reading for way in ways}, gradients, gate),
+        check=Judge(given, plain, {way.name: way.reading for way in ways}, chained, gate),
         images=part_of_network.batch,
         count=part_of_network.count,
         parts=list(parts),
@@ -201,9 +204,43 @@ def for_statistics(subject: S) -> S:
     return subject.at_batch(max(subject.batch, -(-_LEAST_VALUES // (height * width))))
 
 
-def shrinkable(make: Callable[[S], Workload], subject: S) -> Workload:
-    """make(subject), with `smaller` halving the batch."""
+def shrinkable(make: Callable[[S], Workload], subject: S, facts: Mapping[str, Any]) -> Workload:
+    """make(subject) with those facts, too, and `smaller` halving the batch, as far as `make` has no least batch (see
+    for_statistics)."""
     result = make(subject)
+    result.facts |= facts
+
+    def smaller() -> Workload | None:
+        less = shrinkable(make, subject.at_batch(subject.batch // 2), facts)
+        return less if less.images < result.images else None
+
     if subject.batch > 1:
-        result.smaller = lambda: shrinkable(make, subject.at_batch(subject.batch // 2))
+        result.smaller = smaller
     return result
+
+
+class Source:
+    """Where a level takes its layers from: the plan's first network."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.name = plan.networks[0]
+        self.network, self._complete = (
+            layers.network(name, plan.batch, plan.image_size) for name in (self.name, COMPLETE)
+        )
+
+    def subjects(
+        self, select: Callable[[Network], Sequence[S]], network: Network | None = None
+    ) -> Iterator[tuple[S, dict[str, Any]]]:
+        """Those of a kind, with the facts for the report; one of another network's where there is none. `network`: a
+        part of this one, to take fewer.
+
+        Only where all of a kind are there do the facts name the "network", to which its layers add up.
+        """
+        found = select(self.network if network is None else network)
+        for subject in found[: self._plan.first_layers]:
+            whole = self._plan.first_layers is None
+            yield subject, {"layer_of": self.name, **({"network": self.name} if whole else {})}
+        if not found:
+            for subject in select(self._complete)[:1]:
+                yield subject, {"layer_of": COMPLETE}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -104,14 +106,13 @@ class CudaDevice(Device):
                 function()
         cuda.current_stream().wait_stream(side)
         cuda.synchronize()
-        graph, stream = cuda.CUDAGraph(), cuda.current_stream()
+        graph, stream, pool = cuda.CUDAGraph(), cuda.current_stream(), cuda.graph_pool_handle()
         cuda.reset_peak_memory_stats()
         try:
-            with cuda.graph(graph):
+            with cuda.graph(graph, pool):
                 output = function()
         except Exception as error:
-            # Where ending the capture fails, torch leaves the capture's stream in place.
-            cuda.set_stream(stream)
+            self._leave_capture(stream, pool)
             if self.is_out_of_memory(error):
                 raise
             first = error  # then comes what it made of the capture
@@ -129,6 +130,20 @@ class CudaDevice(Device):
             return output
 
         return replay
+
+    def _leave_capture(self, stream: Any, pool: Any) -> None:
+        """After a capture that failed. Where ending it fails, too, torch leaves the capture's stream in place, and
+        before 2.12 its allocator and its generators stay in the capture: freeing memory and random numbers raise."""
+        cuda = self._cuda
+        cuda.set_stream(stream)
+        for leave in (cuda.memory._cuda_endAllocateToPool, cuda.memory._cuda_releasePool):
+            with suppress(Exception):  # it has left
+                leave(cuda.current_device(), pool)
+        with suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the graph is empty
+            with cuda.graph(cuda.CUDAGraph()):
+                pass
+        cuda.set_stream(stream)
 
     def allocated(self) -> int | None:
         return self._cuda.memory_allocated()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import resnet_cuda
+from resnet_cuda import _raw
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
 
@@ -88,7 +89,8 @@ class Device:
         return False
 
     def clocks(self) -> dict[str, Any]:
-        """Clock rates, power and temperature now; empty where they cannot be read, or where another reading so soon
+        """Clock rates, power and temperature now, on a CPU also how many CPUs other processes used since the last
+        reading ("others_cpus"); empty where they cannot be read, or where another reading so soon
         would take more than a few percent of the time."""
         return {}
 
@@ -112,6 +114,7 @@ class CpuDevice(Device):
     def __init__(self) -> None:
         self.torch_device = torch.device("cpu")
         self.name = cpu_name()
+        self._used = _cpu_seconds()  # at the last reading
 
     def mark(self) -> float:
         # torch.utils.benchmark's clock for the CPU. Its `timer` waits for accelerators first, which are idle here.
@@ -151,13 +154,15 @@ class CpuDevice(Device):
             for line in _lines("/proc/cpuinfo")
             if line.startswith("cpu MHz")
         ]
-        if not rates:
-            return {}
-        return {
-            "cpu_mhz": statistics.mean(rates),
-            "cpu_mhz_min": min(rates),
-            "cpu_mhz_max": max(rates),
-        }
+        found: dict[str, Any] = {}
+        if rates:
+            mean = statistics.mean(rates)
+            found = {"cpu_mhz": mean, "cpu_mhz_min": min(rates), "cpu_mhz_max": max(rates)}
+        before, self._used = self._used, _cpu_seconds()
+        if before and self._used and (wall := self._used[0] - before[0]) > 0:
+            everyone, own = (self._used[i] - before[i] for i in (1, 2))
+            found["others_cpus"] = max(0.0, everyone - own) / wall
+        return found
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
@@ -182,7 +187,9 @@ class DryRunDevice(CpuDevice):
         return function
 
     def ours(self) -> AbstractContextManager[object]:
-        return resnet_cuda.testing.emulated()
+        # Not `testing.emulated`: that needs the module `_host`, which exists for one version of Python only.
+        _raw.select_emulator(_raw.emulator_library(checked=False))  # for the raw ops
+        return resnet_cuda.use_backend("emulated")
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -192,6 +199,17 @@ def _lines(path: str) -> Iterator[str]:
             yield from file
     except OSError:
         return
+
+
+def _cpu_seconds() -> tuple[float, float, float] | None:
+    """Now, CPU seconds that everything on this machine has used, and this process alone; None if unknown."""
+    for line in _lines("/proc/stat"):
+        if line.startswith("cpu "):
+            user, nice, system, _idle, _wait, *interrupts = map(int, line.split()[1:9])
+            ticks = user + nice + system + sum(interrupts)
+            everyone = ticks / os.sysconf("SC_CLK_TCK")
+            return default_timer(), everyone, sum(os.times()[:2])
+    return None
 
 
 def cpu_name() -> str:

@@ -18,9 +18,9 @@ def layer(given: Mapping[str, Tensor], what: Layer, training: bool = False) -> T
     z = batch_norm(convolve(given["x"], given["weight"], what.conv), given, training)
     if what.projection:
         y = convolve(given["residual"], given["projection_weight"], what.projection)
-        z = z + batch_norm(y, given, training, "projection_")
+        z.add_(batch_norm(y, given, training, "projection_"))  # in place, as torchvision does
     elif what.residual:
-        z = z + given["residual"]
+        z.add_(given["residual"])
     return z.relu_() if what.relu else z
 
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ def environment(device: Device) -> dict[str, Any]:
         "host": _host(),
         "clocks": device.clocks(),
         "build": _raw.build_info(),
-        **_revision(),
+        **revision(),
         "flags": flags,
     }
 
@@ -53,18 +53,38 @@ def settings(device: Device) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+@contextmanager
+def untuned() -> Iterator[None]:
+    """For what is computed once, in float64, say: cuDNN takes the algorithm that it thinks best and tries no others,
+    which takes many times as long as the computation."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def _flags() -> dict[str, Any]:
     cudnn = torch.backends.cudnn
-    return {
-        "cudnn_enabled": cudnn.enabled,
-        "cudnn_benchmark": cudnn.benchmark,
-        "cudnn_deterministic": cudnn.deterministic,
-        "cudnn_allow_tf32": cudnn.allow_tf32,
-        "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads(),
+    getters: dict[str, Callable[[], Any]] = {
+        "cudnn_enabled": lambda: cudnn.enabled,
+        "cudnn_benchmark": lambda: cudnn.benchmark,
+        "cudnn_deterministic": lambda: cudnn.deterministic,
+        "cudnn_allow_tf32": lambda: cudnn.allow_tf32,
+        "matmul_allow_tf32": lambda: torch.backends.cuda.matmul.allow_tf32,
+        "float32_matmul_precision": torch.get_float32_matmul_precision,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+        "threads": torch.get_num_threads,
     }
+    return {name: _read(get) for name, get in getters.items()}
+
+
+def _read(get: Callable[[], Any]) -> Any:
+    try:
+        return get()
+    except RuntimeError as error:  # some versions of torch refuse to tell about TF32
+        return f"unknown: {error}"
 
 
 def _versions(driver: str | None) -> dict[str, str | None]:
@@ -101,7 +121,7 @@ def _host() -> dict[str, Any]:
     }
 
 
-def _revision() -> dict[str, Any]:
+def revision() -> dict[str, Any]:
     """The checkout's commit, and whether tracked files differ from it; None outside of a checkout, also where the
     package is merely installed inside of someone else's."""
 

@@ -14,11 +14,15 @@ from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Layer
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.bench.workload import Absent
+from resnet_cuda.testing.problems import ConvProblem
 
 
 @dataclass(frozen=True)
 class Folded:
-    """relu?(conv(x) + bias + residual?) in one call; weight and bias in x's dtype."""
+    """relu?(conv(x) + bias + residual?) in one call; weight and bias in x's dtype.
+
+    `owned`: nobody else reads the residual, so the result may be written over it.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -31,7 +35,7 @@ class Folded:
     def _padding_first(self) -> tuple[list[int], list[int], list[int], int]:
         return [self.padding] * 2, [self.stride] * 2, [self.dilation] * 2, self.groups
 
-    def cudnn(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    def cudnn(self, x: Tensor, residual: Tensor | None, relu: bool, owned: bool = False) -> Tensor:
         """cuDNN has a fused call only with a ReLU at the end."""
         padding, stride, dilation, groups = self._padding_first
         geometry = (stride, padding, dilation, groups)
@@ -42,13 +46,16 @@ class Folded:
             return torch.cudnn_convolution_relu(x, self.weight, self.bias, *geometry)
         return torch.cudnn_convolution_add_relu(x, self.weight, residual, 1.0, self.bias, *geometry)
 
-    def onednn(self, x: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-        """The residual stays: it may be the input of a block, which is timed more than once."""
-        op = torch.ops.mkldnn._convolution_pointwise
+    def onednn(self, x: Tensor, residual: Tensor | None, relu: bool, owned: bool = False) -> Tensor:
+        mkldnn = torch.ops.mkldnn
         operands = (self.weight, self.bias, *self._padding_first)
         if residual is None:
-            return op.default(x, *operands, "relu" if relu else "none", [], "")
-        return op.binary(x, residual, *operands, "add", 1.0, "relu" if relu else None, [], None)
+            activation = "relu" if relu else "none"
+            return mkldnn._convolution_pointwise.default(x, *operands, activation, [], "")
+        addition: tuple[Any, ...] = ("add", 1.0, "relu" if relu else None, [], None)
+        if owned:
+            return mkldnn._convolution_pointwise_.binary(residual, x, *operands, *addition)
+        return mkldnn._convolution_pointwise.binary(x, residual, *operands, *addition)
 
     def packed(self, shape: Sequence[int]) -> Folded:
         """With the weight in oneDNN's own layout for inputs of `shape`."""
@@ -76,7 +83,7 @@ class Library:
         return "cudnn_convolution_add_relu" if residual else "cudnn_convolution_relu"
 
     def prepare(self, folded: Folded, shape: Sequence[int]) -> Callable[..., Tensor]:
-        """(x, residual or None, relu) -> z for x of `shape`.
+        """(x, residual or None, relu, owned) -> z for x of `shape` (see Folded).
 
         Raises:
             Absent: there is no such library here.
@@ -85,8 +92,7 @@ class Library:
             if not torch.backends.mkldnn.is_available():
                 raise Absent("this torch was built without oneDNN")
             _require_onednn(folded.weight.dtype)
-            # oneDNN packs no weights of groups.
-            return (folded.packed(shape) if folded.groups == 1 else folded).onednn
+            return folded.packed(shape).onednn
         if self.device.torch_device.type != "cuda" or not torch.backends.cudnn.is_available():
             raise Absent("there is no cuDNN here")
         return folded.cudnn
@@ -104,16 +110,21 @@ def _require_onednn(dtype: torch.dtype) -> None:
 
 
 def layer_ways(device: Device, layer: Layer) -> list[Way]:
-    """The library's fused call for a layer with a ReLU, without a projection."""
-    if not layer.relu or layer.projection:
-        return []
+    """The library's fused call for a layer, and one for the projection where it has one; cuDNN's has a ReLU."""
     library = Library(device)
+    if not layer.relu and device.kind != "cpu":
+        return []
+
+    def folded(given: Given, conv: ConvProblem, prefix: str = "") -> Folded:
+        return fold(given[prefix + "weight"], *affine(given, prefix), conv.geometry())
 
     def prepare(given: Given) -> Callable[[], object]:
         x, residual = given["x"], given.get("residual")
-        call = library.prepare(
-            fold(given["weight"], *affine(given), layer.conv.geometry()), x.shape
-        )
-        return lambda: call(x, residual, True)
+        call = library.prepare(folded(given, layer.conv), x.shape)
+        if layer.projection is None:
+            return lambda: call(x, residual, layer.relu)
+        assert residual is not None
+        project = library.prepare(folded(given, layer.projection, "projection_"), residual.shape)
+        return lambda: call(x, project(residual, None, False), layer.relu, True)
 
     return [Way(library.name(layer.residual), prepare)]

@@ -19,14 +19,9 @@ _THROTTLE_REASONS = {
     0x080: "hardware power brake",
     0x100: "display clocks",
 }
-_SMI_FIELDS = (
-    "clocks.sm",
-    "clocks.mem",
-    "power.draw",
-    "temperature.gpu",
-    "clocks_throttle_reasons.active",
-    "driver_version",
-)
+_SMI_FIELDS = ("driver_version", "clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+# nvidia-smi refuses a whole query for one name that it does not know, and drivers rename this one.
+_SMI_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active", "")
 _SHARE_OF_TIME = 0.05
 
 
@@ -63,7 +58,12 @@ class GpuMonitor:
         start = self._clock()
         if self._source is None or start < self._not_before:
             return {}
-        reading = self._source.read()
+        try:
+            reading = self._source.read()
+        except (
+            Exception
+        ):  # of a driver or package that is other than expected; no clock is worth a measurement
+            reading = {}
         end = self._clock()
         self._not_before = end + (end - start) / _SHARE_OF_TIME
         return reading
@@ -104,15 +104,24 @@ class Nvml:
             "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM),
             "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
             "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
-            "throttle": lambda: _reasons(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
+            "throttle": lambda: _reasons(self._throttle_reasons()),
         }
         reading = {}
         for name, get in getters.items():
             try:
                 reading[name] = get()
-            except nvml.NVMLError:  # not every GPU and not every user may have every reading
+            except (
+                nvml.NVMLError,
+                AttributeError,
+            ):  # not every GPU, user and package has every reading
                 continue
         return reading
+
+    def _throttle_reasons(self) -> int:
+        """Throttle reasons are called event reasons in newer versions of the package."""
+        nvml = self._nvml
+        get = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None)
+        return int((get or nvml.nvmlDeviceGetCurrentClocksThrottleReasons)(self._gpu))
 
 
 class NvidiaSmi:
@@ -125,36 +134,39 @@ class NvidiaSmi:
         run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
     ) -> None:
         self._run = run
-        self._command = [
-            "nvidia-smi",
-            f"--id={uuid or index}",
-            f"--query-gpu={','.join(_SMI_FIELDS)}",
-            "--format=csv,noheader,nounits",
-        ]
+        self._gpu = f"--id={uuid or index}"
+        for reasons in _SMI_REASONS:
+            self._fields = [*_SMI_FIELDS, *filter(None, [reasons])]
+            try:
+                self._query()
+                return
+            except subprocess.CalledProcessError:
+                continue
 
     def driver(self) -> str | None:
-        return self._query().get("driver_version")
+        return self._query()[0]
 
     def read(self) -> dict[str, Any]:
         try:
-            values = self._query()
-        except (OSError, subprocess.SubprocessError):
+            _, *values = self._query()
+        except (OSError, subprocess.SubprocessError, IndexError):
             return {}
-        names = dict(
-            zip(("sm_mhz", "memory_mhz", "power_w", "temperature_c"), _SMI_FIELDS, strict=False)
-        )
+        names = ("sm_mhz", "memory_mhz", "power_w", "temperature_c")
         reading: dict[str, Any] = {
-            name: float(values[field]) for name, field in names.items() if _is_number(values[field])
+            name: float(value)
+            for name, value in zip(names, values, strict=False)
+            if _is_number(value)
         }
-        mask = values["clocks_throttle_reasons.active"]
+        mask = values[-1]
         if mask.startswith("0x"):
             reading["throttle"] = _reasons(int(mask, 16))
         return reading
 
-    def _query(self) -> dict[str, str]:
-        done = self._run(self._command, capture_output=True, text=True, timeout=10, check=True)
-        cells = [cell.strip() for cell in done.stdout.splitlines()[0].split(",")]
-        return dict(zip(_SMI_FIELDS, cells, strict=True))
+    def _query(self) -> list[str]:
+        command = ["nvidia-smi", self._gpu, f"--query-gpu={','.join(self._fields)}"]
+        command.append("--format=csv,noheader,nounits")
+        done = self._run(command, capture_output=True, text=True, timeout=10, check=True)
+        return [cell.strip() for cell in done.stdout.splitlines()[0].split(",")]
 
 
 def _reasons(mask: int) -> list[str]:

@@ -181,6 +181,15 @@ class Network:
     average_pools: Sequence[Pool]
     blocks: Sequence[Block]
 
+    def reducing(self) -> list[Layer]:
+        """What blocks run as `bottleneck_reduce`."""
+        return [layer for layer in self.convolutions if layer.reduces]
+
+    def expanding(self, projection: bool) -> list[Layer]:
+        """What blocks run as `bottleneck_expand`, with a projection in the same launch or without."""
+        expands = (layer for layer in self.convolutions if layer.expands)
+        return [layer for layer in expands if projection == (layer.projection is not None)]
+
     def first(self, count: int | None) -> Network:
         """With only so many convolutions and blocks, and a third of that of everything else; None: all."""
         if count is None:

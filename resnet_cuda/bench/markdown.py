@@ -7,6 +7,7 @@ from typing import Any
 
 from resnet_cuda.bench.markdown_text import as_it_is, inline, table
 from resnet_cuda.bench.report_tables import (
+    RATIO_NOTE,
     result_tables,
     roofline_table,
     totals_tables,
@@ -16,6 +17,9 @@ from resnet_cuda.bench.report_tables import (
 )
 from resnet_cuda.bench.results import (
     EQUAL,
+    FASTER,
+    SLOWER,
+    UNCLEAR,
     Verdict,
     absent,
     comparisons,
@@ -41,6 +45,7 @@ Data = Mapping[str, Any]
 _TOP = ("schema", "kind", "started", "seconds", "finished", "stopped_by", "plans")
 _CHECKS = ("correctness", "safety")
 _MAX_LISTED = 30
+_BUSY = 0.25  # CPUs
 DRY_RUN = "A dry run on the emulator: no figure here says anything about speed."
 
 
@@ -113,28 +118,29 @@ def _verdicts(data: Data) -> list[str]:
     return lines
 
 
-RATIO_NOTE = (
-    "Ratios are a peer's time over ours, taken round by round: above 1 ours is faster. Means are geometric; "
-    f"within a factor of {EQUAL:g} two count as equal. Candidates in CUDA graphs are compared with each other."
-)
-
-
 def sentence(verdict: Verdict) -> str:
     """The verdict against the fastest peer of each workload, in words."""
     many = len(verdict.ratios)
-    where = f"{verdict.level}, {verdict.pass_name}, {verdict.dtype}"
-    if verdict.mean > EQUAL:
-        word = "**faster**"
-    else:
-        word = "**slower**" if verdict.mean < 1 / EQUAL else "as fast as"
-    than = "the fastest peer" if word == "as fast as" else "than the fastest peer"
-    text = f"{where}: {word} {than}, {verdict.mean:.2f}x over {many} workload{'s' * (many > 1)}"
-    if many > 1:
-        text += f": faster in {verdict.faster}, slower in {verdict.slower}"
+    text = f"{verdict.level}, {verdict.pass_name}, {verdict.dtype}: {_versus_fastest(verdict)}"
+    if many == 1:
+        return f"{text} (1 workload: {verdict.worst[0]})."
+    text += f" (mean of {many} workloads; faster in {verdict.faster}, slower in {verdict.slower}"
     if verdict.slower:
         name, ratio = verdict.worst
-        text += f"; slowest: {name} at {ratio:.2f}x"
-    return text + "."
+        text += f"; worst: {1 / ratio:.2f} times as long for {name}"
+    return text + ")."
+
+
+def _versus_fastest(verdict: Verdict) -> str:
+    """Always in how many times as long the slower one takes: a ratio leaves open which way round it is."""
+    if verdict.word == FASTER:
+        return f"**faster** than the fastest peer, which takes {verdict.mean:.2f} times as long"
+    if verdict.word == UNCLEAR:
+        noise = f"within its noise of ±{100 * verdict.noise:.0f}%"
+        return f"unclear, the fastest peer's time over ours is {verdict.mean:.2f}, {noise}"
+    if verdict.word == SLOWER:
+        return f"**slower** than the fastest peer, takes {1 / verdict.mean:.2f} times as long"
+    return f"as fast as the fastest peer, within a factor of {EQUAL:g}"
 
 
 def harness_line(data: Data) -> str:
@@ -146,7 +152,20 @@ def harness_line(data: Data) -> str:
     return (
         f"The harness against itself: {100 * abs(harness['ratio_of_medians'] - 1):.1f}% apart by medians, "
         f"{100 * abs(harness['paired_ratio'] - 1):.1f}% round by round, of {100 * harness['margin']:.0f}% allowed: "
-        f"{verdict}; a function that does nothing takes {format_us(harness['nothing_us'])}."
+        f"{verdict}; a function that does nothing takes {format_us(harness['nothing_us'])}.{_busy(data)}"
+    )
+
+
+def _busy(data: Data) -> str:
+    """Threads that wait for one whose core is taken wait for time slices: then even ratios are of those."""
+    clocks = [(row.get("facts") or {}).get("clocks") or {} for row in data.get("results", [])]
+    others = [c["others_cpus"] for c in clocks if "others_cpus" in c]
+    busy = sum(cpus > _BUSY for cpus in others)
+    if not busy:
+        return ""
+    return (
+        f" **Other processes used more than {_BUSY:g} CPUs during {busy} of {len(others)} results: mistrust what ran "
+        "on several threads.**"
     )
 
 
@@ -266,8 +285,16 @@ def _titled(tables: Iterable[Table]) -> list[str]:
 
 def _results(data: Data) -> list[str]:
     lines = _titled(result_tables(data))
-    note = "±: half the interquartile range. Under a peer: its time over ours."
+    note = f"±: half the interquartile range, of {rounds(data)}. Under a peer: its time over ours."
     return [*lines, note] if lines else []
+
+
+def rounds(data: Data) -> str:
+    """How often what has a time was measured."""
+    found = sorted({row["timing"]["rounds"] for row in data.get("results", []) if row["timing"]})
+    if len(found) < 2:
+        return f"{found[0] if found else 'no'} rounds"
+    return f"{found[0]} to {found[-1]} rounds"
 
 
 def _candidates(data: Data) -> list[str]:
@@ -277,7 +304,7 @@ def _candidates(data: Data) -> list[str]:
         if comparison.level != "model":
             continue
         for i, row in enumerate(row for row in comparison.rows if row["timing"]):
-            title = f"{comparison.workload}, {comparison.pass_name}, {comparison.dtype}"
+            title = f"{comparison.name}, {comparison.pass_name}, {comparison.dtype}"
             place = point(row)
             first = row.get("first_call_seconds")
             memory = row.get("peak_memory")

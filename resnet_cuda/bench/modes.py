@@ -22,6 +22,11 @@ from resnet_cuda.bench.workload import OURS
 
 INFERENCE, FORWARD, STEP = "inference", "forward", "training step"
 MODES = (INFERENCE, FORWARD, STEP)
+ACTIVATIONS = (
+    "x",
+    "residual",
+    "dz",
+)  # among the inputs' names; the others are parameters and buffers
 
 
 class Made(NamedTuple):
@@ -37,7 +42,12 @@ Make = Callable[[Given, bool, str | None], Made]
 
 @dataclass(frozen=True)
 class Style:
-    """One way to run what `make` makes. `mode` is torch.compile's, "freezing" included; None: not compiled."""
+    """One way to run what `make` makes.
+
+    Args:
+        autocast: parameters in float32; activations as they are inside of a network under autocast.
+        mode: torch.compile's, "freezing" included; None: not compiled.
+    """
 
     name: str
     make: Make
@@ -64,7 +74,7 @@ def styles(
     ]
     if device.has_graphs:
         found += [replace(s, name=f"{s.name} + graph", graph=True) for s in found[:2]]
-    if dtype == torch.float32 and mode == STEP:
+    if dtype == torch.bfloat16 and mode == STEP:
         found.append(Style(networks.AUTOCAST.name, eager, autocast=True))
     for variant in compilers:
         seconds = variant.preparing_seconds
@@ -86,20 +96,27 @@ def way(device: Device, style: Style, mode: str) -> Way:
     """The candidate."""
 
     def prepare(given: Given) -> Callable[[], object]:
-        made, dz = _made(style.make, given, mode, style.channels_last, style.mode)
+        own = given.fresh() if style.channels_last else given.fresh().nchw()
+        if style.autocast:
+            own = Given((n, t if n in ACTIVATIONS else t.float()) for n, t in own.items())
+        if style.mode is not None:
+            for name in ACTIVATIONS:
+                # Inside a network nobody copies activations into a CUDA graph's memory first.
+                if name in own:
+                    torch._dynamo.mark_static_address(own[name])
+        made = style.make(own, mode != INFERENCE, style.mode)
 
         def forward() -> Tensor:
             with _autocast(device, style):
                 return made.call()
 
-        run = _run(forward, made, dz, mode)
+        run = _run(forward, made, own.get("dz"), mode)
         if style.mode is not None:
             with networks.compiling(style.mode):
                 run()
         return device.graph(run) if style.graph else run
 
-    dtype = torch.bfloat16 if style.autocast else None
-    reading = Reading(dtype=dtype, channels_last=style.channels_last)
+    reading = Reading(_narrow if style.autocast else None, style.channels_last)
     return Way(style.name, prepare, reading, style.preparing_seconds)
 
 
@@ -107,29 +124,36 @@ def plain(make: Make, mode: str) -> Callable[[Given], Mapping[str, Tensor]]:
     """What the judge compares with: z and the gradient of every leaf, by name."""
 
     def compute(given: Given) -> Mapping[str, Tensor]:
-        made, dz = _made(make, given, mode, True, None)
-        output = _run(made.call, made, dz, mode)()
+        own = given.fresh()
+        made = make(own, mode != INFERENCE, None)
+        output = _run(made.call, made, own.get("dz"), mode)()
         if mode != STEP:
             assert isinstance(output, Tensor)
             return {"z": output}
         assert isinstance(output, tuple)
-        return dict(zip(("z", *gradient_names(made)), output, strict=True))
+        return dict(zip(("z", *(f"d{name}" for name in made.leaves)), output, strict=True))
 
     return compute
 
 
-def gradient_names(made: Made) -> list[str]:
-    return [f"d{name}" for name in made.leaves]
+def at_inference(way: Way) -> Way:
+    """A way that knows of no gradients, in the mode in which INFERENCE runs all others."""
+
+    def prepare(given: Given) -> Callable[[], object]:
+        function = way.prepare(given)
+
+        def run() -> object:
+            with torch.no_grad():
+                return function()
+
+        return run
+
+    return replace(way, prepare=prepare)
 
 
-def _made(
-    make: Make, given: Given, mode: str, channels_last: bool, compile_mode: str | None
-) -> tuple[Made, Tensor | None]:
-    own = given.fresh()
-    if not channels_last:
-        own = own.nchw()
-    training = mode != INFERENCE
-    return make(own, training, compile_mode), own.get("dz")
+def _narrow(output: tuple[Tensor, ...]) -> list[Tensor]:
+    """The gradients of float32 filters, which autocast computes in bfloat16, in that."""
+    return [tensor.bfloat16() if tensor.dim() == 4 else tensor for tensor in output]
 
 
 def _run(

@@ -13,7 +13,7 @@ _mkldnn = torch.ops.mkldnn
 class OneDnnConv(nn.Module):
     """relu?(conv(x) + residual?): x [N, C, H, W] -> [N, K, P, Q]; a residual is overwritten by the result.
 
-    Weights are packed for the first input's shape where oneDNN packs them (not for groups).
+    Weights are packed for the first input's shape.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool) -> None:
@@ -25,11 +25,9 @@ class OneDnnConv(nn.Module):
         conv = self.conv
         padding, stride, dilation = (list(v) for v in (conv.padding, conv.stride, conv.dilation))
         if self._packed is None:
-            self._packed = conv.weight.detach()
-            if conv.groups == 1:
-                self._packed = _mkldnn._reorder_convolution_weight(
-                    conv.weight, padding, stride, dilation, conv.groups, list(x.shape)
-                )
+            self._packed = _mkldnn._reorder_convolution_weight(
+                conv.weight.detach(), padding, stride, dilation, conv.groups, list(x.shape)
+            )
         operands = (x, self._packed, conv.bias, padding, stride, dilation, conv.groups)
         if residual is None:
             return _mkldnn._convolution_pointwise.default(*operands, self.activation, [], "")

@@ -84,8 +84,7 @@ class Recorder(TorchDispatchMode):
         self.operations: list[Operation] = []
         self._phase, self._layer = FORWARD, ""
         self._launches = launches
-        parameters = module.named_parameters() if module else ()
-        self._layers = {_address(p): layer_name(name) for name, p in parameters}
+        self._layers = _layers_of_parameters(module) if module else {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -127,6 +126,20 @@ class Recorder(TorchDispatchMode):
             self._phase = FORWARD
             for handle in handles:
                 handle.remove()
+
+
+def _layers_of_parameters(module: nn.Module) -> dict[int, str]:
+    """{address: layer}. A batch norm that is in no block belongs to the convolution before it, as in the fused module:
+    it would be strange to compare a convolution with one that has the batch norm in it."""
+    found: dict[int, str] = {}
+    before = ""
+    for name, parameter in module.named_parameters():
+        layer = layer_name(name)
+        owner = module.get_submodule(name.rpartition(".")[0])
+        if before and layer.isidentifier() and hasattr(owner, "running_mean"):
+            layer = before
+        found[_address(parameter)] = before = layer
+    return found
 
 
 def layer_name(parameter: str) -> str:

@@ -7,8 +7,15 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from resnet_cuda.bench.figures import GREY, OURS_COLOUR, SLOWER_COLOUR, STYLE, new_figure
-from resnet_cuda.bench.results import Comparison, by_level_and_pass, comparisons, median_us
+from resnet_cuda.bench.figures import (
+    GREY,
+    OURS_COLOUR,
+    SLOWER_COLOUR,
+    STYLE,
+    log_axis,
+    new_figure,
+)
+from resnet_cuda.bench.results import Comparison, comparisons, median_us
 from resnet_cuda.bench.roofline_plot import roofline
 from resnet_cuda.bench.traffic_plot import traffic
 from resnet_cuda.bench.workload import OURS
@@ -16,6 +23,7 @@ from resnet_cuda.bench.workload import OURS
 _CYCLE = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8c8c8c", "#F0E442", "#000000")
 _GREYS = {"other": "#c0c0c0", "idle": "#e4e4e4"}  # of a training step
 _ROWS_PER_COLUMN, _MAX_COLUMNS = 45, 3
+_MAX_NAME = 60  # letters on one line
 
 
 def draw(data: Mapping[str, Any], folder: Path) -> list[str]:
@@ -47,26 +55,42 @@ def speedup(data: Mapping[str, Any]) -> Any:
         return None
     room = _ROWS_PER_COLUMN * _MAX_COLUMNS
     left_out = sum(isinstance(line, Comparison) for line in lines[room:])
-    lines = lines[:room]
-    columns = ceil(len(lines) / _ROWS_PER_COLUMN)
-    per_column = ceil(len(lines) / columns)
+    columns = _in_columns(lines[:room])
+    rows = max(len(column) for column in columns)
     more = f"; {left_out} more workloads in report.md" if left_out else ""
-    title = f"peers' time / ours: bar: the fastest peer, dots: the others{more}"
-    figure = new_figure(7.5 * columns, 1.4 + 0.2 * per_column, title, data)
-    all_axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
-    for i, axes in enumerate(all_axes):
-        _draw_bars(axes, lines[i * per_column : (i + 1) * per_column])
+    title = f"peers' time over ours: bars: the fastest peer, with quartiles; dots: the others{more}"
+    figure = new_figure(8.0 * len(columns), 1.4 + 0.22 * rows, title, data)
+    all_axes = figure.subplots(1, len(columns), sharex=True, squeeze=False)[0]
+    for axes, column in zip(all_axes, columns, strict=True):
+        _draw_bars(axes, column)
+        axes.set_ylim(rows - 0.4, -0.6)
     return figure
 
 
 def _speedup_lines(found: Sequence[Comparison]) -> list[Comparison | str]:
     """Headings and workloads that ran."""
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in found:
+        if comparison.ours and comparison.peers and not comparison.all_skipped:
+            heading = f"{comparison.level}, {comparison.pass_name}, {comparison.dtype}"
+            groups.setdefault(heading, []).append(comparison)
     lines: list[Comparison | str] = []
-    for (level, pass_name), group in by_level_and_pass(found).items():
-        shown = [c for c in group if c.ours and c.peers and not c.all_skipped]
-        if shown:
-            lines += [f"{level}, {pass_name}", *shown]
+    for heading, group in groups.items():
+        lines += [heading, *group]
     return lines
+
+
+def _in_columns(lines: Sequence[Comparison | str]) -> list[list[Comparison | str]]:
+    """Of about equal length; a group that goes on in the next column has its heading there, too."""
+    per_column = ceil(len(lines) / ceil(len(lines) / _ROWS_PER_COLUMN))
+    columns: list[list[Comparison | str]] = []
+    heading = ""
+    for i, line in enumerate(lines):
+        if i % per_column == 0:
+            columns.append([] if isinstance(line, str) else [heading])
+        heading = line if isinstance(line, str) else heading
+        columns[-1].append(line)
+    return columns
 
 
 def _times(value: float) -> str:
@@ -74,53 +98,57 @@ def _times(value: float) -> str:
 
 
 def _draw_bars(axes: Any, lines: Sequence[Comparison | str]) -> None:
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    names = []
+    names = [line if isinstance(line, str) else _in_two_lines(line.name) for line in lines]
     for i, line in enumerate(lines):
-        if isinstance(line, str):
-            names.append(line)
-            continue
-        names.append(f"{line.workload}  {line.dtype}")
-        ratio, best, ours = line.speedup_over_best, line.best_peer, line.best_ours
-        if ratio is None or best is None or ours is None:
-            said = line.ours[0]["status"] if ours is None else "no peer ran"
-            axes.annotate(said, (1.0, i), xytext=(4, 0), textcoords="offset points", va="center")
-            continue
-        axes.barh(
-            i, ratio - 1, left=1, height=0.7, color=OURS_COLOUR if ratio >= 1 else SLOWER_COLOUR
-        )
-        others = [r for p in line.peers if p is not best and (r := line.speedup(p, ours))]
-        axes.plot(others, [i] * len(others), ".", color=GREY, ms=4)
-        end = max([1.0, ratio, *others])
-        text = f"{ratio:.2f} {best['candidate']}"
-        axes.annotate(
-            text, (end, i), xytext=(4, 0), textcoords="offset points", va="center", fontsize=6.5
-        )
+        if not isinstance(line, str):
+            text = _draw_bar(axes, i, line)
+            # Beside the axes, where no bar or dot can be.
+            axes.text(1.01, i, text, transform=axes.get_yaxis_transform(), va="center", fontsize=7)
     axes.axvline(1, color="black", lw=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(LogLocator(base=2, numticks=8))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: _times(value))
-    axes.set_yticks(range(len(names)), names, fontsize=6.5)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.tick_params(axis="y", length=0)
     for label, line in zip(axes.get_yticklabels(), lines, strict=True):
         if isinstance(line, str):
             label.set_fontweight("bold")
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-    axes.margins(x=0.35)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("slower  <  1  <  ours faster")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("\u2190 ours slower    ours faster \u2192")
+
+
+def _draw_bar(axes: Any, i: int, comparison: Comparison) -> str:
+    """Returns what is to be said beside it."""
+    best, ours = comparison.best_peer, comparison.best_ours
+    ratio = comparison.speedup_over_best
+    if ratio is None or best is None or ours is None:
+        return str(comparison.ours[0]["status"]) if ours is None else "no peer ran"
+    colour = OURS_COLOUR if ratio >= 1 else SLOWER_COLOUR
+    axes.barh(i, ratio - 1, left=1, height=0.7, color=colour)
+    quartiles = (ours.get("versus_quartiles") or {}).get(best["candidate"])
+    if quartiles:
+        axes.plot(quartiles, [i, i], color="black", lw=0.8)
+    others = [r for p in comparison.peers if p is not best and (r := comparison.speedup(p, ours))]
+    axes.plot(others, [i] * len(others), ".", color=GREY, ms=5)
+    return f"{ratio:.2f}  {best['candidate']}"
+
+
+def _in_two_lines(name: str) -> str:
+    """Long names at a space about their middle."""
+    spaces = [i for i, letter in enumerate(name) if letter == " "]
+    if len(name) <= _MAX_NAME or not spaces:
+        return name
+    at = min(spaces, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[:at]}\n{name[at + 1 :]}"
 
 
 def sweep(data: Mapping[str, Any]) -> Any:
     """Images per second against the batch: a panel for each network, pass and dtype, a line for each candidate."""
-    panels: dict[str, dict[str, dict[int, float]]] = {}
-    for row in data.get("results", []):
-        network = (row.get("facts") or {}).get("network")
-        if row["level"] == "model" and row["images"] and row["timing"] and network:
-            lines = panels.setdefault(f"{network}, {row['pass_name']}, {row['dtype']}", {})
-            rate = row["images"] / median_us(row) * 1e6
-            lines.setdefault(row["candidate"], {})[row["images"]] = rate
+    panels = _rates(comparisons(data))
     panels = {
         title: lines
         for title, lines in panels.items()
@@ -130,9 +158,8 @@ def sweep(data: Mapping[str, Any]) -> Any:
         return None
     columns = min(len(panels), 4)
     height = ceil(len(panels) / columns)
-    figure = new_figure(4.2 * columns, 1.0 + 3.2 * height, "images per second against batch", data)
-    from matplotlib.ticker import LogLocator
-
+    title = "images per second against batch; peers' by their ratio to ours, round by round"
+    figure = new_figure(max(4.2 * columns, 6.5), 1.2 + 3.2 * height, title, data)
     colours = _colours(name for lines in panels.values() for name in lines)
     for i, (title, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(height, columns, i + 1)
@@ -152,12 +179,34 @@ def sweep(data: Mapping[str, Any]) -> Any:
         axes.set(xscale="log", yscale="log", title=title, xlabel="batch", ylabel="images/s")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
+        low, high = axes.get_ylim()
+        log_axis(axes.yaxis, low, high, lambda value: f"{value:g}")
         axes.grid(alpha=0.3)
     _legend(figure, colours)
     return figure
+
+
+def _rates(found: Iterable[Comparison]) -> dict[str, dict[str, dict[int, float]]]:
+    """{panel: {candidate: {batch: images per second}}}.
+
+    Ours where it was measured first. A peer from another comparison ran at another time, perhaps on a slower machine:
+    its rate follows from ours by their ratio, which holds at all times.
+    """
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    for comparison in found:
+        facts = comparison.rows[0].get("facts") or {}
+        if comparison.level != "model" or not facts.get("network"):
+            continue
+        panel = f"{facts['network']}, {comparison.pass_name}, {comparison.dtype}"
+        lines = panels.setdefault(panel, {})
+        for row in comparison.rows:
+            if row["timing"] and (batch := row["images"]):
+                ours = comparison.counterpart(row)
+                rate = batch / median_us(row) * 1e6
+                if not row["ours"] and ours and (ratio := comparison.speedup(row, ours)):
+                    rate = lines[ours["candidate"]][batch] / ratio
+                lines.setdefault(row["candidate"], {}).setdefault(batch, rate)
+    return panels
 
 
 def training_step(data: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ _SECONDS_BETWEEN_SUMMARIES = 10.0
 
 
 def publish(data: Mapping[str, Any], folder: Path) -> list[str]:
-    """Writes report.md and the pictures; returns remarks, e.g. that matplotlib is missing."""
-    summarise(data, folder)  # pictures take seconds in which a second interrupt may come
-    remarks = plots.draw(data, folder)
-    summarise(data, folder, [name for name in plots.PICTURES if (folder / name).exists()])
+    """Writes report.md and the pictures; returns remarks, e.g. that matplotlib is missing or the disk is full."""
+    try:
+        summarise(data, folder)  # pictures take seconds in which a second interrupt may come
+        remarks = plots.draw(data, folder)
+        summarise(data, folder, [name for name in plots.PICTURES if (folder / name).exists()])
+    except OSError as error:
+        return [f"report.md and the pictures are not complete: {error.strerror}"]
     return remarks
 
 
@@ -36,4 +40,5 @@ class Summariser:
     def note(self, report: Report) -> None:
         if report.folder and self._clock() - self._last > _SECONDS_BETWEEN_SUMMARIES:
             self._last = self._clock()
-            summarise(report.data, report.folder)
+            with suppress(OSError):  # `publish` tells, in the end
+                summarise(report.data, report.folder)

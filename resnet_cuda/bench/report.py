@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,8 +68,10 @@ class Report:
         self._lock = threading.RLock()
         self._last_save = float("-inf")
         self._later: threading.Timer | None = None
+        self.unsaved = ""  # why the file lacks what was found last
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "report.json", self._text())
         self.save()
 
     @property
@@ -108,14 +110,17 @@ class Report:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Finishes the report however the enclosed run ends; SIGTERM ends it as an interrupt from the keyboard does,
-        by raising Stopped, a KeyboardInterrupt."""
+        """Finishes the report however the enclosed run ends; SIGTERM and SIGHUP end it as an interrupt from the
+        keyboard does, by raising Stopped, a KeyboardInterrupt."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             raise Stopped(signal.Signals(number).name)
 
         in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, stop) if in_main_thread else None
+        before = {}
+        for number in (signal.SIGTERM, signal.SIGHUP) if in_main_thread else ():
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                before[number] = signal.signal(number, stop)
         try:
             yield
         except BaseException as error:
@@ -124,18 +129,23 @@ class Report:
         else:
             self.finish()
         finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def save(self) -> None:
-        """Writes the file now."""
+        """Writes the file now. What cannot be written, to a full disk, say, is written the next time; until then
+        `unsaved` says why."""
         with self._lock:
             if self._later:
                 self._later.cancel()
                 self._later = None
             self.data["seconds"] = round(time.monotonic() - self._started, 1)
             if self.folder is not None:
-                write_whole(self.folder / "report.json", self._text())
+                try:
+                    write_whole(self.folder / "report.json", self._text())
+                    self.unsaved = ""
+                except OSError as error:
+                    self.unsaved = error.strerror or str(error)
             self._last_save = time.monotonic()
 
     def _save_soon(self) -> None:
@@ -179,14 +189,19 @@ def plain(value: Any) -> Any:
 def write_whole(path: Path, text: str) -> None:
     """Replaces the file in one step: whoever reads it sees the old text or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):  # a disk that is full has no room for half of a text
+            temporary.unlink()
+        raise
 
 
 def load(path: Path) -> dict[str, Any]:
     """A report's data. Raises ValueError where the file is not a report of this version."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name}: is not JSON ({error}); accepted: a report.json") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resnet_cuda.bench.results import (
+    EQUAL,
+    FASTER,
+    SLOWER,
     Comparison,
     Row,
     Verdict,
@@ -16,6 +19,7 @@ from resnet_cuda.bench.results import (
 from resnet_cuda.bench.roofline import Total, point, totals
 from resnet_cuda.bench.tables import (
     BAD,
+    GOOD,
     Cell,
     Table,
     format_bytes,
@@ -26,6 +30,12 @@ from resnet_cuda.bench.tables import (
     three,
 )
 from resnet_cuda.bench.workload import ABSENT, OURS, SKIPPED
+
+RATIO_NOTE = (
+    "Ratios are a peer's time over ours, taken round by round: above 1 ours is faster. Means are geometric, over "
+    f"(so many) workloads; within a factor of {EQUAL:g} two count as equal. Candidates in CUDA graphs are compared "
+    "with each other."
+)
 
 
 class Messages:
@@ -78,7 +88,7 @@ def _result_table(title: str, group: Sequence[Comparison]) -> Table:
     for comparison in shown:
         lines: list[Row | None] = [*comparison.ours] or [None]
         for i, mine in enumerate(lines):
-            name = comparison.workload if i == 0 else ""
+            name = comparison.name if i == 0 else ""
             if mine and mine["candidate"] != OURS:
                 name = f"{name}  {mine['candidate'].removeprefix(OURS).strip()}"
             line = [Cell(name), Cell(comparison.dtype if i == 0 else "")]
@@ -94,7 +104,7 @@ def _result_table(title: str, group: Sequence[Comparison]) -> Table:
     notes = messages.lines()
     if skipped:
         reasons = dict.fromkeys(row["message"] for c in skipped for row in c.rows)
-        names = ", ".join(f"{c.workload} ({c.dtype})" for c in skipped)
+        names = ", ".join(f"{c.name} ({c.dtype})" for c in skipped)
         notes.append(f"{SKIPPED} ({'; '.join(reasons)}): {names}")
     return Table(title, [*header, *peers], rows, notes, fold=fold, prose=2)
 
@@ -120,7 +130,9 @@ def _peer_cell(
     if not peer["timing"]:
         return messages.mark(peer)
     ratio = comparison.speedup(peer, mine) if mine else None
-    return ratio_cell(ratio) if ratio is not None else Cell(format_us(median_us(peer)))
+    if ratio is None:
+        return Cell(format_us(median_us(peer)))
+    return ratio_cell(ratio, comparison.speedup_spread(peer, mine))
 
 
 def totals_tables(data: Mapping[str, Any]) -> list[Table]:
@@ -152,25 +164,43 @@ def _totals_table(title: str, group: Sequence[Total]) -> Table:
     return Table(title, ["pass", "candidate", "time", "floor", "of floor", "ratio"], rows, prose=2)
 
 
-def verdict_table(found: Iterable[Verdict]) -> Table:
-    header = ["level", "pass", "dtype", "against", "mean ratio", "workloads", "faster", "slower"]
-    rows = [
-        [
-            Cell(text)
-            for text in (
-                v.level,
-                v.pass_name,
-                v.dtype,
-                v.peer or "the fastest peer",
-                f"{v.mean:.2f}x",
-                str(len(v.ratios)),
-                str(v.faster),
-                str(v.slower),
-            )
-        ]
-        for v in found
+def verdict_table(found: Iterable[Verdict], every_peer: bool = True) -> Table:
+    """A line for each level, pass and dtype: the verdict against the fastest peer, and the mean ratio to each; without
+    `every_peer` to those that are in most lines."""
+    groups: dict[tuple[str, str, str], dict[str, Verdict]] = {}
+    for verdict in found:
+        key = (verdict.level, verdict.pass_name, verdict.dtype)
+        groups.setdefault(key, {})[verdict.peer] = verdict
+    peers = list(dict.fromkeys(peer for group in groups.values() for peer in group if peer))
+    if not every_peer:
+        lines = list(groups.values())
+        peers = [peer for peer in peers if 2 * sum(peer in line for line in lines) > len(lines)]
+    rows = []
+    for key, group in groups.items():
+        best = group.get("")
+        cells = [Cell(", ".join(key)), *_verdict_cells(best)]
+        of = len(best.ratios) if best else 0
+        rows.append([*cells, *(_mean_cell(group.get(peer), of) for peer in ["", *peers])])
+    header = ["level, pass, dtype", "ours is", "workloads", "faster", "slower", "fastest peer"]
+    return Table("is it faster?", [*header, *peers], rows, fold=5)
+
+
+def _verdict_cells(best: Verdict | None) -> list[Cell]:
+    if best is None:
+        return [Cell("-")] * 4
+    mood = {FASTER: GOOD, SLOWER: BAD}.get(best.word, "")
+    return [
+        Cell(best.word, mood),
+        *(Cell(str(n)) for n in (len(best.ratios), best.faster, best.slower)),
     ]
-    return Table("ours against peers", header, rows, prose=4)
+
+
+def _mean_cell(verdict: Verdict | None, of: int) -> Cell:
+    """With the number of workloads where it is another than the line's."""
+    if verdict is None:
+        return Cell("")
+    cell = ratio_cell(verdict.mean)
+    return cell if len(verdict.ratios) == of else Cell(f"{cell.text} ({len(verdict.ratios)})")
 
 
 def roofline_table(data: Mapping[str, Any]) -> Table | None:
@@ -190,7 +220,7 @@ def roofline_table(data: Mapping[str, Any]) -> Table | None:
                 place.bound if share in (0.0, 1.0) else f"{place.bound} ({100 * share:.0f}% memory)"
             )
             texts = [
-                f"{level} {comparison.workload}",
+                f"{level} {comparison.name}",
                 pass_name,
                 comparison.dtype,
                 "-" if intensity is None else f"{intensity:.3g}",

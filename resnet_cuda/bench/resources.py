@@ -259,10 +259,18 @@ def details(resources: Resources, text: str) -> Table:
 
 
 def _table(title: str, rows: list[list[Cell]], resources: Resources) -> Table:
-    header = ["pass", "dtype", "kernels", "threads", "shared B", *resources.architectures]
+    header = [
+        "pass",
+        "dtype",
+        "kernels",
+        "threads",
+        "shared B",
+        *resources.architectures,
+        "spills B",
+    ]
     notes = [
         "for an architecture: registers of a thread / blocks that fit on a multiprocessor / the part of its warps that "
-        "they fill; SPILLS: bytes that a thread of the worst kernel stores"
+        "they fill; spills: bytes that a thread of the worst kernel stores, on each architecture"
     ]
     return Table(title, header, rows, notes)
 
@@ -273,7 +281,12 @@ def _row(title: str, kernels: list[Kernel], architectures: Sequence[str]) -> lis
     cells += [Cell(_range(k.threads for k in kernels)), Cell(_range(k.shared for k in kernels))]
     for architecture in architectures:
         cells.append(_compiled([k for k in kernels if k.architecture == architecture]))
-    return cells
+    spills = [
+        max((k.spill_stores for k in kernels if k.architecture == architecture), default=0)
+        for architecture in architectures
+    ]
+    text = " / ".join(map(str, spills))
+    return [*cells, Cell(text, BAD) if any(spills) else Cell("-")]
 
 
 def _compiled(kernels: list[Kernel]) -> Cell:
@@ -283,8 +296,7 @@ def _compiled(kernels: list[Kernel]) -> Cell:
     if fitting := [kernel.occupancy for kernel in kernels if kernel.occupancy]:
         text += f" / {_range(o.blocks for o in fitting)}"
         text += f" / {_range(round(100 * o.fraction) for o in fitting)}%"
-    spills = max(kernel.spill_stores for kernel in kernels)
-    return Cell(f"SPILLS {spills} {text}", BAD) if spills else Cell(text)
+    return Cell(text)
 
 
 def _range(values: Iterable[int | None]) -> str:

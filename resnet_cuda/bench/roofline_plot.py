@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from resnet_cuda.bench.figures import GREY, OURS_COLOUR, PEER_COLOUR, new_figure
-from resnet_cuda.bench.results import Comparison, Row, comparisons
+from resnet_cuda.bench.figures import GREY, OURS_COLOUR, PEER_COLOUR, log_axis, new_figure
+from resnet_cuda.bench.results import Comparison, comparisons
 from resnet_cuda.bench.roofline import Point, point
 from resnet_cuda.bench.tables import format_rate
 
 _MAX_FLAT = 60  # workloads without arithmetic
-_MAX_NAME = 48
+_NAME = 50  # letters of a name in the key, before it goes on in the next line
+_INCHES_PER_LINE = 0.135  # of the key
+_PANEL = (8.5, 3.4)  # inches, with its key; higher for a longer key
 
 
-def _best(comparison: Comparison) -> list[tuple[Row, bool]]:
-    rows = ((comparison.best_ours, True), (comparison.best_peer, False))
-    return [(row, mine) for row, mine in rows if row is not None]
+class _Place(NamedTuple):
+    """A workload's points: ours and the peers' fastest, where they have one."""
+
+    comparison: Comparison
+    ours: Point | None
+    peer: Point | None
+
+    @property
+    def both(self) -> list[Point]:
+        return [p for p in (self.ours, self.peer) if p is not None]
 
 
 def roofline(data: Mapping[str, Any]) -> Any:
     """A panel for each pass of the kernels (where there are none: of the ops, blocks, models) and dtype; workloads
     without arithmetic share one that shows their bandwidth."""
-    ceilings = data.get("ceilings")
-    if not ceilings:
+    ceilings = data.get("ceilings") or {}
+    groups = _groups(comparisons(data)) if ceilings else {}
+    if not groups:
         return None
-    groups = _groups(comparisons(data))
     flat = groups.pop("", [])
-    if not groups and not flat:
-        return None
     left_out = max(0, len(flat) - _MAX_FLAT)
     flat = sorted(sorted(flat, key=_weight)[left_out:], key=flat.index)
-    columns = 2 if len(groups) > 1 else 1
-    titles = list(groups)
-    lines = [titles[i : i + columns] for i in range(0, len(titles), columns)]
-    heights = [max(3.6, 1.0 + 0.115 * max(len(groups[t]) for t in line)) for line in lines]
-    flat_heights = [1.0 + 0.17 * len(flat)] if flat else []
-    height = 0.9 + sum(heights + flat_heights)
-    figure = new_figure(8.0 * columns, height, "roofline", data)
-    parts = figure.subfigures(len(heights + flat_heights), 1, height_ratios=heights + flat_heights)
-    parts = list(parts) if len(heights + flat_heights) > 1 else [parts]
-    for part, line in zip(parts, lines, strict=False):
-        for i, title in enumerate(line):
-            _draw_roof(part.add_subplot(1, columns, i + 1), title, groups[title], ceilings)
-    if flat:
-        _draw_bandwidth(parts[-1].add_subplot(), flat, ceilings, left_out)
+    # Bandwidths fill the panel that an odd number of roofs leaves empty, else a line of their own.
+    panels: list[str | None] = [*groups, *([None] if flat else [])]
+    columns = 1 if len(panels) == 1 else 2
+    lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    keys = {title: _key(group) for title, group in groups.items()}
+    heights = [
+        max(
+            _PANEL[1],
+            *(
+                1.2 + 0.17 * len(flat)
+                if panel is None
+                else 0.8 + _INCHES_PER_LINE * len(keys[panel])
+                for panel in line
+            ),
+        )
+        for line in lines
+    ]
+    figure = new_figure(_PANEL[0] * columns, 0.9 + sum(heights), "roofline", data)
+    parts = figure.subfigures(len(lines), 1, height_ratios=heights, squeeze=False)[:, 0]
+    limits = _limits([place for group in groups.values() for place in group], ceilings)
+    for part, line in zip(parts, lines, strict=True):
+        for i, panel in enumerate(part.subfigures(1, len(line), squeeze=False)[0]):
+            title = line[i]
+            if title is None:
+                _draw_bandwidth(panel.add_subplot(), flat, ceilings, left_out)
+            else:
+                axes, beside = panel.subplots(1, 2, width_ratios=(1.1, 1))
+                _draw_roof(axes, title, groups[title], ceilings, limits)
+                beside.axis("off")
+                text = "\n".join(keys[title])
+                beside.text(0, 1, text, va="top", family="monospace", fontsize=7)
     figure.legend(handles=_markers(), loc="outside upper right", frameon=False)
     return figure
 
@@ -58,119 +83,121 @@ def _markers() -> list[Any]:
     ]
 
 
-def _weight(comparison: Comparison) -> float:
+def _weight(place: _Place) -> float:
     """How much it matters to its network."""
-    row = comparison.rows[0]
+    row = place.comparison.rows[0]
     return float((row.get("floor_us") or 0.0) * row["count"])
 
 
-def _groups(found: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+def _groups(found: Sequence[Comparison]) -> dict[str, list[_Place]]:
     """{panel's title: its workloads}; "" has those without arithmetic."""
     for level in ("kernel", "op", "block", "model"):
-        groups: dict[str, list[Comparison]] = {}
+        groups: dict[str, list[_Place]] = {}
         for comparison in found:
-            places = [p for row, _ in _best(comparison) if (p := point(row))]
-            if comparison.level == level and places:
+            rows = (comparison.best_ours, comparison.best_peer)
+            place = _Place(comparison, *(point(row) if row else None for row in rows))
+            if comparison.level == level and place.both:
                 title = f"{level}, {comparison.pass_name}, {comparison.dtype}"
-                groups.setdefault(title if places[0].intensity else "", []).append(comparison)
+                groups.setdefault(title if place.both[0].intensity else "", []).append(place)
         if groups:
             return groups
     return {}
 
 
+def _limits(places: Sequence[_Place], ceilings: Mapping[str, Any]) -> tuple[float, ...]:
+    """The same for all panels: FLOP per byte from and to, FLOP/s from and to."""
+    dtypes = {place.comparison.dtype for place in places}
+    peaks = [ceilings["flops"][d] for d in dtypes if ceilings["flops"].get(d)]
+    ridges = [peak / ceilings["bandwidth"] for peak in peaks]
+    x = ridges + [p.intensity for place in places for p in place.both if p.intensity]
+    y = peaks + [p.flops_per_second for place in places for p in place.both]
+    return (min(x) / 2.5, max(x) * 1.6, min(y) / 2, max(y) * 1.5) if x else ()
+
+
 def _draw_roof(
-    axes: Any, title: str, group: Sequence[Comparison], ceilings: Mapping[str, Any]
+    axes: Any,
+    title: str,
+    group: Sequence[_Place],
+    ceilings: Mapping[str, Any],
+    limits: tuple[float, ...],
 ) -> None:
-    found: list[tuple[int, Comparison, list[tuple[Point, bool]]]] = []
-    for number, comparison in enumerate(group, 1):
-        both = [(p, mine) for row, mine in _best(comparison) if (p := point(row))]
-        found.append((number, comparison, both))
-    bandwidth, peak = ceilings["bandwidth"], ceilings["flops"].get(group[0].dtype)
-    intensities = [p.intensity or 1.0 for _, _, both in found for p, _ in both]
-    low, high = min(intensities) / 2, max(intensities) * 2
-    slope = (low * high) ** 0.5  # where the roof's left part gets its name
+    left, right, bottom, top = limits
+    dtype = group[0].comparison.dtype
+    bandwidth, peak = ceilings["bandwidth"], ceilings["flops"].get(dtype)
+    ridge = peak / bandwidth if peak else right
+    axes.plot([left, ridge], [left * bandwidth, ridge * bandwidth], color="black", lw=1.2)
     if peak:
-        ridge = peak / bandwidth
-        low, high = min(low, ridge / 4), max(high, ridge * 4)
-        slope = (low * ridge) ** 0.5
-        axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color="black", lw=1.2)
-        axes.annotate(
-            f"{group[0].dtype} {format_rate(peak, 'FLOP/s')}",
-            (high, peak),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-        )
-    else:
-        axes.plot([low, high], [low * bandwidth, high * bandwidth], color="black", lw=1.2)
-    axes.annotate(
-        f"copy {format_rate(bandwidth, 'B/s')}",
-        (slope, slope * bandwidth),
-        xytext=(8, -4),
-        textcoords="offset points",
-        va="top",
-    )
-    by_place = sorted(found, key=lambda item: item[2][0][0].intensity or 0.0)
-    near, level = (high / low) ** 0.03, 0
-    previous = 0.0
-    for number, _, both in by_place:
-        x = both[0][0].intensity or 1.0
+        axes.plot([ridge, right], [peak, peak], color="black", lw=1.2)
+        text = f" {dtype} {format_rate(peak, 'FLOP/s')}"
+        axes.annotate(text, (left, peak), xytext=(0, 4), textcoords="offset points")
+    # Beside the slope, in the middle of what is to be seen of it.
+    x = (max(left, bottom / bandwidth) * ridge) ** 0.5
+    text = f"copy {format_rate(bandwidth, 'B/s')}"
+    axes.annotate(text, (x, x * bandwidth), xytext=(8, -4), textcoords="offset points", va="top")
+    near, level, previous = (right / left) ** 0.03, 0, 0.0
+    numbered = enumerate(group, 1)
+    for number, place in sorted(numbered, key=lambda item: item[1].both[0].intensity or 0.0):
+        x = place.both[0].intensity or 1.0
         # Neighbours' numbers at different heights, below the lower marker.
         level = (level + 1) % 4 if x < previous * near else 0
         previous = x
-        heights = [p.flops_per_second for p, _ in both]
-        axes.plot([x] * len(both), heights, color=GREY, lw=0.6, zorder=1)
-        for place, mine in both:
-            colour, marker = (OURS_COLOUR, "o") if mine else (PEER_COLOUR, "D")
-            axes.plot(x, place.flops_per_second, marker, color=colour, ms=4.5 if mine else 3.8)
+        heights = [p.flops_per_second for p in place.both]
+        axes.plot([x] * len(heights), heights, color=GREY, lw=0.6, zorder=1)
+        _draw_markers(axes, place, [(x, height) for height in heights])
+        offset = (0, -5 - 8 * level)
         axes.annotate(
             str(number),
             (x, min(heights)),
-            xytext=(0, -5 - 8 * level),
+            xytext=offset,
             textcoords="offset points",
             ha="center",
             va="top",
             fontsize=7,
         )
-    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="FLOP/s", title=title)
-    axes.set_xlim(low, high)
-    axes.margins(y=0.18)
+    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", title=title)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    log_axis(axes.xaxis, left, right, lambda value: f"{value:g}")
+    log_axis(axes.yaxis, bottom, top, lambda value: format_rate(value, "FLOP/s"))
     axes.grid(alpha=0.3)
-    key = ["of floor: ours, peer", ""]
-    key += [f"{number:2} {_short(c.workload)} {_fractions(both)}" for number, c, both in found]
-    axes.text(
-        1.02,
-        1.0,
-        "\n".join(key),
-        transform=axes.transAxes,
-        va="top",
-        family="monospace",
-        fontsize=6,
-    )
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 3] + "..."
+def _draw_markers(axes: Any, place: _Place, at: Sequence[tuple[float, float]]) -> None:
+    """Of ours and of the peer, in the order of `place.both`."""
+    for where, found in zip(at, place.both, strict=True):
+        mine = found is place.ours
+        colour, marker = (OURS_COLOUR, "o") if mine else (PEER_COLOUR, "D")
+        axes.plot(*where, marker, color=colour, ms=5 if mine else 4)
 
 
-def _fractions(both: Iterable[tuple[Point, bool]]) -> str:
-    """Of the floor: ours, then the peer's."""
-    return " ".join(f"{100 * p.fraction:.0f}%" for p, _ in both)
+def _key(group: Sequence[_Place]) -> list[str]:
+    """Numbers, names and the fractions of the floor that ours and the peer reach."""
+    width = min(_NAME, max(len(place.comparison.name) for place in group))
+    lines = [f"{'of floor:':>{width + 3}}  ours  peer"]
+    for number, place in enumerate(group, 1):
+        first, *rest = textwrap.wrap(place.comparison.name, width)
+        fractions = "".join(_percent(p) for p in (place.ours, place.peer))
+        lines.append(f"{number:2} {first:<{width}}{fractions}")
+        lines += [f"     {part}" for part in rest]
+    return lines
+
+
+def _percent(place: Point | None) -> str:
+    return f"{'-' if place is None else f'{100 * place.fraction:.0f}%':>6}"
 
 
 def _draw_bandwidth(
-    axes: Any, group: Sequence[Comparison], ceilings: Mapping[str, Any], left_out: int
+    axes: Any, group: Sequence[_Place], ceilings: Mapping[str, Any], left_out: int
 ) -> None:
     unit = 1e9
-    for i, comparison in enumerate(group):
-        for row, mine in _best(comparison):
-            if (place := point(row)) is not None:
-                colour, marker = (OURS_COLOUR, "o") if mine else (PEER_COLOUR, "D")
-                axes.plot(place.bytes_per_second / unit, i, marker, color=colour, ms=5)
+    for i, place in enumerate(group):
+        rates = [p.bytes_per_second / unit for p in place.both]
+        axes.plot(rates, [i] * len(rates), color=GREY, lw=0.6, zorder=1)
+        _draw_markers(axes, place, [(rate, i) for rate in rates])
     axes.axvline(ceilings["bandwidth"] / unit, color="black", lw=1.2)
-    names = [f"{c.workload}, {c.pass_name}, {c.dtype}" for c in group]
-    axes.set_yticks(range(len(group)), names, fontsize=6.5)
-    axes.invert_yaxis()
+    found = [place.comparison for place in group]
+    names = [f"{c.name}, {c.pass_name}, {c.dtype}" for c in found]
+    axes.set_yticks(range(len(group)), names, fontsize=7)
+    axes.set_ylim(len(group) - 0.5, -0.5)
     axes.set_xlim(left=0)
     title = "passes without arithmetic" + (f"; {left_out} smaller ones: report.md" * bool(left_out))
     axes.set(xlabel="GB/s at the least traffic; line: the measured copy", title=title)

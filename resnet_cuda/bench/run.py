@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
+import torch
+
 from resnet_cuda.bench import peers, training_step
 from resnet_cuda.bench.ceilings import Ceilings, measure_ceilings
 from resnet_cuda.bench.device import Device
@@ -38,7 +40,10 @@ def run(
         if "harness" not in report.data:
             report.set("harness", self_comparison(device))
         if ceilings is None:
-            ceilings = measure_ceilings(device, plan.dtypes)
+            ceilings = measure_ceilings(device, _dtypes(plan))
+            # A dry run's say nothing anyway.
+            for doubt in ceilings.doubts() if device.kind != "dry-run" else ():
+                report.note(doubt)
         report.set("ceilings", ceilings.to_json())
         report.set("peers", peers.presence())
         runner = Runner(device, plan, report.add, report.note, budget, ceilings, progress)
@@ -47,6 +52,12 @@ def run(
                 runner.run_level(name, lambda name=name: level(name)(device, plan))  # type: ignore[misc]
                 if name == "model" and budget.left() > 0:
                     report.set("training_step", training_step.measure(device, plan, report.note))
+
+
+def _dtypes(plan: Plan) -> list[torch.dtype]:
+    """What has a floor: the plan's, and that of autocast, which every network is trained under."""
+    autocast = [torch.bfloat16] if "model" in plan.levels else []
+    return list(dict.fromkeys([*plan.dtypes, *autocast]))
 
 
 @contextmanager

@@ -8,16 +8,18 @@ Only if none of ours fits is everything done with a smaller batch, and a note sa
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from resnet_cuda.bench.ceilings import Ceilings
 from resnet_cuda.bench.device import CaptureFailed, Device, Unsupported
 from resnet_cuda.bench.plan import Plan
-from resnet_cuda.bench.timing import measure, ratio
+from resnet_cuda.bench.timing import measure, quartiles, ratio, ratios
 from resnet_cuda.bench.workload import (
     ABSENT,
     FAILED,
@@ -90,9 +92,14 @@ class Runner:
         self._done = 0
         self._lost: str | None = None  # why the device takes no more work
 
+    @property
+    def lost(self) -> str | None:
+        """Why the device takes no more work from this process; None as long as it does."""
+        return self._lost
+
     def run(self, workloads: Iterable[Workload]) -> None:
         """All that the plan wants, until the budget is spent; the rest is recorded as skipped."""
-        with self.device.ours():
+        with self.device.ours(), _settled_heap():
             for workload in workloads:
                 if not self.plan.wants(workload):
                     continue
@@ -122,6 +129,7 @@ class Runner:
                     _settle(rows.values(), FAILED, str(error))
                     break
                 self.note(f"{workload.title}: {error}; {smaller.name} instead")
+                smaller.level, smaller.label = workload.level, workload.label
                 workload = smaller
             except BaseException as error:
                 _settle(rows.values(), SKIPPED, f"interrupted by {_message(error)}")
@@ -185,8 +193,8 @@ class Runner:
                 self._does_not_fit(rows, candidate, failure.message)
             elif failure:
                 _settle([row], failure.status, failure.message)
-        self._check(workload, ready, rows)
-        outgrown = self._time(workload, ready, rows)
+        outgrown = self._check(workload, ready, rows)
+        outgrown |= self._time(workload, ready, rows)
         return aside + [c for c in candidates if c.name in outgrown]
 
     def _does_not_fit(self, rows: Rows, candidate: Candidate, message: str) -> None:
@@ -206,17 +214,24 @@ class Runner:
         known = before is not None and after is not None
         return _Ready(function, output, after - before if known else None)  # type: ignore[operator]
 
-    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> None:
-        """Takes out of `ready` what computed something wrong, and lets go of the outputs."""
+    def _check(self, workload: Workload, ready: dict[str, _Ready], rows: Rows) -> set[str]:
+        """Takes out of `ready` what computed something wrong, and lets go of the outputs; returns whose check ran out
+        of memory beside the others."""
+        outgrown: set[str] = set()
         if workload.check and ready:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
             for name, complaint in complaints.items():
                 wrong = rows[name]
-                wrong.status, wrong.message, wrong.timing, wrong.versus = WRONG, complaint, None, {}
+                wrong.status, wrong.message, wrong.timing = WRONG, complaint, None
+                wrong.versus, wrong.versus_quartiles = {}, {}
                 for row in rows.values():  # it may have been right, and timed, in an earlier turn
                     row.versus.pop(name, None)
+                    row.versus_quartiles.pop(name, None)
             for name, failure in failures.items():
+                if failure.out_of_memory:
+                    outgrown.add(name)
+                    continue
                 message = f"its output cannot be checked: {failure.message}"
                 _settle([rows[name]], failure.status, message)
             for name in complaints.keys() | failures.keys():
@@ -228,6 +243,7 @@ class Runner:
             after = self.device.allocated()
             if candidate.own_memory is not None and before is not None and after is not None:
                 candidate.own_memory -= max(0, before - after)
+        return outgrown
 
     def _complaints(
         self, check: Callable[[dict[str, object]], dict[str, str]], outputs: dict[str, object]
@@ -273,6 +289,7 @@ class Runner:
             if row.ours:
                 others = {n: t for n, t in timings.items() if not rows[n].ours}
                 row.versus |= {n: ratio(t, timing) for n, t in others.items()}
+                row.versus_quartiles |= {n: quartiles(ratios(t, timing)) for n, t in others.items()}
         return outgrown
 
     def _peak_memory(self, ready: _Ready) -> int | None:
@@ -299,7 +316,15 @@ class Runner:
 
     def _release_memory(self) -> None:
         if not self._lost:
-            self.device.release_memory()
+            self._still_works(self.device.release_memory)
+
+    def _still_works(self, action: Callable[[], None]) -> None:
+        """Does it; if it raises, an illegal access, say, lies behind, and all later calls would fail for it."""
+        try:
+            action()
+        except Exception as lost:
+            self._lost = f"the device takes no more work: {_message(lost)}"
+            self.note(self._lost)
 
     def _failure(self, error: BaseException) -> _Failure:
         if self._lost:
@@ -310,12 +335,20 @@ class Runner:
             return _Failure(ABSENT, str(error))
         if self.device.is_out_of_memory(error):
             return _Failure(FAILED, f"out of memory ({_message(error)})", out_of_memory=True)
-        try:
-            self.device.synchronize()
-        except Exception as lost:  # an illegal access, say: all later calls would fail for it
-            self._lost = f"the device takes no more work: {_message(lost)}"
-            self.note(self._lost)
+        self._still_works(self.device.synchronize)
         return _Failure(FAILED, _message(error))
+
+
+@contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Leaves what there is already out of the collections inside, of which memory needs two per workload: torch's
+    modules alone take more than 0.1 s each time."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _settle(rows: Iterable[Result], status: str, message: str) -> None:

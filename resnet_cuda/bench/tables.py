@@ -72,9 +72,10 @@ def format_time(row: Row) -> str:
     return f"{format_us(median_us(row))} ±{100 * spread(row):.0f}%"
 
 
-def ratio_cell(ratio: float) -> Cell:
+def ratio_cell(ratio: float, spread: float | None = None) -> Cell:
+    """A peer's time over ours, with the spread of the rounds' ratios where it is known."""
     mood = GOOD if ratio > EQUAL else BAD if ratio < 1 / EQUAL else ""
-    return Cell(f"{three(ratio)}x", mood)
+    return Cell(f"{three(ratio)}x{'' if spread is None else f' ±{100 * spread:.0f}%'}", mood)
 
 
 # Drawing.

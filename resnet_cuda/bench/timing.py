@@ -7,7 +7,7 @@ the median over the rounds of one candidate's time over another's in the same ro
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,10 +42,7 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        if len(self.samples) < 2:
-            return self.samples[0], self.samples[0]
-        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.samples)
 
     @property
     def spread(self) -> float:
@@ -69,10 +66,22 @@ class Timing:
         }
 
 
+def quartiles(samples: Sequence[float]) -> tuple[float, float]:
+    """The first and the third."""
+    if len(samples) < 2:
+        return samples[0], samples[0]
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, high
+
+
 def ratio(numerator: Timing, denominator: Timing) -> float:
     """The median over the rounds of numerator / denominator; both come from one `measure`."""
-    pairs = zip(numerator.samples, denominator.samples, strict=True)
-    return statistics.median(a / b for a, b in pairs)
+    return statistics.median(ratios(numerator, denominator))
+
+
+def ratios(numerator: Timing, denominator: Timing) -> list[float]:
+    """numerator / denominator of each round."""
+    return [a / b for a, b in zip(numerator.samples, denominator.samples, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,8 @@ def _layer_table(traffic: Traffic) -> Table:
             cells += [_mega(mine or None), _mega(theirs or None)]
             cells.append(Cell(f"{mine / theirs:.2f}" if theirs else "-"))
         rows.append(cells)
-    header = ["layer", "forward ours", "eager", "ratio", "backward ours", "eager", "ratio"]
+    header = ["layer", "forward: ours", "eager", "ours/eager"]
+    header += ["backward: ours", "eager", "ours/eager"]
     return Table("by layer", header, rows, ["MB; a pool belongs to the layer before it"])
 
 

@@ -7,6 +7,7 @@ steps' time is "idle": on a GPU the device waits, on the CPU Python runs between
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -155,6 +156,9 @@ def breakdown(device: Device, step: Callable[[], object], steps: int) -> Breakdo
     on_gpu = device.kind == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     device.synchronize()
+    # Else the profiler's library writes a line about each start and stop into the progress. It reads this once, at
+    # its first use, and has no level for errors alone that would leave those out.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=activities) as profiler:
         seconds = _seconds(device, step, steps)
     times = kernel_times if on_gpu else op_times

@@ -57,7 +57,10 @@ class Workload:
         count: how often the network has this layer.
         parts: its floor is the sum of its parts' floors; default: the whole as one perfect kernel.
         memory: bytes that it needs at least, 0 if unknown: without them it is not tried.
-        smaller: the same with a smaller batch, for devices with too little memory; None if there is none.
+        smaller: makes the same with a smaller batch, for devices with too little memory; None, or returns None, if
+            there is none.
+        label: what this comparison is for, where one computation has several with different peers: "sweep",
+            "compile"; "" is the one with all peers that take turns without ado.
         host_time: the time is until the call returns, which is what the host needs to start the work.
         facts: more for the report, e.g. {"network": "resnet50"}.
     """
@@ -74,7 +77,8 @@ class Workload:
     count: int = 1
     parts: Sequence[Part] = ()
     memory: int = 0
-    smaller: Callable[[], Workload] | None = None
+    smaller: Callable[[], Workload | None] | None = None
+    label: str = ""
     host_time: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -83,7 +87,17 @@ class Workload:
 
     @property
     def title(self) -> str:
-        return f"{self.level} {self.name} {self.pass_name} {str(self.dtype).removeprefix('torch.')}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return title(self.level, self.name, self.pass_name, dtype, self.label)
+
+
+def title(level: str, workload: str, pass_name: str, dtype: str, label: str = "") -> str:
+    """What a comparison is called wherever it stands alone. A level that could not be made has no pass or dtype."""
+    return " ".join(filter(None, (level, labelled(workload, label), pass_name, dtype)))
+
+
+def labelled(workload: str, label: str) -> str:
+    return f"{workload} [{label}]" if label else workload
 
 
 @dataclass
@@ -98,6 +112,7 @@ class Result:
     ours: bool
     status: str
     message: str = ""
+    label: str = ""  # of the comparison, see Workload
     timing: dict[str, Any] | None = None
     flops: int = 0
     bytes: int = 0
@@ -108,6 +123,7 @@ class Result:
     floor_us: float | None = None  # by the ceilings measured in the same run
     memory_share: float | None = None  # of the floor: what its traffic sets, not its arithmetic
     versus: dict[str, float] = field(default_factory=dict)  # {peer: its time over ours}
+    versus_quartiles: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the rounds
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -129,6 +145,7 @@ def result(workload: Workload, candidate: Candidate, status: str, message: str =
         ours=candidate.ours,
         status=status,
         message=message,
+        label=workload.label,
         flops=workload.flops,
         bytes=workload.bytes,
         images=workload.images,

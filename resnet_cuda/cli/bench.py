@@ -20,11 +20,17 @@ from resnet_cuda.bench import compare
 from resnet_cuda.bench import run as bench_run
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import environment
-from resnet_cuda.bench.markdown import DRY_RUN, harness_line, sentence
+from resnet_cuda.bench.markdown import DRY_RUN, harness_line
 from resnet_cuda.bench.plan import Plan, default_plan
 from resnet_cuda.bench.publish import Summariser, publish
 from resnet_cuda.bench.report import Report, load
-from resnet_cuda.bench.report_tables import result_tables, totals_tables, training_step_tables
+from resnet_cuda.bench.report_tables import (
+    RATIO_NOTE,
+    result_tables,
+    totals_tables,
+    training_step_tables,
+    verdict_table,
+)
 from resnet_cuda.bench.results import complaints, is_dry, verdicts
 from resnet_cuda.bench.runner import Budget
 from resnet_cuda.bench.tables import show
@@ -134,15 +140,23 @@ def plan_from(arguments: argparse.Namespace, plan: Plan) -> Plan:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.model_traffic:
-        return _traffic.run(arguments, DTYPES)
     try:
+        _check_combination(arguments)
+        if arguments.model_traffic:
+            return _traffic.run(arguments, DTYPES, lambda facts: _begin(arguments.out, facts))
         device, plan, workloads, report, earlier = _prepare(arguments)
     except BadArgument as error:
         print(error, file=sys.stderr)
         return 2
     minutes = arguments.minutes or (_QUICK_MINUTES if arguments.quick else None)
     budget = Budget(None if minutes is None else 60 * minutes)
+    limit = (
+        "no limit of time (see --quick, --minutes)" if minutes is None else f"{minutes:g} minutes"
+    )
+    print(
+        f"{device.name}: {workloads} comparisons, {limit}; the harness and the ceilings come before them",
+        flush=True,
+    )
     code = 0
     try:
         with report.recording(), progress_bar("bench", workloads) as advance:
@@ -181,30 +195,53 @@ def _prepare(
         )
     facts = environment(device)
     earlier = _earlier(arguments.against, facts)
+    return device, plan, workloads, _begin(arguments.out, facts), earlier
+
+
+def _check_combination(arguments: argparse.Namespace) -> None:
+    """An option that would change nothing is not silently ignored."""
+    given = [n for n, v in vars(arguments).items() if v not in (None, False, ()) and n != "run"]
+    given = [n for n in given if n not in ("command", "model_traffic")]
+    if arguments.model_traffic:
+        unknown = [n for n in given if n not in _traffic.OPTIONS]
+        accepted = f"accepted with it: {', '.join(map(_option, _traffic.OPTIONS))}"
+        what = f"has no effect with --model-traffic; {accepted}"
+    else:
+        unknown = [n for n in given if n in _traffic.OWN_OPTIONS]
+        what = "has no effect without --model-traffic; for times: --only and part of a title"
+    if unknown:
+        raise BadArgument(f"{_option(unknown[0])} {what}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _begin(out: Path | None, facts: dict[str, Any]) -> Report:
     summary = Summariser()
     try:
-        report = Report(arguments.out, "bench", facts, lambda what, value: summary.note(report))
+        report = Report(out, "bench", facts, lambda what, value: summary.note(report))
     except OSError as error:
         raise BadArgument(
-            f"--out is {arguments.out}: {error.strerror}; accepted: a folder that can be written"
+            f"--out is {out}: {error.strerror}; accepted: a folder that can be written"
         ) from error
-    return device, plan, workloads, report, earlier
+    return report
 
 
 def _earlier(path: Path | None, facts: dict[str, Any]) -> dict[str, Any] | None:
     if path is None:
         return None
+    accepted = "accepted: a report.json of this device, or its folder"
     try:
         data = load(path / "report.json" if path.is_dir() else path)
         compare.regressions(
             {"environment": facts, "results": []}, data
         )  # raises for another device
     except OSError as error:
-        raise BadArgument(
-            f"--against is {path}: {error.strerror}; accepted: a report.json or its folder"
-        ) from error
+        why = "has no report.json" if path.is_dir() else error.strerror
+        raise BadArgument(f"--against is {path}: {why}; {accepted}") from error
     except ValueError as error:
-        raise BadArgument(f"--against: {error}") from error
+        raise BadArgument(f"--against is {path}: {error}; {accepted}") from error
     return data
 
 
@@ -223,11 +260,11 @@ def _show(report: Report) -> None:
     data = report.data
     print()
     show([*result_tables(data), *totals_tables(data), *training_step_tables(data)])
+    # What one wants to know first stands where a terminal leaves the reader: at the end.
+    if found := verdicts(data):
+        show([replace(verdict_table(found, every_peer=False), notes=[RATIO_NOTE])])
     if is_dry(data):
         print(DRY_RUN)
-    for verdict in verdicts(data):
-        if not verdict.peer:
-            print(sentence(verdict).replace("**", ""))
     for complaint in complaints(data):
         print(f"OURS: {complaint}")
     for note in data["notes"]:
@@ -235,6 +272,8 @@ def _show(report: Report) -> None:
     if report.folder:
         for remark in publish(data, report.folder):
             print(remark)
+    if report.unsaved:
+        print(f"report.json is not complete, it could not be written: {report.unsaved}")
     ended = f"Cut off by {data['stopped_by']} after" if data["stopped_by"] else "Took"
     where = f"; the report is in {report.folder}" if report.folder else ""
     print(f"{harness_line(data).replace('**', '')} {ended} {data['seconds']:.0f} s{where}.".strip())

@@ -19,7 +19,7 @@ _FACTOR = 2.0  # how many times PyTorch's own error is allowed
 
 # Units in the last place of the largest reference value: roundings that PyTorch may have been spared. A
 # float32 result is a sum of rounded terms; a 16-bit one is rounded once, from a float32 sum.
-_FLOOR_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 2.0, torch.float64: 2.0}
+FLOOR_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 2.0, torch.float64: 2.0}
 
 
 def assert_close_to_fp64(
@@ -96,7 +96,7 @@ def check_gradient_rule(actual: Tensor, torchs: Tensor, exact: Tensor, *, name: 
     norm = truth.norm()
     if actual.numel() == 0 or not torch.isfinite(theirs).all() or norm == 0:
         return
-    ulp = truth.new_tensor(_FLOOR_ULPS[actual.dtype] * torch.finfo(actual.dtype).eps)
+    ulp = truth.new_tensor(FLOOR_ULPS[actual.dtype] * torch.finfo(actual.dtype).eps)
     relative, allowed = (
         (ours - truth).norm() / norm,
         torch.maximum(_FACTOR * (theirs - truth).norm() / norm, ulp),
@@ -132,7 +132,7 @@ def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
 
 def _floor(actual: Tensor, exact: Tensor) -> Tensor:
     info = torch.finfo(actual.dtype)
-    return _FLOOR_ULPS[actual.dtype] * info.eps * exact.abs().max() + info.tiny
+    return FLOOR_ULPS[actual.dtype] * info.eps * exact.abs().max() + info.tiny
 
 
 def _evaluate(

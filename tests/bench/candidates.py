@@ -91,3 +91,7 @@ class Recorder:
         """By candidate; the last workload's where names repeat."""
         self.runner.run(workloads)
         return {r.candidate: r for r in self.results}
+
+
+def statuses(rows: dict[str, Result]) -> dict[str, str]:
+    return {name: row.status for name, row in rows.items()}

@@ -47,6 +47,8 @@ class FakeGpu:
         self.cuda = _make_cuda(self)
         self.stream = self.cuda.Stream()
         self.capturing: Any = None
+        self.underway: list[Any] = []  # pools of captures that torch's allocator thinks go on
+        self.generator_captures = False
 
     # What functions under test do.
 
@@ -96,6 +98,12 @@ class FakeGpu:
             self.launch(size / WRITE_RATE, f"write {written} bytes")
 
         return SimpleNamespace(fill_=fill_)
+
+    def rand(self) -> None:
+        """Stands for torch.rand on the GPU."""
+        if self.generator_captures != (self.capturing is not None):
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+        self.launch(1e-6, "rand")
 
     # What the fake of torch.cuda is made of.
 
@@ -181,23 +189,39 @@ def _make_cuda(gpu: FakeGpu) -> SimpleNamespace:
             gpu.replay(self.work)
 
     class graph:  # noqa: N801
-        def __init__(self, cuda_graph: Any) -> None:
-            self._graph = cuda_graph
+        def __init__(self, cuda_graph: Any, pool: Any = None) -> None:
+            self._graph, self._pool = cuda_graph, pool or object()
 
         def __enter__(self) -> None:
             self._before, gpu.stream = gpu.stream, Stream()
             gpu.capturing = self._graph
+            gpu.underway.append(self._pool)
+            gpu.generator_captures = True
 
         def __exit__(self, *args: object) -> None:
             gpu.capturing = None
-            if self._graph.broken:  # like torch, without going back to the stream before
+            if (
+                self._graph.broken
+            ):  # like torch 2.11, which then goes back to nothing that was before
                 raise RuntimeError("CUDA error: operation failed due to a previous error")
+            end_allocate(0, self._pool)
+            gpu.generator_captures = False
             gpu.stream = self._before
+
+    def end_allocate(device: int, pool: Any) -> None:
+        if pool not in gpu.underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        gpu.underway.remove(pool)
+
+    def release_pool(device: int, pool: Any) -> None:
+        pass
 
     def reset_peak_memory_stats() -> None:
         gpu.peak = gpu.allocated
 
     def empty_cache() -> None:
+        if gpu.underway:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         gpu.reserved = gpu.allocated
 
     return SimpleNamespace(
@@ -220,6 +244,10 @@ def _make_cuda(gpu: FakeGpu) -> SimpleNamespace:
         synchronize=lambda: gpu.finish(max(s.free_at for s in gpu.streams)),
         CUDAGraph=CUDAGraph,
         graph=graph,
+        graph_pool_handle=object,
+        memory=SimpleNamespace(
+            _cuda_endAllocateToPool=end_allocate, _cuda_releasePool=release_pool
+        ),
         mem_get_info=lambda: (gpu.memory_bytes - gpu.reserved, gpu.memory_bytes),
         memory_allocated=lambda: gpu.allocated,
         memory_reserved=lambda: gpu.reserved,

@@ -31,6 +31,7 @@ def row(candidate: str = OURS, us: float | None = 100.0, **fields: Any) -> dict[
         "ours": candidate.startswith(OURS),
         "status": "ok",
         "message": "",
+        "label": "",
         "timing": None if us is None else timing(us),
         "flops": 2_000_000_000,
         "bytes": 10_000_000,
@@ -41,6 +42,7 @@ def row(candidate: str = OURS, us: float | None = 100.0, **fields: Any) -> dict[
         "floor_us": 50.0,
         "memory_share": 0.0,
         "versus": {},
+        "versus_quartiles": {},
         "facts": {},
     }
     assert fields.keys() <= made.keys(), f"no such field: {fields.keys() - made.keys()}"

@@ -44,6 +44,25 @@ def test_a_dtype_without_a_ceiling_has_a_floor_of_traffic_alone(machine: Ceiling
     assert machine.floor(torch.float64, [(5000, 100)]) == 1.0
 
 
+def test_ceilings_that_were_disturbed_are_doubted() -> None:
+    """As where another process has the machine for half of the samples."""
+
+    def row(us: float, slowest: float, **more: object) -> dict[str, object]:
+        return {"median_us": us, "q1_us": us, "q3_us": slowest, **more}
+
+    steady = row(100.0, 110.0)
+    product = {"dtype": "float32", "flops": 1e9}
+    for rows, doubted in (
+        ([row(100.0, 110.0, **product)], []),
+        ([row(100.0, 900.0, **product)], ["matrix product, float32"]),
+        ([row(100.0, 900.0, dtype="float32", flops=1e8), row(100.0, 110.0, **product)], []),
+    ):
+        found = Ceilings(1e9, {"float32": 1e9}, {"copy": steady, "matmul": rows}).doubts()
+        assert [text.partition(": ")[0] for text in found] == [f"ceiling of {d}" for d in doubted]
+    assert "copy" in Ceilings(1e9, {}, {"copy": row(1.0, 9.0)}).doubts()[0]
+    assert Ceilings(1e9, {}).doubts() == []
+
+
 def test_ceilings_of_a_dry_run_are_complete_and_serialisable() -> None:
     found = measure_ceilings(DryRunDevice(), (torch.float32, torch.bfloat16))
     data = json.loads(json.dumps(found.to_json()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from resnet_cuda.bench.compare import regressions
 from resnet_cuda.bench.report import Report
+from resnet_cuda.bench.timing import Timing, quartiles, ratio, ratios
+from tests.bench import made_up
 from tests.bench.candidates import MS, Recorder, candidate, workload
 from tests.bench.fake_cuda import FakeGpu
 
@@ -46,10 +49,10 @@ def test_a_slower_kernel_is_flagged_with_figures() -> None:
     new = report({"name": "a"}, {"name": "b", "seconds": 1.5 * MS})
     (finding,) = regressions(new, old, 0.1)
     assert finding.kind == "slower"
-    assert finding.key == ("op", "b", "inference", "float32", OURS)
+    assert finding.key == ("op", "b", "inference", "float32", "", OURS)
     assert str(finding) == (
         "op b inference float32 resnet_cuda: 2.000 -> 1.333 times as fast as eager channels_last, "
-        "33% less (margin 10%); medians: ours 1000.0 us -> 1500.0 us, "
+        "33% less (margin 10%, noise 0.0%); medians: ours 1000.0 us -> 1500.0 us, "
         "eager channels_last 2000.0 us -> 2000.0 us"
     )
 
@@ -61,6 +64,59 @@ def test_a_machine_that_is_slower_as_a_whole_is_no_regression() -> None:
 @pytest.mark.parametrize(("seconds", "flagged"), [(1.08 * MS, False), (1.15 * MS, True)])
 def test_the_margin_is_what_a_ratio_may_lose(seconds: float, flagged: bool) -> None:
     assert bool(regressions(report({"seconds": seconds}), report({}), 0.1)) is flagged
+
+
+def noisy_report(generator: random.Random, speedup: float, sigma: float, rounds: int) -> Any:
+    """Of one workload whose samples vary by about `sigma`."""
+    ours, peer = (
+        Timing(tuple(us * generator.lognormvariate(0, sigma) for _ in range(rounds)))
+        for us in (1e-3, speedup * 1e-3)
+    )
+    rows = made_up.comparison({OURS: 1000.0, PEER: speedup * 1000.0})
+    rows[0]["versus"] = {PEER: ratio(peer, ours)}
+    rows[0]["versus_quartiles"] = {PEER: quartiles(ratios(peer, ours))}
+    for row in rows:
+        row["timing"]["rounds"] = rounds
+    return made_up.report(rows)
+
+
+@pytest.mark.parametrize("rounds", [5, 40])
+def test_noise_is_no_alarm_and_a_slow_kernel_is(rounds: int) -> None:
+    """Five rounds are what long workloads of a quick run have."""
+    generator = random.Random(0)
+
+    def alarms(slower: float) -> int:
+        """Of 500 pairs of runs, ours `slower` times as slow in the second."""
+        return sum(
+            bool(
+                regressions(
+                    noisy_report(generator, 1.5 / slower, 0.07, rounds),
+                    noisy_report(generator, 1.5, 0.07, rounds),
+                )
+            )
+            for _ in range(500)
+        )
+
+    assert alarms(1.0) <= 5, "noise alone is an alarm"
+    assert alarms(2.0) >= 495, "a kernel that is half as fast is not found"
+
+
+def test_ratios_without_quartiles_have_the_margin_alone() -> None:
+    """As in reports from before there were any."""
+    old, new = report({}), report({"seconds": 1.15 * MS})
+    for data in (old, new):
+        for row in data["results"]:
+            row["versus_quartiles"] = {}
+    assert len(regressions(new, old)) == 1
+
+
+def test_every_comparison_of_a_workload_counts() -> None:
+    """Each has ratios of its own, also where the last one is as fast as ever."""
+    old = made_up.comparison({OURS: 10.0, PEER: 20.0})
+    compiled = made_up.comparison({OURS: 10.0, "compile": 20.0}, label="compile")
+    new = made_up.comparison({OURS: 20.0, PEER: 20.0})
+    (finding,) = regressions(made_up.report(new + compiled), made_up.report(old + compiled))
+    assert finding.key[4:] == ("", OURS) and PEER in finding.text
 
 
 def test_being_faster_is_no_regression() -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from resnet_cuda import _raw
 from resnet_cuda.bench.device import CpuDevice, open_device
-from resnet_cuda.bench.environment import environment, settings
+from resnet_cuda.bench.environment import environment, settings, untuned
 from resnet_cuda.bench.report import plain
 from tests.bench.fake_cuda import FakeCudaDevice, FakeGpu
 
@@ -50,6 +51,25 @@ def test_the_environment_tells_nothing_about_the_place() -> None:
     assert plain(found) == found, "a path, or a value that is not plain"
     user = getpass.getuser()
     assert len(user) < 5 or user not in text
+
+
+def test_references_are_computed_without_trying_algorithms() -> None:
+    with settings(CpuDevice()):
+        assert torch.backends.cudnn.benchmark
+        with pytest.raises(ValueError), untuned():
+            assert not torch.backends.cudnn.benchmark
+            raise ValueError
+        assert torch.backends.cudnn.benchmark
+
+
+def test_a_flag_that_torch_does_not_tell_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> str:
+        raise RuntimeError("a mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", refuses)
+    flags = environment(CpuDevice())["flags"]
+    assert flags["deterministic_algorithms"] == "unknown: a mix of the legacy and new APIs"
+    assert flags["cudnn_benchmark"] is True
 
 
 def test_flags_are_those_in_force_while_measuring() -> None:
@@ -135,6 +155,16 @@ def test_devices_are_opened_by_kind_and_unknown_kinds_refused() -> None:
     assert open_device().kind == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device is 'tpu'; accepted: 'cuda', 'cpu', 'dry-run'"):
         open_device("tpu")
+
+
+def test_the_cpu_s_clocks_say_how_busy_others_kept_the_machine() -> None:
+    """A process of our own is none of the others; one that we start is."""
+    if not Path("/proc/stat").exists():
+        pytest.skip("the system does not tell")
+    device = CpuDevice()
+    spin = "import time; end = time.time() + 1.0\nwhile time.time() < end: pass"
+    subprocess.run([sys.executable, "-c", spin], check=True)
+    assert device.clocks()["others_cpus"] > 0.3
 
 
 def test_the_cpu_s_clocks_are_plausible() -> None:

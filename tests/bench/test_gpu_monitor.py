@@ -52,7 +52,7 @@ def test_nvidia_smi_is_asked_for_one_gpu_and_its_output_understood() -> None:
         assert command[:2] == ["nvidia-smi", "--id=GPU-a"] and options["timeout"]
         fields = next(c for c in command if c.startswith("--query-gpu="))
         assert fields.count(",") == 5
-        line = "1980, 3201, [N/A], 45, 0x0000000000000008, 580.1\n"
+        line = "580.1, 1980, 3201, [N/A], 45, 0x0000000000000008\n"
         return subprocess.CompletedProcess(command, 0, stdout=line)
 
     smi = NvidiaSmi("GPU-a", 0, run)
@@ -65,11 +65,48 @@ def test_nvidia_smi_is_asked_for_one_gpu_and_its_output_understood() -> None:
     }
 
 
-def test_an_nvidia_smi_that_hangs_costs_a_reading_only() -> None:
+@pytest.mark.parametrize("known", ["clocks_event_reasons", "clocks_throttle_reasons", "nothing"])
+def test_nvidia_smi_may_know_the_reasons_by_either_name_or_not_at_all(known: str) -> None:
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        raise subprocess.TimeoutExpired(command, 10)
+        if "reasons" not in command[2]:
+            return subprocess.CompletedProcess(command, 0, stdout="580.1, 1980, 3201, 99.5, 45\n")
+        if known not in command[2]:
+            raise subprocess.CalledProcessError(2, command)
+        return subprocess.CompletedProcess(command, 0, stdout="580.1, 1980, 3201, 99.5, 45, 0x4\n")
 
-    assert NvidiaSmi(None, 0, run).read() == {}
+    smi = NvidiaSmi("GPU-a", 0, run)
+    assert smi.driver() == "580.1"
+    readings = {"sm_mhz": 1980, "memory_mhz": 3201, "power_w": 99.5, "temperature_c": 45}
+    reasons = {} if known == "nothing" else {"throttle": ["software power cap"]}
+    assert smi.read() == {**readings, **reasons}
+
+
+def test_an_nvidia_smi_that_hangs_costs_a_reading_only() -> None:
+    hangs = False
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if hangs:
+            raise subprocess.TimeoutExpired(command, 10)
+        return subprocess.CompletedProcess(command, 0, stdout="580.1, 1980, 3201, 99.5, 45, 0x0\n")
+
+    smi = NvidiaSmi(None, 0, run)
+    hangs = True
+    assert smi.read() == {}
+
+
+def test_a_renamed_function_of_nvml_costs_its_reading_only() -> None:
+    nvml = fake_nvml()
+    del nvml.nvmlDeviceGetTemperature, nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    assert Nvml(None, 0, nvml).read() == {"sm_mhz": 1980, "memory_mhz": 3201}
+    nvml.nvmlDeviceGetCurrentClocksEventReasons = lambda gpu: 0x08
+    assert Nvml(None, 0, nvml).read()["throttle"] == ["hardware slowdown"]
+
+
+def test_no_reading_ends_a_run() -> None:
+    def read() -> dict[str, Any]:
+        raise TypeError("a driver of another kind")
+
+    assert GpuMonitor(SimpleNamespace(read=read, driver=lambda: None)).read() == {}
 
 
 def test_costly_readings_are_rare_and_never_repeated() -> None:

@@ -10,11 +10,18 @@ from tests.bench.fake_cuda import FakeCudaDevice, FakeGpu
 
 
 def test_a_comparison_with_itself_holds_on_this_machine() -> None:
-    found = self_comparison(CpuDevice())
-    assert found["rounds"] == ROUNDS["cpu"]
-    assert abs(found["paired_ratio"] - 1) <= MARGIN, found
-    assert found["holds"] is (abs(found["ratio_of_medians"] - 1) <= MARGIN), found
-    assert 0 < found["nothing_us"] < 0.1 * found["median_us"][0]
+    """Once in three: a machine that others use may disturb one comparison, an unfair harness fails each."""
+    tries = []
+    for _ in range(3):
+        found = self_comparison(CpuDevice())
+        assert found["rounds"] == ROUNDS["cpu"]
+        assert 0 < found["nothing_us"] < 0.1 * found["median_us"][0]
+        apart = [abs(found[name] - 1) for name in ("paired_ratio", "ratio_of_medians")]
+        assert found["holds"] is (max(apart) <= MARGIN)
+        tries.append(apart)
+        if found["holds"]:
+            return
+    pytest.fail(f"A and B are the same function and {tries} apart, {MARGIN} allowed")
 
 
 def test_a_dry_run_compares_with_itself_in_two_rounds() -> None:

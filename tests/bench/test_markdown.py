@@ -54,11 +54,21 @@ def test_verdicts_come_first() -> None:
 
 def test_it_says_plainly_where_ours_is_slower() -> None:
     text = markdown(report(made_up.layers()))
-    assert "kernel, conv_fprop, bfloat16: **slower** than the fastest peer, 0.50x" in text
+    slow = (
+        "kernel, conv_fprop, bfloat16: **slower** than the fastest peer, takes 2.00 times as long"
+    )
+    assert slow in text
     fast = markdown(report(comparison({OURS: 10.0, "eager": 20.0})))
-    assert "**faster** than the fastest peer, 2.00x over 1 workload." in fast
+    assert "**faster** than the fastest peer, which takes 2.00 times as long" in fast
     even = markdown(report(comparison({OURS: 10.0, "eager": 10.1})))
     assert "as fast as the fastest peer" in even
+
+
+def test_an_unclear_verdict_says_how_noisy_it_is() -> None:
+    rows = comparison({OURS: 10.0, "eager": 12.0})
+    rows[0]["versus_quartiles"] = {"eager": [0.9, 1.6]}
+    said = sentence(verdicts(report(rows))[0])
+    assert "unclear, the fastest peer's time over ours is 1.20, within its noise of ±48%" in said
 
 
 def test_a_mixed_verdict_counts_both_sides() -> None:
@@ -67,7 +77,7 @@ def test_a_mixed_verdict_counts_both_sides() -> None:
     )
     best = verdicts(report(rows))[0]
     said = sentence(best)
-    assert "faster in 1, slower in 1; slowest: the slow one at 0.50x" in said
+    assert "faster in 1, slower in 1; worst: 2.00 times as long for the slow one" in said
 
 
 @pytest.mark.parametrize("missing", sorted(made_up.full()))
@@ -127,6 +137,15 @@ def test_the_text_depends_on_the_data_alone() -> None:
 def test_a_harness_that_does_not_hold_is_not_hidden() -> None:
     assert "does not hold" in harness_line({"harness": {**made_up.HARNESS, "holds": False}})
     assert harness_line({}) == ""
+
+
+def test_a_machine_that_others_used_is_mistrusted() -> None:
+    rows = comparison({OURS: 10.0, "eager": 12.0})
+    for each, cpus in zip(rows, (0.02, 0.9), strict=True):
+        each["facts"] = {"clocks": {"others_cpus": cpus}}
+    said = harness_line(report(rows, harness=made_up.HARNESS))
+    assert "more than 0.25 CPUs during 1 of 2 results" in said
+    assert "Other processes" not in harness_line(report(rows[:1], harness=made_up.HARNESS))
 
 
 def test_lists_of_objects_are_tables_and_the_rest_is_nested() -> None:

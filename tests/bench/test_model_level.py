@@ -150,9 +150,7 @@ def test_a_sweep_ends_where_memory_does_and_says_so() -> None:
     enough = cost.memory(4, torch.float32, training=True) / 0.9 + 2**16
     plan = replace(PLAN, sweep=(1, 4, 16, 64))
     results, notes = run(plan, SmallDevice(int(enough)))
-    swept = [
-        r for r in results if r.facts.get("sweep") and r.ours and r.pass_name == "training step"
-    ]
+    swept = [r for r in results if r.label == "sweep" and r.ours and r.pass_name == "training step"]
     assert [r.images for r in swept] == [1, 4], "a sweep does not go on after memory ended"
     assert any("the sweep ends below n16" in note and "training step" in note for note in notes)
 

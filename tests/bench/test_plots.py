@@ -50,7 +50,7 @@ def test_the_roofline_names_kernels_roofs_and_fractions() -> None:
     said = texts(plots.roofline(report(made_up.layers(), ceilings=made_up.CEILINGS)))
     for words in (
         "kernel, conv_fprop, bfloat16",
-        "n256-64x56x56-k64-3x3-p1 25% 50%",
+        "1 n256-64x56x56-k64-3x3-p1    25%   50%",
         "bfloat16 800 TFLOP/s",
         "copy 4.00 TB/s",
         "a made-up CPU",
@@ -75,8 +75,70 @@ def test_a_dtype_without_a_ceiling_has_a_slope_alone() -> None:
 
 def test_bars_name_the_fastest_peer_and_what_has_none() -> None:
     said = texts(plots.speedup(report(made_up.every_status() + made_up.layers())))
-    assert "0.50 eager channels_last" in said
+    assert "0.50  eager channels_last" in said
     assert "wrong" in said and "no peer ran" in said
+
+
+def test_nothing_is_drawn_beyond_the_edges() -> None:
+    """Long names, long peers, ratios far apart."""
+    rows = []
+    for i in range(60):
+        times = {made_up.OURS: 10.0, "autocast bfloat16 channels_last": 10.0 * 1.1 ** (i - 30)}
+        name = f"bottleneck_expand n2-64x28x28-k256-1x1 + projection n2-64x28x28-k256-1x{i}"
+        rows += made_up.comparison(times, workload=name)
+    data = report(rows, ceilings=made_up.CEILINGS, training_step=made_up.training_step())
+    for picture in (plots.speedup, plots.roofline, plots.training_step):
+        figure = picture(data)
+        figure.draw_without_rendering()
+        width, height = figure.get_size_inches()
+        box = figure.get_tightbbox()
+        assert box.x0 >= -0.01 and box.x1 <= width + 0.01, f"{picture.__name__}: {box}, {width}"
+        assert box.y0 >= -0.01 and box.y1 <= height + 0.01, f"{picture.__name__}: {box}, {height}"
+
+
+def test_labels_of_short_axes_do_not_overlap() -> None:
+    """A single workload, so that the roofs span less than a decade."""
+    rows = made_up.comparison({made_up.OURS: 100.0, "eager NCHW": 90.0})
+    figure = plots.roofline(report(rows, ceilings=made_up.CEILINGS))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    for labels, side in (
+        (axes.get_xticklabels(which="both"), "width"),
+        (axes.get_yticklabels(which="both"), "height"),
+    ):
+        boxes = [t.get_window_extent() for t in labels if t.get_text() and t.get_visible()]
+        starts = sorted((b.x0 if side == "width" else b.y0, getattr(b, side)) for b in boxes)
+        assert len(starts) >= 2
+        for (at, size), (following, _) in zip(starts, starts[1:], strict=False):
+            assert at + size <= following, "tick labels overlap"
+
+
+def test_comparisons_of_one_workload_have_different_names() -> None:
+    rows = made_up.comparison({made_up.OURS: 10.0, "eager NCHW": 20.0})
+    rows += made_up.comparison({made_up.OURS: 10.0, "compile": 5.0}, label="compile")
+    said = texts(plots.speedup(report(rows))).splitlines()
+    assert {"conv n8-64x56x56", "conv n8-64x56x56 [compile]"} <= set(said)
+
+
+def test_a_group_that_goes_on_in_the_next_column_has_its_heading_there() -> None:
+    rows = []
+    for i in range(80):
+        times = {made_up.OURS: 10.0, "eager NCHW": 20.0}
+        rows += made_up.comparison(times, workload=f"layer {i}")
+    columns = plots.speedup(report(rows)).axes
+    assert len(columns) == 2
+    for axes in columns:
+        assert axes.get_yticklabels()[0].get_text() == "op, inference, float32"
+
+
+def test_a_sweep_joins_comparisons_by_ratios() -> None:
+    """The machine was twice as fast when what compiles was measured: the rate of ours then is not drawn, and the peer's
+    is by how much it is faster than ours."""
+    fields = {"level": "model", "images": 4, "facts": {"network": "resnet18"}}
+    rows = made_up.comparison({made_up.OURS: 4e6, "eager NCHW": 8e6}, **fields)
+    rows += made_up.comparison({made_up.OURS: 2e6, "compile": 1e6}, label="compile", **fields)
+    (lines,) = plots._rates(plots.comparisons(report(rows))).values()
+    assert lines == {made_up.OURS: {4: 1.0}, "eager NCHW": {4: 0.5}, "compile": {4: 2.0}}
 
 
 def test_a_long_report_is_drawn_in_part_and_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -110,7 +111,7 @@ with report.recording():
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_run_that_is_cut_off_leaves_its_results(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -138,6 +139,47 @@ def test_recording_says_what_ended_the_run() -> None:
         pass
     assert report.data["finished"] and report.data["stopped_by"] is None
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    report = Report(tmp_path, "bench", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module, "write_whole", full)
+        report.add(row())
+        report.save()
+        assert report.unsaved == "No space left on device"
+        with pytest.raises(OSError, match="No space"):
+            Report(
+                tmp_path / "other", "bench", {}
+            )  # before anything is measured it can be put right
+    report.save()
+    assert not report.unsaved and len(file(tmp_path)["results"]) == 1
+
+
+def test_half_a_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, text: str, encoding: str) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        report_module.write_whole(tmp_path / "report.md", "text")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Report(tmp_path, "bench", {}).recording():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert file(tmp_path)["finished"]
 
 
 def test_values_become_plain_json_without_paths() -> None:

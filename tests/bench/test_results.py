@@ -80,3 +80,61 @@ def test_of_two_measurements_the_one_that_speaks_least_for_us_counts() -> None:
     rows = comparison({OURS: 10.0, "compile": 5.0}) + comparison({OURS: 10.0, "eager": 20.0})
     best = results.verdicts(report(rows))[0]
     assert best.mean == 0.5, "the workload's fastest peer is in the other comparison"
+
+
+def test_comparisons_of_one_workload_are_told_apart_by_their_labels() -> None:
+    rows = comparison({OURS: 10.0, "eager": 20.0, "timm": 15.0})
+    rows += comparison({OURS: 10.0, "compile": 5.0}, label="compile")
+    plain, compiled = results.comparisons(report(rows))
+    assert (plain.name, compiled.name) == ("conv n8-64x56x56", "conv n8-64x56x56 [compile]")
+    assert compiled.title == "op conv n8-64x56x56 [compile] inference float32"
+    best = results.verdicts(report(rows))[0]
+    assert best.mean == 0.5, "the same workload: what compiles is a peer like the others"
+
+
+def test_the_only_peer_of_a_sweep_is_not_called_the_fastest() -> None:
+    rows = comparison({OURS: 10.0, "eager": 30.0, "oneDNN fused": 8.0})
+    rows += comparison({OURS: 10.0, "eager": 30.0}, workload="of another batch", label="sweep")
+    verdicts = {v.peer: v for v in results.verdicts(report(rows))}
+    assert verdicts[""].mean == pytest.approx(0.8) and len(verdicts[""].ratios) == 1
+    assert len(verdicts["eager"].ratios) == 2
+
+
+def noisy(ratio: float, low: float, high: float, rounds: int) -> results.Verdict:
+    rows = comparison({OURS: 10.0, "eager": 10.0 * ratio})
+    rows[0]["versus_quartiles"] = {"eager": [low, high]}
+    for each in rows:
+        each["timing"]["rounds"] = rounds
+    return results.verdicts(report(rows))[0]
+
+
+def test_what_is_within_the_noise_is_no_verdict() -> None:
+    assert noisy(1.2, 0.9, 1.6, 5).word == results.UNCLEAR
+    assert noisy(0.8, 0.6, 1.1, 5).word == results.UNCLEAR
+    assert noisy(1.2, 0.9, 1.6, 200).word == results.FASTER, "many rounds make it certain"
+    assert noisy(0.5, 0.4, 0.6, 5).word == results.SLOWER
+    assert noisy(1.01, 0.5, 2.0, 5).word == results.ALIKE
+
+
+def test_the_fastest_peer_is_the_one_with_the_least_ratio() -> None:
+    """Its median may be that of rounds in which the machine was slow."""
+    rows = comparison({OURS: 10.0, "eager": 20.0, "timm": 21.0})
+    rows[0]["versus"] = {"eager": 1.3, "timm": 1.1}
+    found = only(report(rows))
+    assert found.best_peer and found.best_peer["candidate"] == "timm"
+    assert found.speedup_over_best == 1.1
+
+
+def test_a_report_from_before_there_were_labels_is_read() -> None:
+    rows = comparison({OURS: 10.0, "eager": 20.0})
+    for each in rows:
+        del each["label"], each["versus_quartiles"]
+    found = only(report(rows))
+    assert found.label == "" and found.speedup_spread(found.peers[0]) is None
+
+
+def test_the_spread_of_a_speedup_is_that_of_its_rounds() -> None:
+    rows = comparison({OURS: 10.0, "eager": 20.0})
+    rows[0]["versus_quartiles"] = {"eager": [1.9, 2.3]}
+    found = only(report(rows))
+    assert found.speedup_spread(found.peers[0]) == pytest.approx(0.1)

@@ -209,7 +209,9 @@ def test_the_command_prints_both_modes_and_writes_a_report(
     for side in ("ours", "eager"):
         assert sum(row["distinct"] for row in entry[side]) == entry["bytes"][side] > 0
         assert sum(line[side] for line in entry["kinds"]) == entry["bytes"][side]
-        assert {row["layer"] for row in entry[side]} >= {"conv1", "layer1.0", "fc"}
+        layers = {row["layer"] for row in entry[side]}
+        assert layers >= {"conv1", "layer1.0", "fc"}
+        assert "bn1" not in layers, "a convolution's batch norm is no layer of its own"
     assert "## Traffic" in (tmp_path / "report.md").read_text()
     if importlib.util.find_spec("matplotlib"):
         assert (tmp_path / "traffic.png").stat().st_size > 5000

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
+from resnet_cuda import _raw
 from resnet_cuda.bench import training_step
 from resnet_cuda.bench.device import CpuDevice, DryRunDevice
 from resnet_cuda.bench.network_runs import Problem
@@ -95,6 +96,7 @@ def test_a_kernel_counts_for_the_op_that_launched_it(op: str, kernel: str, kind:
 
 
 def test_our_ops_have_a_kind_each() -> None:
+    _raw.require()
     every = torch._C._dispatch_get_all_op_names()
     names = {n for n in every if n.startswith("resnet_cuda::_")} - NO_PASSES
     assert len(names) > 10

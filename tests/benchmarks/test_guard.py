@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import guard, guard_figures
+from benchmarks import guard, guard_cost, guard_figures
 from resnet_cuda import _raw
 from resnet_cuda.bench import resources
 
@@ -129,6 +131,80 @@ def test_figures_without_a_counterpart_are_not_checked_and_named(baseline: dict[
     text = "\n".join(outcome.lines())
     assert "not in the baseline: new float32 kernel" in text
     assert "no longer there: conv_fprop: implicit_gemm_kernel float64 sm_90a (3 figures)" in text
+
+
+def test_a_new_kernel_must_not_spill(baseline: dict[str, Any]) -> None:
+    figures = copy.deepcopy(FIGURES)
+    for name, spilled in (("clean", 0), ("spilling", 16)):
+        figures["kernels"][f"conv_fprop: {name} sm_80"] = {
+            "spilled bytes": spilled,
+            "local bytes": 0,
+            "warps": 8,
+        }
+    outcome = guard.compare(baseline, figures, HERE)
+    (line,) = outcome.worse
+    assert line.startswith("conv_fprop: spilling sm_80: spilled bytes 0 -> 16 (+16)")
+    assert sum(outcome.unchecked.values()) == 2, "how many of its warps fit is new, too"
+
+
+def spin(seconds: float) -> str:
+    """Python that takes so much CPU time."""
+    return f"import time\nwhile time.process_time() < {seconds}: pass"
+
+
+def fake_build(folder: Path, kernel: float, reference: float) -> Path:
+    """A build folder whose compiler takes so many seconds of CPU time."""
+    nvcc = folder / "nvcc"
+    nvcc.symlink_to(sys.executable)
+    entries = [
+        {"file": f"/src/{file}", "directory": str(folder), "command": shlex.join(words)}
+        for file, words in {
+            "cmake/reference.cu": [str(nvcc), "-S", "-c", spin(reference), "-o", "a.o"],
+            "csrc/launch/conv.cu": [str(nvcc), "-S", "-c", spin(kernel), "-o", "b.o"],
+            "csrc/launch/conv.cpp": ["c++", "-o", "c.o"],
+        }.items()
+    ]
+    (folder / "compile_commands.json").write_text(json.dumps(entries))
+    return folder
+
+
+def test_the_cost_is_measured_again_in_turn_with_the_reference(tmp_path: Path) -> None:
+    cost = guard_cost.again(fake_build(tmp_path, kernel=0.6, reference=0.2))
+    assert 2.0 < cost < 4.0
+
+
+@pytest.mark.parametrize(("again", "worse"), [(10.5, 0), (13.0, 1), (None, 1)])
+def test_a_cost_above_its_margin_has_to_be_so_twice(
+    baseline: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    again: float | None,
+    worse: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def measured_again() -> float:
+        if again is None:
+            raise guard_cost.Unknown("the build's folder is not here")
+        return again
+
+    monkeypatch.setattr(guard_cost, "again", measured_again)
+    slow = changed("build", "all", "cost", 12.0)
+    guard.confirm_cost(baseline, slow, HERE)
+    assert len(guard.compare(baseline, slow, HERE).worse) == worse
+    said = capsys.readouterr().out
+    assert "12 references" in said and ("not compiled again" in said) == (again is None)
+    fine = changed("build", "all", "cost", 10.2)
+    monkeypatch.setattr(guard_cost, "again", lambda: pytest.fail("compiled again without a reason"))
+    guard.confirm_cost(baseline, fine, HERE)
+
+
+def test_a_cost_that_cannot_be_measured_again_says_why(tmp_path: Path) -> None:
+    with pytest.raises(guard_cost.Unknown, match="commands cannot be read"):
+        guard_cost.again(tmp_path)
+    folder = fake_build(tmp_path, kernel=0.0, reference=0.0)
+    path = folder / "compile_commands.json"
+    path.write_text(path.read_text().replace("import time", "import no_such_thing"))
+    with pytest.raises(guard_cost.Unknown, match="no_such_thing"):
+        guard_cost.again(folder)
 
 
 def test_a_build_without_nvcc_leaves_compiled_figures_unchecked(baseline: dict[str, Any]) -> None:

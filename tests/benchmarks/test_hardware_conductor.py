@@ -152,6 +152,25 @@ def test_a_wrong_result_of_a_benchmark_counts(tmp_path: Path) -> None:
     assert statuses(data) == {"measures": "failed"}
 
 
+@pytest.mark.parametrize(
+    ("what", "status", "message"),
+    [
+        ("segfault in a workload", "failed", "3 ok; the process was ended by SIGSEGV in w1"),
+        ("lost in a workload", "ok", "3 ok"),
+    ],
+)
+def test_the_workloads_behind_a_fatal_one_are_measured_in_a_new_process(
+    tmp_path: Path, what: str, status: str, message: str
+) -> None:
+    broken = stage(what, section=None)
+    data, code = conduct(tmp_path, broken, stage("good"))
+    assert code == 0, "figures do not decide"
+    assert [row["workload"] for row in data["results"]] == ["w0", "w2", "w3"]
+    assert (statuses(data)[what], data["stages"][0]["message"]) == (status, message)
+    told = f"  not all measured: {what}: {message}" in conclusion(data, [broken])
+    assert told == (status == "failed")
+
+
 def test_stages_without_time_are_skipped_and_the_exit_status_says_so(tmp_path: Path) -> None:
     data, code = conduct(tmp_path, stage("good"), stage("wrong"), seconds=1.0)
     assert statuses(data) == {"good": "skipped", "wrong": "skipped"}

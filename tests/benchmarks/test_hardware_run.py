@@ -114,11 +114,19 @@ def test_without_a_gpu_the_exit_status_is_2_and_a_report_says_what_is_needed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--minutes", "0"], "--minutes is 0; accepted: numbers above 0"),
+        (["--minutes", "0"], "--minutes is '0'; accepted: numbers above 0"),
+        (["--minutes", "nan"], "--minutes is 'nan'; accepted: numbers above 0"),
+        (["--minutes", "eight"], "--minutes is 'eight'; accepted: numbers above 0"),
         (["--only", "everything"], "invalid choice: 'everything'"),
-        (["--kernels", "conv"], "'conv' is no kernel and no op; accepted: add_relu"),
+        (
+            ["--kernels", "conv"],
+            "--kernels is 'conv', which is no kernel and no op; accepted: add_relu",
+        ),
         (["--kernels", "add_relu", "--since", "HEAD"], "accepted: one of them"),
-        (["--since", "no-such-revision"], "--since no-such-revision"),
+        (
+            ["--since", "no-such-revision"],
+            "--since is 'no-such-revision': git knows no such revision; accepted: a revision",
+        ),
         (["--dry-run", "--out", "/proc/nowhere"], "--out is /proc/nowhere"),
     ],
 )
@@ -170,20 +178,28 @@ def test_every_stage_has_a_module_that_knows_it() -> None:
             assert stage.name in MEASUREMENTS or stage.name == "training_step", stage.name
 
 
-# On the day, Python may be another one: `_host` exists for one version only.
-_WITHOUT_HOST = """
+# On the day, Python may be another one: `_host` exists for one version only. And nobody installed anything.
+_BARE = """
 import sys
-sys.modules["resnet_cuda._host"] = None
-sys.argv[1:] = [sys.argv[1], sys.argv[1], "--device", "dry-run", "--ops", "add_relu", "bn_relu"]
+for name in ("resnet_cuda._host", "rich", "matplotlib", "timm", "torchvision", "pytest", "triton"):
+    sys.modules[name] = None
+sys.argv[1:] = [*sys.argv[1:], "--device", "dry-run", "--ops", "add_relu", "bn_relu", "--passes", "add_relu_forward"]
 from benchmarks.hardware.child import main
 sys.exit(main())
 """
 
 
-@pytest.mark.parametrize("module", ["correctness", "safety"])
-def test_kernels_are_checked_without_the_host_module(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        ("correctness", "correctness"),
+        ("safety", "safety"),
+        ("measure", "kernels"),
+    ],
+)
+def test_kernels_are_checked_and_measured_with_nothing_but_torch(module: str, stage: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_HOST, module],
+        [sys.executable, "-c", _BARE, module, stage],
         cwd=ROOT,
         env=ENVIRONMENT,
         capture_output=True,
@@ -210,7 +226,8 @@ def test_what_does_not_load_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "libfirst_kernel.so").write_text("no library")
     monkeypatch.setenv("RNC_TEST_LIB_DIR", str(tmp_path))
     libraries = build.look("dry-run")[0]["libraries"]
-    assert "probes_ampere" in libraries and "first_kernel (" in libraries
+    assert libraries.startswith("not in RNC_TEST_LIB_DIR or not loadable: probes_ampere, ")
+    assert "first_kernel (" in libraries
     crash = build._answer("import os; os.abort()", "dry-run")
     assert crash == {"missing": "loading it was ended by SIGABRT: "}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,52 @@ def test_the_gpu_comes_first_and_the_newest_report_counts(repository: Repository
     assert "a" * 12 in kernel and "b" * 12 not in kernel
     model = gpu[gpu.index("### Model") :].split("\n### ")[0]
     assert "b" * 12 in model, "the newest report has no models: those of the one before stay"
+
+
+def test_pictures_that_were_kept_are_shown(repository: Repository) -> None:
+    place = keep(repository, CPU)
+    main([], repository)
+    text = (repository.root / "docs" / "performance.md").read_text()
+    shown = re.findall(r"^!\[.*\]\((.*)\)$", text, flags=re.M)
+    assert [(repository.root / "docs" / path).resolve() for path in shown] == [
+        (place / "roofline.png").resolve()
+    ], "this report has no other"
+
+
+PLAN = {
+    "levels": ["op"],
+    "networks": ["resnet18"],
+    "batch": 2,
+    "image_size": 112,
+    "first_layers": None,
+    "only": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        (
+            {"plans": [{**PLAN, "first_layers": 3}]},
+            "**quick: the first 3 layers of each kind only**",
+        ),
+        ({"plans": [{**PLAN, "only": ["conv"]}]}, "**a selection of workloads**"),
+        ({"plans": [PLAN], "finished": False, "stopped_by": "SIGTERM"}, "**cut off by SIGTERM**"),
+    ],
+)
+def test_a_quick_report_says_so_and_does_not_replace_a_complete_one(
+    repository: Repository, sections: dict[str, Any], said: str
+) -> None:
+    partial = {**CPU, "commit": "d" * 40}
+    keep(repository, partial, started="2026-03-01 00:00:00 UTC", **sections)
+    main([], repository)
+    path = repository.root / "docs" / "performance.md"
+    assert "resnet18, n2, 112 pixels; 5 rounds; " + said in path.read_text()
+    assert f"{'d' * 12}/report.md): resnet18" in path.read_text(), "better than none"
+    keep(repository, CPU, started="2026-01-01 00:00:00 UTC", plans=[PLAN])
+    main([], repository)
+    levels = [line for line in path.read_text().splitlines() if line.startswith("From [")]
+    assert levels and all("c" * 12 in line and said not in line for line in levels)
 
 
 def test_status_of_kernels_comes_from_checks_on_gpus(repository: Repository) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ import pytest
 import torch
 
 from resnet_cuda.bench import run as bench_run
+from resnet_cuda.bench.ceilings import Ceilings
 from resnet_cuda.bench.report import load
 from resnet_cuda.bench.workload import OURS, Absent, Candidate, Workload
 from resnet_cuda.cli import main
+from tests.bench.made_up import HARNESS
 
 Function = Callable[[], object]
 BASE = ["bench", "--device", "dry-run", "--level", "op"]
@@ -138,6 +143,52 @@ def test_an_interrupt_keeps_what_was_measured_and_says_where(
     assert f"Cut off by {number.name}" in last and str(tmp_path) in last
 
 
+# The command line with two workloads, of which the second never ends.
+_ENDLESS = """
+import sys, time, torch
+from resnet_cuda.bench import run as bench_run
+from resnet_cuda.bench.workload import OURS, Candidate, Workload
+from resnet_cuda.cli import main
+
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+def workloads(device, plan):
+    for name, function in (("first", lambda: None), ("second", wait)):
+        candidates = [Candidate(OURS, lambda function=function: function, ours=True)]
+        yield Workload("op", name, "inference", torch.float32, 1, 1, candidates)
+
+bench_run.level = lambda name: workloads
+sys.exit(main(["bench", "--device", "dry-run", "--level", "op", "--out", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_end_leaves_its_report(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _ENDLESS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "waiting" in line:
+                process.send_signal(number)
+        code = process.wait(timeout=30)
+    assert code == 128 + number, "".join(said)
+    data = load(tmp_path / "report.json")
+    assert data["stopped_by"] == number.name and not data["finished"]
+    assert [(r["workload"], r["status"]) for r in data["results"]] == [
+        ("first", "ok"),
+        ("second", "skipped"),
+    ]
+    assert f"cut off by {number.name}" in (tmp_path / "report.md").read_text()
+    assert str(tmp_path) in said[-1], "the last line says where the report is"
+
+
 def test_a_budget_leaves_out_and_lists(
     level: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +205,7 @@ def test_a_budget_leaves_out_and_lists(
         (["--image-size", "8"], ["--image-size", "'8'", "integers from 32"]),
         (["--sweep", "1", "-4"], ["--sweep", "-4"]),
         (["--seconds", "0"], ["--seconds", "'0'", "numbers above 0"]),
+        (["--minutes", "-3"], ["--minutes", "'-3'", "numbers above 0"]),
         (["--minutes", "nan"], ["--minutes", "'nan'", "numbers above 0"]),
         (["--dtype", "int8"], ["--dtype", "'int8'", "'bfloat16'"]),
         (["--network", "resnet51"], ["--network", "'resnet51'", "'resnet50'"]),
@@ -209,6 +261,48 @@ def test_a_file_is_no_folder(
     assert path.read_text() == "precious"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model-traffic", "--only", "conv"], "--only has no effect with --model-traffic"),
+        (["--model-traffic", "--cpu"], "--device has no effect with --model-traffic"),
+        (["--layers"], "--layers has no effect without --model-traffic"),
+        (["--training", "--quick"], "--training has no effect without --model-traffic"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_slow_kernel_is_named_by_the_verdict_and_by_the_comparison_with_an_earlier_run(
+    level: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From the command to the exit code, on the CPU's own clock: ours sleeps first as long as its peer, then longer."""
+
+    def sleeping(milliseconds: int) -> Function:
+        return lambda: time.sleep(milliseconds * 1e-3)
+
+    # What takes seconds and is not about the kernel.
+    monkeypatch.setattr(bench_run, "self_comparison", lambda device: HARNESS)
+    monkeypatch.setattr(bench_run, "measure_ceilings", lambda *_: Ceilings(1e9, {"float32": 1e9}))
+    arguments = ["bench", "--cpu", "--level", "op", "--seconds", "0.1"]
+    level(workload("sleeping", ours=sleeping(2), peer=sleeping(2)))
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    level(workload("sleeping", ours=sleeping(6), peer=sleeping(2)))
+    capsys.readouterr()
+    assert main([*arguments, "--against", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "worse: op sleeping inference float32 resnet_cuda: " in said
+    line = next(line for line in said.splitlines() if line.startswith("op, inference, float32 "))
+    assert line.split()[3] == "slower", "the last table has the verdict"
+
+
 def test_a_run_is_compared_with_an_earlier_one(
     level: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,8 +310,9 @@ def test_a_run_is_compared_with_an_earlier_one(
     assert main([*BASE, "--out", str(tmp_path / "old")]) == 0
     path = tmp_path / "old" / "report.json"
     data = json.loads(path.read_text())
-    for row in data["results"]:  # as if ours had been a thousand times as fast
-        row["versus"] = {peer: 1000 * ratio for peer, ratio in row["versus"].items()}
+    for row in data["results"]:  # as if ours had been a thousand times as fast, and steady
+        row["versus"] = dict.fromkeys(row["versus"], 1000.0)
+        row["versus_quartiles"] = {}
     path.write_text(json.dumps(data))
     capsys.readouterr()
     assert main([*BASE, "--against", str(tmp_path / "old")]) == 1
@@ -229,7 +324,12 @@ def test_what_a_run_cannot_be_compared_with_is_said_before_it_runs(
 ) -> None:
     level(workload("adding"))
     assert main([*BASE, "--against", str(tmp_path / "absent.json")]) == 2
-    assert "absent.json" in capsys.readouterr().err
+    assert f"--against is {tmp_path / 'absent.json'}" in capsys.readouterr().err
+    assert main([*BASE, "--against", str(tmp_path)]) == 2
+    assert f"--against is {tmp_path}: has no report.json" in capsys.readouterr().err
+    (tmp_path / "text.json").write_text("a table")
+    assert main([*BASE, "--against", str(tmp_path / "text.json")]) == 2
+    assert "text.json: is not JSON" in capsys.readouterr().err
     other = tmp_path / "report.json"
     other.write_text(
         json.dumps({"schema": 1, "environment": {"kind": "cuda", "name": "X"}, "results": []})

@@ -6,7 +6,7 @@ formulas stand in for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -16,8 +16,16 @@ from resnet_cuda.bench import costs, eager
 from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, affine, for_statistics
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise
-from resnet_cuda.bench.levels.convolution_passes import merge_statistics, statistics_of
-from resnet_cuda.bench.levels.passes import Prepared, by_mask, opened, pack_mask, pass_workload
+from resnet_cuda.bench.levels.passes import (
+    Prepared,
+    by_mask,
+    merge_statistics,
+    opened,
+    pack_mask,
+    pass_workload,
+    statistics_of,
+    tile_sizes,
+)
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.bench.workload import Workload
 from resnet_cuda.ops._interface import accumulator_dtype
@@ -57,8 +65,8 @@ def bn_finalize(device: Device, dtype: torch.dtype, norm: Elementwise) -> Worklo
         deviations = random.vector(tiles * channels, 32, 96).view(tiles, channels)
         return Given(partials=torch.stack((means, deviations), 1), **random.batch_norm(channels))
 
-    def plain(g: Given) -> Mapping[str, Tensor]:
-        mean, var = merge_statistics(g["partials"], rows)
+    def merge(g: Given, sizes: Tensor) -> Mapping[str, Tensor]:
+        mean, var = merge_statistics(g["partials"], sizes, rows)
         g["running_mean"].lerp_(mean, MOMENTUM)
         g["running_var"].lerp_(var * (rows / (rows - 1)), MOMENTUM)
         invstd = torch.rsqrt(var + EPS)
@@ -71,6 +79,9 @@ def bn_finalize(device: Device, dtype: torch.dtype, norm: Elementwise) -> Worklo
             "running_mean": g["running_mean"],
             "running_var": g["running_var"],
         }
+
+    def peer(g: Given) -> Callable[[], Mapping[str, Tensor]]:
+        return partial(merge, g, tile_sizes(g["partials"], rows))
 
     def ours(g: Given) -> Prepared:
         running = [g["running_mean"], g["running_var"]]
@@ -87,9 +98,9 @@ def bn_finalize(device: Device, dtype: torch.dtype, norm: Elementwise) -> Worklo
         norm,
         "bn_finalize",
         inputs=inputs,
-        plain=lambda g: plain(g.fresh()),
+        plain=lambda g: peer(g.fresh())(),
         ours=lambda g: ours(g.fresh()),
-        peer=lambda g: partial(plain, g.fresh()),
+        peer=lambda g: peer(g.fresh()),
         read_peer=lambda output: list(output.values()),
         part=costs.bn_finalize(norm, dtype),
         says="the merge of the partial sums in ATen ops",
@@ -109,7 +120,7 @@ def bn_apply(device: Device, dtype: torch.dtype, norm: Elementwise) -> Workload:
     def peer(g: Given) -> Tensor:
         z = eager.batch_norm(g["y"], g)
         if norm.residual:
-            z = z + g["residual"]
+            z.add_(g["residual"])
         return z.relu_() if norm.relu else z
 
     def plain(g: Given) -> Mapping[str, Tensor]:
@@ -133,7 +144,7 @@ def bn_apply(device: Device, dtype: torch.dtype, norm: Elementwise) -> Workload:
         peer=lambda g: partial(peer, g),
         read_peer=lambda z: (z, z) if masked else (z,),
         part=costs.bn_apply(norm, dtype),
-        says="batch norm with running statistics, add, ReLU in place",
+        says="batch norm with running statistics, add and ReLU in place; no mask",
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from resnet_cuda import fuse, reference
 from resnet_cuda.bench import computation, costs, folded, layers, modes, networks, peers
@@ -47,9 +48,7 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
                 if compilers:
                     torch._dynamo.reset()  # else earlier blocks count as recompilation
                 make = partial(_workload, device, dtype, mode, compilers)
-                workload = shrinkable(make, block)
-                workload.facts["network"] = owner
-                yield workload
+                yield shrinkable(make, block, {"network": owner})
 
 
 def _blocks(plan: Plan) -> Iterator[tuple[Block, str]]:
@@ -74,10 +73,10 @@ def _workload(
     compilers: Sequence[networks.Variant],
     block: Block,
 ) -> Workload:
-    gradients: list[str] = []
+    chained: list[str] = []
     if mode == STEP:
         block = for_statistics(block)
-        gradients = ["dx", *(f"d{name}" for name, _ in block.module.named_parameters())]
+        chained = _before_inner_gates(block.module)
     parts_of_block = block.parts()
     ours, plain = partial(_make, block, True), partial(_make, block, False)
     styles = modes.styles(device, ours, plain, mode, dtype, compilers)
@@ -95,9 +94,17 @@ def _workload(
         ways=ways,
         parts=_parts(parts_of_block, mode, dtype),
         part_of_network=block,
-        gradients=gradients,
+        chained=chained,
         gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in parts_of_block.batch_norms)),
     )
+
+
+def _before_inner_gates(module: nn.Module) -> list[str]:
+    """The gradients that come through a ReLU inside the block: not those of the last unit and of the projection."""
+    last = 3 if hasattr(module, "conv3") else 2
+    direct = (f"conv{last}.", f"bn{last}.", "downsample.")
+    names = [name for name, _ in module.named_parameters()]
+    return ["dx", *(f"d{name}" for name in names if not name.startswith(direct))]
 
 
 def _parts(parts: Network, mode: str, dtype: torch.dtype) -> list[Part]:
@@ -155,11 +162,22 @@ def _build(block: Block, own: Given, training: bool) -> Any:
 
 def _make(block: Block, fused: bool, own: Given, training: bool, mode: str | None) -> Made:
     module = _build(block, own, training)
-    if fused:
-        module = fuse(module, inplace=True)
+    module = fuse(module, inplace=True) if fused else _adding_in_place(module)
     x = own["x"].detach().requires_grad_(training)
     call: Callable[..., Tensor] = module if mode is None else networks.compiled(module, mode)
-    return Made(lambda: call(x), {"x": x, **dict(module.named_parameters())})
+    parameters = dict(module.named_parameters())  # in an order of its own
+    names = [name for name, _ in block.module.named_parameters()]
+    return Made(lambda: call(x), {"x": x, **{name: parameters[name] for name in names}})
+
+
+def _adding_in_place(module: nn.Module) -> nn.Module:
+    """As torchvision's blocks do; `resnet_cuda.reference` is written to be read."""
+    traced = fx.symbolic_trace(module)
+    for node in traced.graph.nodes:
+        if node.target is operator.add:
+            node.target = operator.iadd
+    traced.recompile()
+    return traced
 
 
 def _library_way(device: Device, block: Block) -> Way:
@@ -178,21 +196,21 @@ def _library_way(device: Device, block: Block) -> Way:
             calls.append(library.prepare(_fold(conv, getattr(module, bn_name)), shape))
             with torch.no_grad():
                 shape = conv(x.new_empty(tuple(shape))).shape
-        shortcut = module.downsample and library.prepare(_fold(*module.downsample), x.shape)
+        shortcut = None
+        if module.downsample is not None:
+            shortcut = library.prepare(_fold(*module.downsample), x.shape)
 
         def run() -> Tensor:
             z = x
             for call in calls[:-1]:
                 z = call(z, None, True)
-            return calls[-1](z, shortcut(x, None, False) if shortcut else x, True)
+            if shortcut is None:
+                return calls[-1](z, x, True)
+            return calls[-1](z, shortcut(x, None, False), True, True)
 
-        def without_gradients() -> Tensor:
-            with torch.no_grad():
-                return run()
+        return run
 
-        return without_gradients
-
-    return Way(library.name(True), prepare)
+    return modes.at_inference(Way(library.name(True), prepare))
 
 
 def _fold(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> folded.Folded:
@@ -225,12 +243,6 @@ def _apex_ways(device: Device, dtype: torch.dtype, block: Block) -> list[Way]:
         # Its batch norm has no epsilon.
         state |= {name: t + EPS for name, t in state.items() if name.endswith("running_var")}
         apexs.load_state_dict(state)
-        x = given["x"]
+        return lambda: apexs(given["x"])
 
-        def run() -> Tensor:
-            with torch.no_grad():
-                return apexs(x)
-
-        return run
-
-    return [Way("apex", prepare)]
+    return [modes.at_inference(Way("apex", prepare))]

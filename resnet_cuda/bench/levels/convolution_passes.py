@@ -11,8 +11,6 @@ from torch import Tensor
 from resnet_cuda.bench import computation, costs, eager, folded
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.computation import (
-    EAGER,
-    EPS,
     Random,
     Way,
     affine,
@@ -21,11 +19,11 @@ from resnet_cuda.bench.computation import (
 )
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Layer
+from resnet_cuda.bench.levels.passes import Prepared, in_both_layouts, statistics_of
 from resnet_cuda.bench.rule import Given, Reading
 from resnet_cuda.bench.workload import OURS, Workload
 from resnet_cuda.testing.problems import ConvProblem
 
-Prepared = Callable[[], object]
 raw = torch.ops.resnet_cuda
 _aten = torch.ops.aten
 
@@ -90,7 +88,7 @@ def _with_epilogue(
     ours: Callable[[Given], Prepared],
     part: Part,
 ) -> Workload:
-    ways = [Way(OURS, ours), Way(EAGER, lambda g: lambda: eager.layer(g, layer))]
+    ways = [Way(OURS, ours), *in_both_layouts(lambda g: lambda: eager.layer(g, layer))]
     ways += folded.layer_ways(device, layer)
     return computation.workload(
         device,
@@ -103,7 +101,10 @@ def _with_epilogue(
         ways=ways,
         parts=[part],
         part_of_network=layer,
-        facts={"peer": "convolution, batch norm with running statistics, add, ReLU in place"},
+        facts={
+            "op": "affine",
+            "peer": "convolution, batch norm with running statistics, add and ReLU in place",
+        },
     )
 
 
@@ -173,10 +174,13 @@ def _with_statistics(
         pass_name=pass_name,
         inputs=lambda random: _tensors(layer.conv, random, "x", "weight"),
         plain=plain,
-        ways=[Way(OURS, ours, Reading(read)), Way(EAGER, peer)],
+        ways=[Way(OURS, ours, Reading(read)), *in_both_layouts(peer)],
         parts=[costs.fprop(layer.conv, dtype, statistics=True)],
         part_of_network=layer,
-        facts={"peer": "convolution, then mean and invstd from its output"},
+        facts={
+            "op": "statistics",
+            "peer": "convolution, then mean and invstd from its output; ours are partial sums",
+        },
     )
 
 
@@ -239,27 +243,11 @@ def _gradient(
         pass_name=f"conv_{which}",
         inputs=lambda random: _tensors(layer.conv, random, "x", "weight", "dy"),
         plain=lambda g: {wanted: backward(g)},
-        ways=[Way(OURS, ours), Way(EAGER, lambda g: lambda: backward(g))],
+        ways=[Way(OURS, ours), *in_both_layouts(lambda g: lambda: backward(g))],
         parts=[part],
         part_of_network=layer,
-        gradients=[wanted],
         facts={"peer": f"convolution_backward, {wanted} alone"},
     )
-
-
-def statistics_of(partials: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Partial sums -> (mean, invstd) [C]."""
-    mean, var = merge_statistics(partials.double(), rows)
-    return mean.to(partials.dtype), torch.rsqrt(var + EPS).to(partials.dtype)
-
-
-def merge_statistics(partials: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """[tiles, 2, C], means and sums of squared deviations of 64 pixels each -> (mean, biased variance) [C]."""
-    means, deviations = partials.unbind(1)
-    weights = torch.full_like(means[:, :1], costs.STATISTICS_ROWS)
-    weights[-1] = rows - costs.STATISTICS_ROWS * (len(means) - 1)
-    mean = (weights * means).sum(0) / rows
-    return mean, (deviations + weights * (means - mean) ** 2).sum(0) / rows
 
 
 def _geometry(conv: ConvProblem) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:

@@ -49,7 +49,9 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
                 # One compiler at a time, and nothing left of the last one: code that was compiled for a network
                 # serves every other network of the same structure, in whatever mode it is to be compiled.
                 torch._dynamo.reset()
-                yield make((networks.FUSED, networks.EAGER, variant))
+                workload = make((networks.FUSED, networks.EAGER, variant))
+                workload.label = variant.name
+                yield workload
 
 
 def _compilers(device: Device, plan: Plan) -> Iterator[tuple[Variant, bool]]:
@@ -112,7 +114,7 @@ class _Network:
                 done.add(workload.images)
                 end = _EndOfSweep(workload.images)
                 workload.smaller = end
-                workload.facts["sweep"] = True
+                workload.label = "sweep"
                 yield workload
                 if end.reached:
                     break

@@ -1,4 +1,4 @@
-"""What the workloads of the kernels' elementwise passes share."""
+"""What the workloads of the kernels' passes share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cuda.bench import computation
+from resnet_cuda.bench import computation, costs
 from resnet_cuda.bench.ceilings import Part
-from resnet_cuda.bench.computation import EAGER, Random, Way
+from resnet_cuda.bench.computation import EAGER, EAGER_NCHW, EPS, Random, Way
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Pool
 from resnet_cuda.bench.rule import Given, Reading
@@ -47,11 +47,42 @@ def pass_workload(
         pass_name=pass_name,
         inputs=inputs,
         plain=plain,
-        ways=[Way(OURS, ours, Reading(read)), Way(EAGER, peer, Reading(read_peer))],
+        ways=[Way(OURS, ours, Reading(read)), *in_both_layouts(peer, read_peer)],
         parts=[part],
         part_of_network=part_of_network,
         facts={"peer": says},
     )
+
+
+def in_both_layouts(
+    peer: Prepare, read: Callable[[Any], Sequence[Tensor | None]] | None = None
+) -> list[Way]:
+    """Eager torch in its channels_last and in its NCHW kernels: which are faster depends on pass, dtype and device."""
+    return [
+        Way(EAGER, peer, Reading(read)),
+        Way(EAGER_NCHW, lambda g: peer(g.nchw()), Reading(read, channels_last=False)),
+    ]
+
+
+def statistics_of(partials: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Partial sums -> (mean, invstd) [C]."""
+    wide = partials.double()
+    mean, var = merge_statistics(wide, tile_sizes(wide, rows), rows)
+    return mean.to(partials.dtype), torch.rsqrt(var + EPS).to(partials.dtype)
+
+
+def tile_sizes(partials: Tensor, rows: int) -> Tensor:
+    """How many of all pixels each tile of partial sums [tiles, 2, C] is about: [tiles, 1], in their dtype."""
+    sizes = torch.full_like(partials[:, 0, :1], costs.STATISTICS_ROWS)
+    sizes[-1] = rows - costs.STATISTICS_ROWS * (len(sizes) - 1)
+    return sizes
+
+
+def merge_statistics(partials: Tensor, sizes: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """[tiles, 2, C], means and sums of squared deviations of tiles of such sizes -> (mean, biased variance) [C]."""
+    means, deviations = partials.unbind(1)
+    mean = (sizes * means).sum(0) / rows
+    return mean, (deviations + sizes * (means - mean) ** 2).sum(0) / rows
 
 
 def pack_mask(keep: Tensor) -> Tensor:
