@@ -172,8 +172,19 @@ def _conv_dgrad(
     dilation: Sequence[int],
     groups: int,
 ) -> tuple[Tensor, Tensor]:
-    partials = _vector(dy, 0) if act_mean is None else _partials(dy, input_size)
+    n, c, h, w = input_size
+    tiles = sum(
+        -(-n * _positions(h, stride[0], i) * _positions(w, stride[1], j) // _STATS_TILE_ROWS)
+        for i in range(min(stride[0], h))
+        for j in range(min(stride[1], w))
+    )
+    partials = _vector(dy, 0) if act_mean is None else _vector(dy, tiles, 2, c)
     return _activation(dy, input_size), partials
+
+
+def _positions(size: int, stride: int, residue: int) -> int:
+    """Those of `size` positions that lie at `residue` modulo `stride`."""
+    return (size - residue + stride - 1) // stride
 
 
 def _conv_wgrad(

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <tuple>
 
 #include "bindings/register.h"
@@ -26,14 +27,17 @@ struct GateArguments {
   }
 };
 
-// The channels of partials Acc [stats_tiles(rows), 2, C].
-int32_t check_partials(const Arguments& args, const Tensor& partials, int64_t rows) {
+// The channels of partials Acc [stats_tiles(rows), 2, C]. Sums may come in any number of tiles: a
+// strided dgrad has some that are not full.
+int32_t check_partials(const Arguments& args, const Tensor& partials, int64_t rows,
+                       bool any_tiles = false) {
   args.require(rows >= 1 && rows <= INT32_MAX, "rows is ", rows, ", expected 1 to 2^31 - 1");
   args.require(partials.dim() == 3, "partials has ", partials.dim(), " dimensions, expected 3");
   const int64_t channels = partials.size(2);
   args.require(channels >= 1 && channels <= INT32_MAX, "partials has ", channels,
                " channels, expected at least one");
-  args.accumulators("partials", partials, {stats_tiles(rows), 2, channels});
+  const int64_t tiles = any_tiles ? std::max<int64_t>(partials.size(0), 1) : stats_tiles(rows);
+  args.accumulators("partials", partials, {tiles, 2, channels});
   return int32_t(channels);
 }
 
@@ -141,7 +145,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_backward_finalize(const Tensor& partials, 
                                                         const Tensor& mean, const Tensor& invstd,
                                                         bool training) {
   const Arguments args("bn_backward_finalize", "partials", partials);
-  const int32_t C = check_partials(args, partials, rows);
+  const int32_t C = check_partials(args, partials, rows, true);
   args.accumulators("gamma", gamma, {C});
   args.accumulators("mean", mean, {C});
   args.accumulators("invstd", invstd, {C});
@@ -151,6 +155,7 @@ std::tuple<Tensor, Tensor, Tensor> bn_backward_finalize(const Tensor& partials, 
   Stage stage(args);
   BnBackwardFinalizeParams params{};
   params.rows = rows;
+  params.tiles = partials.size(0);
   params.C = C;
   params.partials = stage.in("partials", partials);
   params.gamma = stage.in("gamma", gamma);

@@ -3,6 +3,7 @@
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
+#include "launch/plan.h"
 
 namespace rnc::bindings {
 namespace {
@@ -28,9 +29,9 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
   args.accumulators("act_bias", act_bias, {problem.C});
   args.accumulators("act_mean", act_mean, {problem.C});
   const Tensor dx = args.new_activation(x_shape);
-  const Tensor partials = act_mean
-                              ? args.new_accumulators({stats_tiles(x_shape.pixels()), 2, problem.C})
-                              : args.no_accumulators();
+  const Tensor partials =
+      act_mean ? args.new_accumulators({conv_dgrad_stats_tiles(problem), 2, problem.C})
+               : args.no_accumulators();
 
   Stage stage(args);
   ConvDgradParams params{};

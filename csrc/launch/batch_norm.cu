@@ -105,7 +105,7 @@ Status bn_backward_finalize(DType dtype, const BnBackwardFinalizeParams& params,
     using Acc = AccOf<decltype(type)>;
     const BnBackwardFinalizeKernelParams<Acc> kernel_params{
         params.rows,
-        stats_tiles(params.rows),
+        params.tiles,
         params.C,
         static_cast<const Acc*>(params.partials),
         static_cast<const Acc*>(params.gamma),

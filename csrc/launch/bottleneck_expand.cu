@@ -6,28 +6,58 @@ namespace rnc {
 namespace {
 
 template <class T>
-Status launch_with_projection(const ConvPlan& plan, const Conv2dProblem& problem,
-                              const BottleneckExpandParams& params, Stream stream) {
+using Pixels = PixelRows<T, Identity<T>>;
+
+template <class SingleMainloop, class T>
+Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
+                         const BottleneckExpandParams& params, Stream stream) {
   using Acc = AccOf<T>;
-  using Pixels = PixelRows<T, Identity<T>>;
-  using Mainloop = ExpandProjectMainloop<SimtMainloop<Pixels, FilterRows<T>>>;
+  using Mainloop = ExpandProjectMainloop<SingleMainloop>;
   const typename Mainloop::Params operands{
-      {Pixels::of_input(params.x, {}, problem), FilterRows<T>(params.weight, params.K, params.C)},
-      {Pixels(params.residual, {}, params.H, params.W, params.residual_C, params.residual_C,
-              params.P, params.Q, params.projection_stride, params.projection_stride),
+      {Pixels<T>::of_input(params.x, {}, problem),
+       FilterRows<T>(params.weight, params.K, params.C)},
+      {Pixels<T>(params.residual, {}, params.H, params.W, params.residual_C, params.residual_C,
+                 params.P, params.Q, params.projection_stride, params.projection_stride),
        FilterRows<T>(params.projection_weight, params.K, params.residual_C)},
       {static_cast<const Acc*>(params.scale), static_cast<const Acc*>(params.bias)},
       {static_cast<const Acc*>(params.projection_scale),
        static_cast<const Acc*>(params.projection_bias)},
       params.residual_C};
-  const ScaleBiasAddReluStore<T> epilogue{static_cast<T*>(params.z),
-                                          nullptr,
-                                          nullptr,
-                                          nullptr,
-                                          params.K,
-                                          params.relu,
-                                          pieces_are_vectors<T>({params.z}, params.K, params.K)};
-  return launch_mainloop<Mainloop>(plan, ConvOp::kFprop, problem, operands, epilogue, stream);
+  ScaleBiasAddReluStore<T> epilogue{};  // the main loop has scaled already
+  epilogue.y = static_cast<T*>(params.z);
+  epilogue.row_stride = params.K;
+  epilogue.relu = params.relu;
+  epilogue.aligned = pieces_are_vectors<T>({params.z}, params.K, params.K);
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, ScaleBiasAddReluStore<T>> kernel_params{
+      {{gemm_shape(plan, ConvOp::kFprop, problem), operands, {}}}, epilogue};
+  return launch_gemms(plan, kernel_params, 1, stream);
+}
+
+Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
+                              const BottleneckExpandParams& params, Stream stream) {
+  if (!params.scale || params.partials) {
+    return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
+  }
+  Conv2dProblem projection = problem;
+  projection.C = params.residual_C;
+  PlanLimits limits;
+  limits.narrow = true;
+  limits.aligned =
+      are_vector_aligned({params.x, params.weight, params.residual, params.projection_weight});
+  // Both GEMMs by the same main loop.
+  const ConvPlan second = plan_conv(ConvOp::kFprop, projection, dtype, limits);
+  if (second.error) return {second.error};
+  limits.aligned = limits.aligned && second.generation != Generation::kSimt;
+  ConvPlan plan = plan_conv(ConvOp::kFprop, problem, dtype, limits);
+  if (plan.error) return {plan.error};
+  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_project_simt_gemm"
+                                                     : "bottleneck_expand_project_sm80_gemm";
+  return visit_dtype(dtype, [&](auto type) {
+    using T = decltype(type);
+    return with_mainloop<Pixels<T>, FilterRows<T>, true>(plan, [&](auto tag) {
+      return launch_projection<typename decltype(tag)::type, T>(plan, problem, params, stream);
+    });
+  });
 }
 
 }  // namespace
@@ -37,15 +67,7 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   conv.problem = {params.N, params.P, params.Q, params.C, params.K, 1, 1, params.P,
                   params.Q, 0,        0,        1,        1,        1, 1, 1};
   if (params.projection_weight) {
-    ConvPlan plan = plan_conv(ConvOp::kFprop, conv.problem, dtype, false);
-    if (plan.error) return {plan.error};
-    if (!params.scale || params.partials) {
-      return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
-    }
-    plan.kernel = "bottleneck_expand_project_simt_gemm";
-    return visit_dtype(dtype, [&](auto type) {
-      return launch_with_projection<decltype(type)>(plan, conv.problem, params, stream);
-    });
+    return expand_with_projection(dtype, conv.problem, params, stream);
   }
   conv.x = params.x;
   conv.weight = params.weight;

@@ -1,27 +1,66 @@
+#include <algorithm>
+
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
 
 namespace rnc {
 namespace {
 
+// Up to four classes of rows in one launch: strides up to 2.
+constexpr int kClassesPerLaunch = 4;
+
+// The rows that see the same taps are a GEMM of their own, so that no product with a hole between
+// strided outputs is computed.
+template <class Mainloop, class T, class Epilogue>
+Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
+                      Stream stream) {
+  const Conv2dProblem& p = params.problem;
+  using Gemm = ImplicitGemm<Mainloop, StridedRows>;
+  const int32_t classes = GradientClass::count(p);
+  int64_t first_tile_row = 0;
+  for (int32_t first = 0; first < classes; first += kClassesPerLaunch) {
+    const int32_t count = std::min(kClassesPerLaunch, classes - first);
+    const auto gemm_of = [&](int32_t index) {
+      const GradientClass at(p, first + std::min(index, count - 1));
+      GemmShape shape = gemm_shape(plan, ConvOp::kDgrad, p);
+      shape.rows = int32_t(at.rows(p));
+      shape.depth = int32_t(at.taps() * p.filters_per_group());
+      shape.depth_per_split = shape.depth;
+      shape.first_tile_row = int32_t(first_tile_row);
+      if (index < count) first_tile_row += stats_tiles(shape.rows);
+      return Gemm{shape,
+                  {WindowRows<T, Identity<T>>::of_gradient(params.dy, at, p),
+                   FilterColumns<T>(params.weight, at, p)},
+                  {p.H, p.W, p.stride_h, p.stride_w, at.residue_h, at.residue_w,
+                   FastDivmod(at.w.window.positions), FastDivmod(at.h.window.positions)}};
+    };
+    const ImplicitGemmParams<Mainloop, StridedRows, kClassesPerLaunch, Epilogue> kernel_params{
+        {gemm_of(0), gemm_of(1), gemm_of(2), gemm_of(3)}, epilogue};
+    const Status status = launch_gemms(plan, kernel_params, count, stream);
+    if (!status.ok()) return status;
+  }
+  return Status{};
+}
+
 template <class T, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
               Stream stream) {
   const Conv2dProblem& problem = params.problem;
-  const FilterColumns<T> filter(params.weight, problem);
   if (plan.pointwise) {
     const auto gradient = PixelRows<T, Identity<T>>::of_output(params.dy, problem);
+    const FilterColumns<T> filter(params.weight, GradientClass(problem, 0), problem);
     return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
   }
-  const Im2colGradient<T> gradient(params.dy, problem);
-  return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
+  return with_mainloop<WindowRows<T, Identity<T>>, FilterColumns<T>>(plan, [&](auto tag) {
+    return launch_classes<typename decltype(tag)::type, T>(plan, params, epilogue, stream);
+  });
 }
 
 }  // namespace
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype,
-                                  are_vector_aligned({params.dy, params.weight}));
+                                  {are_vector_aligned({params.dy, params.weight})});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

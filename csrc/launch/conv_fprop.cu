@@ -15,7 +15,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
     return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
                                 stream);
   }
-  const Im2colActivation<T, Prologue> activation(params.x, prologue, problem);
+  const auto activation = WindowRows<T, Prologue>::of_input(params.x, prologue, problem);
   return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
 }
 
@@ -45,7 +45,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   return plan_conv(ConvOp::kFprop, params.problem, dtype,
-                   are_vector_aligned({params.x, params.weight}));
+                   {are_vector_aligned({params.x, params.weight})});
 }
 
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

@@ -23,7 +23,7 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
     status =
         launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   } else {
-    const Transposed activation(Im2colActivation<T, Prologue>(params.x, prologue, problem));
+    const Transposed activation(WindowRows<T, Prologue>::of_input(params.x, prologue, problem));
     status =
         launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   }
@@ -41,7 +41,7 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  are_vector_aligned({params.dy, params.x}), params.splits);
+                                  {are_vector_aligned({params.dy, params.x}), params.splits});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

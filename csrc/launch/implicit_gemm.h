@@ -11,45 +11,64 @@
 
 namespace rnc {
 
-template <class Mainloop, class Epilogue>
-Status launch_mainloop(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
-                       const typename Mainloop::Params& operands, const Epilogue& epilogue,
-                       Stream stream) {
-  using Params = ImplicitGemmParams<Mainloop, Epilogue>;
-  using Storage = ImplicitGemmStorage<Mainloop, Epilogue>;
+// The shape of a pass that is one GEMM.
+inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem) {
   const bool rows_are_filters = op == ConvOp::kWgrad;
-  const GemmShape shape = {int32_t(problem.gemm_m(op)),
-                           int32_t(problem.gemm_n(op)),
-                           int32_t(problem.gemm_k(op)),
-                           problem.groups,
-                           plan.splits,
-                           plan.depth_per_split,
-                           rows_are_filters ? problem.filters_per_group() : 0,
-                           rows_are_filters ? 0 : int32_t(problem.gemm_n(op)),
-                           FastDivmod(int32_t(plan.column_tiles))};
-  const Dim3 grid = {uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), uint32_t(plan.grid[2])};
-  return launch_kernel(plan.kernel, implicit_gemm_kernel<Mainloop, Epilogue>, grid,
-                       Dim3{Mainloop::kThreads, 1, 1}, sizeof(Storage), stream,
-                       Params{shape, operands, epilogue});
+  return {int32_t(problem.gemm_m(op)),
+          int32_t(problem.gemm_n(op)),
+          int32_t(problem.gemm_k(op)),
+          problem.groups,
+          plan.splits,
+          plan.depth_per_split,
+          rows_are_filters ? problem.filters_per_group() : 0,
+          rows_are_filters ? 0 : int32_t(problem.gemm_n(op)),
+          FastDivmod(int32_t(plan.column_tiles)),
+          0};
 }
 
-// The main loop that the plan has chosen, on these operands.
+template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
+Status launch_gemms(const ConvPlan& plan,
+                    const ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue>& params,
+                    int gemms, Stream stream) {
+  const Dim3 grid = {uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), uint32_t(gemms)};
+  return launch_kernel(plan.kernel, implicit_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
+                       grid, Dim3{Mainloop::kThreads, 1, 1},
+                       sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), stream, params);
+}
+
+template <class Mainloop>
+struct MainloopTag {
+  using type = Mainloop;
+};
+
+// Calls launch(MainloopTag<Mainloop>{}) with the main loop that the plan has chosen for such
+// operands. kNarrow: the plan was made for narrow tiles.
+template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
+Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
+  if constexpr (sizeof(typename OperandA::Element) == 2) {
+    if (plan.generation == Generation::kSm80) {
+      if constexpr (!kNarrow) {
+        if (plan.tile_n == Sm80LargeTile::kColumns) {
+          return launch(MainloopTag<Sm80Mainloop<Sm80LargeTile, OperandA, OperandB>>{});
+        }
+      }
+      return launch(MainloopTag<Sm80Mainloop<Sm80NarrowTile, OperandA, OperandB>>{});
+    }
+  }
+  return launch(MainloopTag<SimtMainloop<OperandA, OperandB>>{});
+}
+
+// A pass that is one GEMM.
 template <class OperandA, class OperandB, class Epilogue>
 Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
                             const OperandA& a, const OperandB& b, const Epilogue& epilogue,
                             Stream stream) {
-  if constexpr (sizeof(typename OperandA::Element) == 2) {
-    if (plan.generation == Generation::kSm80) {
-      if (plan.tile_n == Sm80LargeTile::kColumns) {
-        return launch_mainloop<Sm80Mainloop<Sm80LargeTile, OperandA, OperandB>>(
-            plan, op, problem, {a, b}, epilogue, stream);
-      }
-      return launch_mainloop<Sm80Mainloop<Sm80NarrowTile, OperandA, OperandB>>(
-          plan, op, problem, {a, b}, epilogue, stream);
-    }
-  }
-  return launch_mainloop<SimtMainloop<OperandA, OperandB>>(plan, op, problem, {a, b}, epilogue,
-                                                           stream);
+  return with_mainloop<OperandA, OperandB>(plan, [&](auto tag) {
+    using Mainloop = typename decltype(tag)::type;
+    const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{
+        {{gemm_shape(plan, op, problem), {a, b}, {}}}, epilogue};
+    return launch_gemms(plan, params, 1, stream);
+  });
 }
 
 inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "kernels/batch_norm/batch_norm_params.h"
+#include "kernels/conv/window.h"
+
 namespace rnc {
 namespace {
 
@@ -43,10 +46,10 @@ struct TileChoice {
   int32_t m, n, k;
 };
 
-TileChoice choose_tile(Generation generation, int64_t m, int64_t n) {
+TileChoice choose_tile(Generation generation, int64_t m, int64_t n, bool narrow) {
   if (generation == Generation::kSimt) return {64, 64, 16};
   const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
-  return {128, n > 64 && fills_the_device ? 128 : 64, 32};
+  return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
 }
 
 const char* name_of_kernel(ConvOp op, Generation generation, bool pointwise) {
@@ -61,9 +64,9 @@ const char* name_of_kernel(ConvOp op, Generation generation, bool pointwise) {
 
 }  // namespace
 
-ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned, int32_t splits) {
+ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  const char* why_simt = why_not_sm80(op, p, dtype, aligned);
+  const char* why_simt = why_not_sm80(op, p, dtype, limits.aligned);
   plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
   plan.pointwise = takes_gemm_path(op, p);
   plan.kernel = name_of_kernel(op, plan.generation, plan.pointwise);
@@ -71,15 +74,18 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned,
              : plan.pointwise ? "1x1 without padding: pixels are GEMM rows, no im2col"
                               : "general window: implicit im2col";
 
-  const int64_t m = p.gemm_m(op), n = p.gemm_n(op), k = p.gemm_k(op);
-  const TileChoice tile = choose_tile(plan.generation, m, n);
+  // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
+  const bool in_classes = op == ConvOp::kDgrad && !plan.pointwise;
+  const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
+  const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
+  const TileChoice tile = choose_tile(plan.generation, m, n, limits.narrow);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;
   plan.column_tiles = ceil_div(n, tile.n);
   plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
-  plan.splits = splits > 0 ? splits : 1;
-  if (op == ConvOp::kWgrad && splits == 0) {
+  plan.splits = limits.splits > 0 ? limits.splits : 1;
+  if (op == ConvOp::kWgrad && limits.splits == 0) {
     const int64_t wanted = ceil_div(kTargetBlocks, plan.grid[0] * p.groups);
     const int64_t allowed =
         std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
@@ -87,7 +93,7 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned,
   }
   plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
   plan.grid[1] = int64_t(p.groups) * plan.splits;
-  plan.grid[2] = 1;
+  plan.grid[2] = in_classes ? GradientClass::count(p) : 1;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
@@ -99,6 +105,14 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned,
     plan.error = "the convolution has more than 65535 groups";
   }
   return plan;
+}
+
+int64_t conv_dgrad_stats_tiles(const Conv2dProblem& p) {
+  int64_t tiles = 0;
+  for (int32_t i = 0; i < GradientClass::count(p); ++i) {
+    tiles += stats_tiles(GradientClass(p, i).rows(p));
+  }
+  return tiles;
 }
 
 }  // namespace rnc

@@ -21,15 +21,24 @@ struct ConvPlan {
   int32_t splits;  // ordered parts of the reduction (wgrad)
   int32_t depth_per_split;
   int64_t column_tiles;
-  int64_t grid[3];  // row tiles * column tiles, groups * splits
+  int64_t grid[3];  // row tiles * column tiles, groups * splits, classes of dgrad's rows
   int64_t macs;
   int64_t bytes;      // minimal traffic: every operand once
   const char* error;  // nullptr, or why no kernel can run this problem
 };
 
-// aligned: every operand starts at a multiple of 16 bytes. splits: the parts of wgrad's reduction,
-// 0 for as many as are best.
-ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype, bool aligned = true,
-                   int32_t splits = 0);
+// What the shape does not say.
+struct PlanLimits {
+  bool aligned = true;  // every operand starts at a multiple of 16 bytes
+  int32_t splits = 0;   // parts of wgrad's reduction; 0: as many as are best
+  bool narrow = false;  // two sets of accumulators have to fit
+};
+
+ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype,
+                   const PlanLimits& limits = {});
+
+// Tiles of rows of which dgrad writes sums: every class of pixels that see the same taps has tiles
+// of its own.
+int64_t conv_dgrad_stats_tiles(const Conv2dProblem& problem);
 
 }  // namespace rnc

@@ -8,79 +8,90 @@
 #pragma once
 
 #include "common/fast_divmod.h"
-#include "kernels/conv/conv_problem.h"
+#include "kernels/conv/window.h"
 #include "kernels/fusion/prologue.cuh"
 
 namespace rnc {
 
-// Row of a pixel matrix: [N P Q] -> the image position (h, w) that the filter's first tap reads,
-// and its element, group included. Outside the matrix h is far outside the image.
+// Row of a window matrix: the image position (h, w) under tap (0, 0), and its element, group
+// included. Outside the matrix h is far outside the image.
 struct PixelPosition {
   static constexpr int32_t kOutside = INT32_MIN / 2;
   int64_t offset;
   int32_t h, w;
 };
 
-// Depth of an im2col matrix: [R S C] -> displacement (r, s), channel, and what they add to the
-// element. Outside the matrix h is far outside the image.
+// Depth of a window matrix: displacement of the tap, channel, and what they add to the element.
+// Outside the matrix h is far outside the image.
 struct TapPosition {
   int64_t offset;
   int32_t h, w;
   int32_t channel;
 };
 
-// x [N, H, W, C] seen as [N P Q, R S C/groups]: the activation operand of fprop.
+// An image [N, H, W, C] seen through a window as [N positions_h positions_w, taps_h taps_w
+// C/groups]: the activation of fprop and wgrad, the gradient of dgrad.
 template <class T, class PrologueType>
-struct Im2colActivation {
+struct WindowRows {
   using Element = T;
   using Prologue = PrologueType;
   using Row = PixelPosition;
   using Depth = TapPosition;
   static constexpr bool kDepthIsContiguous = true;
 
-  const T* x;
+  const T* image;
   Prologue prologue;
-  Conv2dProblem problem;
-  int32_t channels_per_group;
-  FastDivmod by_Q, by_P, by_S, by_channels;
+  WindowAxis axis_h, axis_w;
+  int32_t C, channels_per_group;
+  FastDivmod by_positions_w, by_positions_h, by_taps_w, by_channels;
 
-  Im2colActivation(const void* x, Prologue prologue, const Conv2dProblem& problem)
-      : x(static_cast<const T*>(x)),
+  WindowRows(const void* image, Prologue prologue, const WindowAxis& h, const WindowAxis& w,
+             int32_t C, int32_t channels_per_group)
+      : image(static_cast<const T*>(image)),
         prologue(prologue),
-        problem(problem),
-        channels_per_group(problem.channels_per_group()),
-        by_Q(problem.Q),
-        by_P(problem.P),
-        by_S(problem.S),
-        by_channels(problem.channels_per_group()) {}
+        axis_h(h),
+        axis_w(w),
+        C(C),
+        channels_per_group(channels_per_group),
+        by_positions_w(w.positions),
+        by_positions_h(h.positions),
+        by_taps_w(std::max(w.taps, 1)),
+        by_channels(channels_per_group) {}
+
+  static WindowRows of_input(const void* x, Prologue prologue, const Conv2dProblem& p) {
+    return WindowRows(x, prologue, fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h),
+                      fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w), p.C,
+                      p.channels_per_group());
+  }
+  static WindowRows of_gradient(const void* dy, const GradientClass& at, const Conv2dProblem& p) {
+    return WindowRows(dy, Prologue{}, at.h.window, at.w.window, p.K, p.filters_per_group());
+  }
 
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
-    // [N P Q] -> [N, P, Q]
-    int32_t p, q;
-    const int32_t n = by_P.divide(by_Q.divide(m, q), p);
-    const int32_t h = p * problem.stride_h - problem.pad_h;
-    const int32_t w = q * problem.stride_w - problem.pad_w;
-    const int64_t pixel = (int64_t(n) * problem.H + h) * problem.W + w;
-    return {pixel * problem.C + int64_t(group) * channels_per_group,
+    // [N positions_h positions_w] -> [N, positions_h, positions_w]
+    int32_t i, j;
+    const int32_t n = by_positions_h.divide(by_positions_w.divide(m, j), i);
+    const int32_t h = i * axis_h.stride + axis_h.origin, w = j * axis_w.stride + axis_w.origin;
+    const int64_t pixel = (int64_t(n) * axis_h.size + h) * axis_w.size + w;
+    return {pixel * C + int64_t(group) * channels_per_group,
             m < count ? h : PixelPosition::kOutside, w};
   }
 
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t /*group*/) const {
-    // [R S C] -> [R, S, C]
+    // [taps_h taps_w C/groups] -> [taps_h, taps_w, C/groups]
     int32_t s, c;
-    const int32_t r = by_S.divide(by_channels.divide(k, c), s);
-    const int32_t h = r * problem.dilation_h, w = s * problem.dilation_w;
-    return {(int64_t(h) * problem.W + w) * problem.C + c, k < count ? h : PixelPosition::kOutside,
-            w, c};
+    const int32_t r = by_taps_w.divide(by_channels.divide(k, c), s);
+    const int32_t h = r * axis_h.tap_shift, w = s * axis_w.tap_shift;
+    return {(int64_t(h) * axis_w.size + w) * C + c, k < count ? h : PixelPosition::kOutside, w, c};
   }
 
   // Some readable address: where a copy of nothing points.
-  __device__ __forceinline__ const T* base() const { return x; }
+  __device__ __forceinline__ const T* base() const { return image; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const uint32_t h = uint32_t(row.h + depth.h), w = uint32_t(row.w + depth.w);
-    const bool inside = h < uint32_t(problem.H) && w < uint32_t(problem.W);
-    return inside ? x + row.offset + depth.offset : nullptr;
+    const bool inside = h < uint32_t(axis_h.size) && w < uint32_t(axis_w.size);
+    return inside ? image + row.offset + depth.offset : nullptr;
   }
 
   __device__ __forceinline__ int32_t channel(const Depth& depth, int32_t group) const {
@@ -155,71 +166,6 @@ struct PixelRows {
   }
 };
 
-// dy [N, P, Q, K] seen as [N H W, R S K/groups]: the gradient operand of dgrad. Tap (r, s) of input
-// pixel (h, w) reads p = (h + pad - r dilation) / stride where that is a whole number inside the
-// output.
-template <class T>
-struct Im2colGradient {
-  using Element = T;
-  using Prologue = Identity<T>;
-  struct Row {
-    const T* image;  // group included
-    int32_t h, w;
-  };
-  using Depth = TapPosition;
-  static constexpr bool kDepthIsContiguous = true;
-
-  const T* dy;
-  Prologue prologue;
-  Conv2dProblem problem;
-  int32_t filters_per_group;
-  FastDivmod by_W, by_H, by_S, by_filters, by_stride_h, by_stride_w;
-
-  Im2colGradient(const void* dy, const Conv2dProblem& problem)
-      : dy(static_cast<const T*>(dy)),
-        problem(problem),
-        filters_per_group(problem.filters_per_group()),
-        by_W(problem.W),
-        by_H(problem.H),
-        by_S(problem.S),
-        by_filters(problem.filters_per_group()),
-        by_stride_h(problem.stride_h),
-        by_stride_w(problem.stride_w) {}
-
-  __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
-    // [N H W] -> [N, H, W]
-    int32_t h, w;
-    const int32_t n = by_H.divide(by_W.divide(m, w), h);
-    const int64_t image = int64_t(n) * problem.P * problem.Q * problem.K;
-    return {dy + image + int64_t(group) * filters_per_group,
-            m < count ? h + problem.pad_h : PixelPosition::kOutside, w + problem.pad_w};
-  }
-
-  __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t /*group*/) const {
-    // [R S K] -> [R, S, K]
-    int32_t s, filter;
-    const int32_t r = by_S.divide(by_filters.divide(k, filter), s);
-    return {filter, k < count ? r * problem.dilation_h : -PixelPosition::kOutside,
-            s * problem.dilation_w, filter};
-  }
-
-  // Some readable address: where a copy of nothing points.
-  __device__ __forceinline__ const T* base() const { return dy; }
-
-  __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
-    const int32_t h = row.h - depth.h, w = row.w - depth.w;
-    if (h < 0 || w < 0) return nullptr;
-    int32_t hole_h, hole_w;
-    const int32_t p = by_stride_h.divide(h, hole_h), q = by_stride_w.divide(w, hole_w);
-    if (hole_h != 0 || hole_w != 0 || p >= problem.P || q >= problem.Q) return nullptr;
-    return row.image + (int64_t(p) * problem.Q + q) * problem.K + depth.channel;
-  }
-
-  __device__ __forceinline__ int32_t channel(const Depth& depth, int32_t group) const {
-    return group * filters_per_group + depth.channel;
-  }
-};
-
 // weight [K, R, S, C/groups] seen as [K/groups, R S C/groups]: the filter operand of fprop.
 template <class T>
 struct FilterRows {
@@ -260,8 +206,8 @@ struct FilterRows {
   __device__ __forceinline__ int32_t channel(const Depth&, int32_t /*group*/) const { return 0; }
 };
 
-// weight [K, R, S, C/groups] seen as [C/groups, R S K/groups]: the filter operand of dgrad, used in
-// place.
+// weight [K, R, S, C/groups] seen as [C/groups, taps_h taps_w K/groups], of the taps that a class
+// of dgrad's rows sees: the filter operand of dgrad, used in place.
 template <class T>
 struct FilterColumns {
   using Element = T;
@@ -275,28 +221,33 @@ struct FilterColumns {
   };
   static constexpr bool kDepthIsContiguous = false;
 
-  const T* weight;
+  const T* weight;  // at the first tap
   Prologue prologue;
-  int32_t filters_per_group, channels_per_group;
+  int32_t filters_per_group;
+  int32_t row_step, tap_step;  // elements between neighbouring taps, down and along
   int64_t filter_size;
-  FastDivmod by_filters;
+  FastDivmod by_filters, by_taps_w;
 
-  FilterColumns(const void* weight, const Conv2dProblem& problem)
-      : weight(static_cast<const T*>(weight)),
+  FilterColumns(const void* weight, const GradientClass& at, const Conv2dProblem& problem)
+      : weight(static_cast<const T*>(weight) +
+               (int64_t(at.h.first_tap) * problem.S + at.w.first_tap) *
+                   problem.channels_per_group()),
         filters_per_group(problem.filters_per_group()),
-        channels_per_group(problem.channels_per_group()),
+        row_step(at.h.tap_step * problem.S * problem.channels_per_group()),
+        tap_step(at.w.tap_step * problem.channels_per_group()),
         filter_size(problem.filter_size()),
-        by_filters(problem.filters_per_group()) {}
+        by_filters(problem.filters_per_group()),
+        by_taps_w(std::max(at.w.window.taps, 1)) {}
 
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t /*group*/) const {
     return {n, n < count};
   }
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t group) const {
-    // [R S K] -> tap r S + s, filter
-    int32_t filter;
-    const int32_t tap = by_filters.divide(k, filter);
+    // [taps_h taps_w K] -> [taps_h, taps_w, K]
+    int32_t filter, s;
+    const int32_t r = by_taps_w.divide(by_filters.divide(k, filter), s);
     const int64_t offset = (int64_t(group) * filters_per_group + filter) * filter_size +
-                           int64_t(tap) * channels_per_group;
+                           int64_t(r) * row_step + int64_t(s) * tap_step;
     return {k < count ? weight + offset : nullptr};
   }
   // Some readable address: where a copy of nothing points.

@@ -47,6 +47,25 @@ struct MmaWarpTile {
     }
   }
 
+  // Calls fn(column, accumulator) for the calling lane's accumulators.
+  template <class Fn>
+  __device__ __forceinline__ void for_each(Fn&& fn) {
+    const int lane = int(threadIdx.x) % 32;
+    RNC_UNROLL
+    for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
+    for (int j = 0; j < kColumnTiles; ++j) RNC_UNROLL
+    for (int c = 0; c < Fragments::kC; ++c) {
+      fn(j * Fragments::kN + lane % 4 * 2 + c % 2, accumulators[i][j][c]);
+    }
+  }
+
+  __device__ __forceinline__ void add(const MmaWarpTile& other) {
+    RNC_UNROLL
+    for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
+    for (int j = 0; j < kColumnTiles; ++j) RNC_UNROLL
+    for (int c = 0; c < Fragments::kC; ++c) accumulators[i][j][c] += other.accumulators[i][j][c];
+  }
+
   // Calls fn(row, column, first, second) for the calling lane's accumulators; they come in pairs of
   // neighbouring columns.
   template <class Fn>

@@ -1,6 +1,7 @@
 #include <climits>
 
 #include "check.h"
+#include "kernels/conv/window.h"
 #include "launch/kernel_library.h"
 #include "launch/plan.h"
 
@@ -63,7 +64,7 @@ RNC_TEST(only_wgrad_splits_its_reduction) {
 
 RNC_TEST(splits_that_are_given_cover_the_reduction) {
   const Conv2dProblem p = square(32, 56, 64, 64, 3, 1);
-  const ConvPlan plan = rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, true, 3);
+  const ConvPlan plan = rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, {.splits = 3});
   EXPECT_EQ(plan.splits, 3);
   EXPECT_EQ(plan.grid[1], 3);
   EXPECT(int64_t(plan.depth_per_split) * 3 >= p.gemm_k(ConvOp::kWgrad));
@@ -75,7 +76,8 @@ RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
     EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
-    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, false).generation == Generation::kSimt);
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false}).generation ==
+           Generation::kSimt);
     EXPECT(rnc::plan_conv(op, odd, DType::kBFloat16).generation == Generation::kSimt);
   }
 }
@@ -87,6 +89,38 @@ RNC_TEST(an_unpadded_1x1_takes_the_gemm_path_unless_it_is_a_strided_dgrad) {
   EXPECT(rnc::plan_conv(ConvOp::kDgrad, plain, DType::kFloat32).pointwise);
   EXPECT(!rnc::plan_conv(ConvOp::kDgrad, strided, DType::kFloat32).pointwise);
   EXPECT(!rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32).pointwise);
+}
+
+RNC_TEST(a_strided_dgrad_computes_no_product_with_a_hole) {
+  for (const int32_t kernel : {1, 3, 7}) {
+    for (const int32_t stride : {1, 2, 3, 5}) {
+      for (const int32_t dilation : {1, 2, 3}) {
+        Conv2dProblem p = square(2, 23, 8, 8, kernel, stride);
+        p.dilation_h = p.dilation_w = dilation;
+        p.pad_h = p.pad_w = kernel / 2 * dilation;
+        p.P = p.Q = Conv2dProblem::output_size(23, p.pad_h, dilation, kernel, stride);
+        int64_t pixels = 0, tiles = 0, seen = 0;
+        for (int32_t i = 0; i < rnc::GradientClass::count(p); ++i) {
+          const rnc::GradientClass at(p, i);
+          pixels += at.rows(p);
+          tiles += (at.rows(p) + 63) / 64;
+          // Count the taps that some pixel of the class can see, one by one.
+          int64_t taps = 0;
+          for (int32_t r = 0; r < p.R; ++r) {
+            for (int32_t s = 0; s < p.S; ++s) {
+              taps += (at.residue_h + p.pad_h - r * dilation) % stride == 0 &&
+                      (at.residue_w + p.pad_w - s * dilation) % stride == 0;
+            }
+          }
+          EXPECT_EQ(at.taps(), taps);
+          seen += taps;
+        }
+        EXPECT_EQ(pixels, p.input_pixels());
+        EXPECT_EQ(tiles, rnc::conv_dgrad_stats_tiles(p));
+        EXPECT(stride == 1 || dilation % stride == 0 || seen == int64_t(kernel) * kernel);
+      }
+    }
+  }
 }
 
 RNC_TEST(a_problem_that_32_bit_pixel_indices_cannot_hold_is_refused) {

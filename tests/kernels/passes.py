@@ -131,6 +131,17 @@ def tile_sums(g: Tensor, moment: Tensor) -> Tensor:
     return torch.stack([torch.stack([a.sum(0), b.sum(0)]) for a, b in pairs])
 
 
+def class_tile_sums(g: Tensor, moment: Tensor, stride: tuple[int, int]) -> Tensor:
+    """The same for each class of pixels that lie `stride` apart, one after the other: dgrad's."""
+    height, width = g.shape[2:]
+    classes = [
+        (..., slice(i, None, stride[0]), slice(j, None, stride[1]))
+        for i in range(min(stride[0], height))
+        for j in range(min(stride[1], width))
+    ]
+    return torch.cat([tile_sums(g[at], moment[at]) for at in classes])
+
+
 def pack_mask(keep: Tensor) -> Tensor:
     """A boolean tensor as the kernels' bit mask: uint8 [ceil(numel / 8)], NHWC order."""
     flat = rows(keep).reshape(-1).to(torch.uint8)

@@ -7,11 +7,11 @@ import torch
 from passes import (
     Conv,
     acc_dtype,
+    class_tile_sums,
     nhwc,
     normalise_relu,
     per_channel,
     tile_statistics,
-    tile_sums,
     vector,
 )
 
@@ -111,7 +111,8 @@ def test_dgrad_epilogue_adds_gates_and_reduces(conv: Conv, device: str) -> None:
     gate = act * per_channel(scale) + per_channel(bias) > 0
     expected = torch.where(gate, conv.dgrad(dy, weight) + addend, 0.0)
     close(dx, expected)
-    close(partials, tile_sums(expected, expected * (act - per_channel(mean))))
+    moment = expected * (act - per_channel(mean))
+    close(partials, class_tile_sums(expected, moment, conv.stride))
 
 
 @pytest.mark.parametrize("normalise", [False, True])

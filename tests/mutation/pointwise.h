@@ -26,17 +26,18 @@ Status pointwise_with_statistics(const LaunchArguments& arguments, const Prologu
   problem.K = filters;
   const uint32_t column_tiles = divide_up(filters, Mainloop::kColumns);
   const GemmShape shape = {
-      pixels, filters, channels, 1, 1, channels, 0, filters, FastDivmod(int32_t(column_tiles))};
+      pixels, filters, channels, 1, 1, channels, 0, filters, FastDivmod(int32_t(column_tiles)), 0};
   const Epilogue epilogue = {arguments.buffer<T>(0), arguments.buffer<AccOf<T>>(1), filters, false};
-  const ImplicitGemmParams<Mainloop, Epilogue> params{
-      shape,
-      {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
-       FilterRows<T>(arguments.buffer<const T>(3), filters, channels)},
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{
+      {{shape,
+        {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
+         FilterRows<T>(arguments.buffer<const T>(3), filters, channels)},
+        {}}},
       epilogue};
-  return launch_kernel("conv_with_statistics", implicit_gemm_kernel<Mainloop, Epilogue>,
-                       Dim3{divide_up(pixels, Mainloop::kRows) * column_tiles, 1, 1},
-                       Dim3{Mainloop::kThreads, 1, 1},
-                       sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), nullptr, params);
+  return launch_kernel(
+      "conv_with_statistics", implicit_gemm_kernel<Mainloop, DenseRows, 1, Epilogue>,
+      Dim3{divide_up(pixels, Mainloop::kRows) * column_tiles, 1, 1}, Dim3{Mainloop::kThreads, 1, 1},
+      sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), nullptr, params);
 }
 
 }  // namespace rnc

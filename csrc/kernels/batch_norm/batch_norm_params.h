@@ -74,8 +74,9 @@ struct BnBackwardReduceParams {
 
 struct BnBackwardFinalizeParams {
   int64_t rows;
+  int64_t tiles;
   int32_t C;
-  const void* partials;  // Acc [stats_tiles(rows)][2][C]
+  const void* partials;  // Acc [tiles][2][C]
   const void* gamma;     // Acc [C] or null (1)
   const void* mean;      // Acc [C]
   const void* invstd;    // Acc [C]

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/fast_divmod.h"
+#include "ptx/numeric_types.h"
 
 namespace rnc {
 
@@ -16,6 +17,27 @@ struct GemmShape {
   // What a group adds to the output's row and column.
   int32_t group_rows, group_columns;
   FastDivmod column_tiles;
+  int32_t first_tile_row;  // index of its first 64 rows among those of all GEMMs of the launch
+};
+
+// Row m of the GEMM is row m of the output.
+struct DenseRows {
+  RNC_HOST_DEVICE int64_t row(int64_t m) const { return m; }
+};
+
+// Row m = (n, i, j) is pixel (n, residue_h + stride_h i, residue_w + stride_w j) of images of H x
+// W.
+struct StridedRows {
+  int32_t H, W;
+  int32_t stride_h, stride_w;
+  int32_t residue_h, residue_w;
+  FastDivmod by_positions_w, by_positions_h;
+
+  RNC_HOST_DEVICE int64_t row(int64_t m) const {
+    int32_t i, j;
+    const int32_t n = by_positions_h.divide(by_positions_w.divide(int32_t(m), j), i);
+    return (int64_t(n) * H + residue_h + i * stride_h) * W + residue_w + j * stride_w;
+  }
 };
 
 // Where a tile starts in the GEMM of one group, and the part of the reduction it covers.

@@ -7,10 +7,19 @@
 
 namespace rnc {
 
-template <class Mainloop, class Epilogue>
-struct ImplicitGemmParams {
+// One GEMM: its shape, its operands, and which rows of the output its rows are.
+template <class Mainloop, class RowPlaces>
+struct ImplicitGemm {
   GemmShape shape;
   typename Mainloop::Params operands;
+  RowPlaces places;
+};
+
+// A launch computes up to kGemms GEMMs that have rows of one output.
+template <class Mainloop, class RowPlaces, int kGemms, class EpilogueType>
+struct ImplicitGemmParams {
+  using Epilogue = EpilogueType;
+  ImplicitGemm<Mainloop, RowPlaces> gemms[kGemms];
   Epilogue epilogue;
 };
 
@@ -27,13 +36,14 @@ union ImplicitGemmStorage {
   } output;
 };
 
-// grid: (row tiles * column tiles, groups * splits). Neighbouring blocks share the rows of A, which
-// is the larger operand, so that it is read from memory once and B stays in the cache.
-template <class Mainloop, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads)
-    implicit_gemm_kernel(const __grid_constant__ ImplicitGemmParams<Mainloop, Epilogue> params) {
+// grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
+// A, which is the larger operand, so that it is read from memory once and B stays in the cache.
+template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
+__global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
+    const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
-  const GemmShape& shape = params.shape;
+  const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];
+  const GemmShape& shape = gemm.shape;
 
   // Find this block's tile.
   GemmTile at;
@@ -41,6 +51,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads)
   const int32_t row_tile = shape.column_tiles.divide(int32_t(blockIdx.x), column_tile);
   at.first_row = row_tile * Mainloop::kRows;
   at.rows = shape.rows;
+  if (kGemms > 1 && at.first_row >= at.rows) return;  // the largest GEMM decides about the grid
   at.first_column = column_tile * Mainloop::kColumns;
   at.columns = shape.columns;
   at.group = int32_t(blockIdx.y) % shape.groups;
@@ -50,7 +61,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads)
 
   // Multiply.
   Mainloop tile;
-  tile.run(params.operands, at, shared.mainloop);
+  tile.run(gemm.operands, at, shared.mainloop);
 
   // Hand the tile to the epilogue, as many rows at a time as statistics are taken of.
   TileCoord coord;
@@ -66,8 +77,8 @@ __global__ void __launch_bounds__(Mainloop::kThreads)
     __syncthreads();
     coord.row = int64_t(at.group) * shape.group_rows + first_row;
     coord.rows = min(shape.rows - first_row, kStatsTileRows);
-    coord.tile_row = first_row / kStatsTileRows;
-    params.epilogue.template run<EpiloguePieces<Mainloop>>(coord, shared.output.rows,
+    coord.tile_row = shape.first_tile_row + first_row / kStatsTileRows;
+    params.epilogue.template run<EpiloguePieces<Mainloop>>(coord, gemm.places, shared.output.rows,
                                                            shared.output.epilogue);
   }
 }

@@ -10,7 +10,7 @@
 namespace rnc {
 
 // Where 64 rows lie in the output matrix [rows, row_stride]: the first row and column, and how much
-// of them is inside.
+// of them is inside. Rows are the GEMM's; RowPlaces says which ones of the output they are.
 struct TileCoord {
   int64_t row;
   int32_t rows;      // valid rows
@@ -22,21 +22,25 @@ struct TileCoord {
 
 struct NoSharedStorage {};
 
-// One thread's view of the columns of a tile: its 8, and where its pieces are in memory.
-template <class Pieces>
+// One thread's view of a tile: its 8 columns, and where its pieces are in memory.
+template <class Pieces, class RowPlaces>
 struct PieceColumns {
+  const RowPlaces& places;
+  int64_t first_row, row_stride;
   int32_t channel;
   int count;
-  int64_t first;  // offset of row 0's piece
-  int64_t row_stride;
 
-  __device__ __forceinline__ PieceColumns(const TileCoord& at, int64_t row_stride)
-      : channel(at.channel + Pieces::column()),
-        count(Pieces::count(at.columns)),
-        first(at.row * row_stride + channel),
-        row_stride(row_stride) {}
+  __device__ __forceinline__ PieceColumns(const TileCoord& at, const RowPlaces& places,
+                                          int64_t row_stride)
+      : places(places),
+        first_row(at.row),
+        row_stride(row_stride),
+        channel(at.channel + Pieces::column()),
+        count(Pieces::count(at.columns)) {}
 
-  __device__ __forceinline__ int64_t offset(int row) const { return first + row * row_stride; }
+  __device__ __forceinline__ int64_t offset(int row) const {
+    return places.row(first_row + row) * row_stride + channel;
+  }
 };
 
 // y = relu?(acc * scale + bias + residual)
@@ -52,10 +56,10 @@ struct ScaleBiasAddReluStore {
   int64_t row_stride;
   bool relu, aligned;
 
-  template <class Pieces, class Rows>
-  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
-                                      SharedStorage<Pieces>&) const {
-    const PieceColumns<Pieces> columns(at, row_stride);
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>&) const {
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     if (columns.count == 0) return;
     const ColumnVector<Acc> scales(scale, columns.channel, columns.count, Acc(1));
     const ColumnVector<Acc> biases(bias, columns.channel, columns.count, Acc(0));
@@ -89,10 +93,10 @@ struct StoreWithBnStats {
   int64_t row_stride;
   bool aligned;
 
-  template <class Pieces, class Rows>
-  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
-                                      SharedStorage<Pieces>& shared) const {
-    const PieceColumns<Pieces> columns(at, row_stride);
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>& shared) const {
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     const auto rounded = [&](int row, Acc(&v)[kGroupElements], ElementGroup<T>& out) {
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
@@ -135,9 +139,10 @@ struct AddGateStore {
 
   // Stores the thread's pieces and calls then(row, stored, act) with what was stored and, where
   // there is one, the activation.
-  template <class Pieces, class Rows, class Then>
-  __device__ __forceinline__ void store(const TileCoord& at, const Rows& tile, Then&& then) const {
-    const PieceColumns<Pieces> columns(at, row_stride);
+  template <class Pieces, class RowPlaces, class Rows, class Then>
+  __device__ __forceinline__ void store(const TileCoord& at, const RowPlaces& places,
+                                        const Rows& tile, Then&& then) const {
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     if (columns.count == 0) return;
     const ColumnVector<Acc> scales(act_scale, columns.channel, columns.count, Acc(1));
     const ColumnVector<Acc> biases(act_bias, columns.channel, columns.count, Acc(0));
@@ -162,10 +167,10 @@ struct AddGateStore {
     });
   }
 
-  template <class Pieces, class Rows>
-  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
-                                      SharedStorage<Pieces>&) const {
-    store<Pieces>(at, tile, [](int, const ElementGroup<T>&, const ElementGroup<T>&) {});
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>&) const {
+    store<Pieces>(at, places, tile, [](int, const ElementGroup<T>&, const ElementGroup<T>&) {});
   }
 };
 
@@ -180,9 +185,9 @@ struct AddGateStoreWithBnReduce {
   const Acc* act_mean;
   Acc* partials;  // [row tiles][2][row_stride]
 
-  template <class Pieces, class Rows>
-  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
-                                      SharedStorage<Pieces>& shared) const {
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>& shared) const {
     const ColumnVector<Acc> means(act_mean, at.channel + Pieces::column(),
                                   Pieces::count(at.columns), Acc(0));
     Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
@@ -213,10 +218,10 @@ struct StorePartial {
   int64_t row_stride;    // filter size
   bool aligned;
 
-  template <class Pieces, class Rows>
-  __device__ __forceinline__ void run(const TileCoord& at, const Rows& tile,
-                                      SharedStorage<Pieces>&) const {
-    const PieceColumns<Pieces> columns(at, row_stride);
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>&) const {
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     if (columns.count == 0) return;
     Pieces::for_each(at.rows, [&](int, int row) {
       ElementGroup<Acc> out;

@@ -146,6 +146,14 @@ struct Sm80Mainloop {
         });
   }
 
+  // Calls fn(column, accumulator) for the thread's elements.
+  template <class Fn>
+  __device__ __forceinline__ void for_each(Fn&& fn) {
+    tile.for_each([&](int column, Acc& v) { fn(warp_column() + column, v); });
+  }
+
+  __device__ __forceinline__ void add(const Sm80Mainloop& other) { tile.add(other.tile); }
+
   // Puts rows kStatsTileRows * part .. of the tile into shared memory.
   __device__ __forceinline__ void stage(int part, Rows& rows) const {
     const int first = warp_row() - part * kStatsTileRows;
