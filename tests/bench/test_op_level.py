@@ -260,8 +260,8 @@ def test_compilers_take_part_in_the_first_layer_and_freeze_at_inference_only() -
 def test_a_compiled_function_gets_constants_as_a_network_has_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Filters are what freezing takes for constants. Activations stay where they are in a CUDA graph, which max-autotune
-    makes; frozen ones would be constants, too."""
+    """Filters are what freezing takes for constants. Activations stay where they are in the CUDA graph of max-autotune;
+    frozen ones would be constants, too."""
     static: list[Tensor] = []
     compiled: list[Any] = []
 
