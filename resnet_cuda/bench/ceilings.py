@@ -47,6 +47,10 @@ class Ceilings:
         and its traffic."""
         return sum(max(times) for times in self._times(dtype, parts))
 
+    def arithmetic(self, dtype: torch.dtype, parts: Iterable[Part]) -> float:
+        """Seconds that the parts' products alone take at the measured rate; 0 for a dtype without a ceiling."""
+        return sum(arithmetic for arithmetic, _ in self._times(dtype, parts))
+
     def memory_share(self, dtype: torch.dtype, parts: Iterable[Part]) -> float | None:
         """Which share of the floor belongs to parts whose traffic takes longer than their arithmetic, 0 to 1; None
         where the floor is 0."""

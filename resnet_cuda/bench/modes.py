@@ -99,9 +99,10 @@ def way(device: Device, style: Style, mode: str) -> Way:
         own = given.fresh() if style.channels_last else given.fresh().nchw()
         if style.autocast:
             own = Given((n, t if n in ACTIVATIONS else t.float()) for n, t in own.items())
-        if style.mode is not None:
+        if style.mode == networks.AUTOTUNED.mode:
             for name in ACTIVATIONS:
-                # Inside a network nobody copies activations into a CUDA graph's memory first.
+                # Inside a network nobody copies activations into a CUDA graph's memory first. (Freezing would take
+                # them for constants and compute everything when it compiles.)
                 if name in own:
                     torch._dynamo.mark_static_address(own[name])
         made = style.make(own, mode != INFERENCE, style.mode)

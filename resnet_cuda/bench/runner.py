@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from resnet_cuda.bench.ceilings import Ceilings
 from resnet_cuda.bench.device import CaptureFailed, Device, Unsupported
 from resnet_cuda.bench.plan import Plan
-from resnet_cuda.bench.timing import measure, quartiles, ratio, ratios
+from resnet_cuda.bench.timing import Timing, measure, quartiles, ratio, ratios
 from resnet_cuda.bench.workload import (
     ABSENT,
     FAILED,
@@ -36,6 +36,8 @@ from resnet_cuda.bench.workload import (
 
 _USABLE_MEMORY = 0.9  # of what is free
 _MAX_MESSAGE = 400
+# Of the rate of a large matrix product: Winograd's algorithm saves up to 4 of 5 products.
+_MOST_OF_CEILING = 5.0
 _NO_TIME = "no time left"
 
 T = TypeVar("T")
@@ -222,12 +224,7 @@ class Runner:
             outputs = {name: r.output for name, r in ready.items()}
             complaints, failures = self._complaints(workload.check, outputs)
             for name, complaint in complaints.items():
-                wrong = rows[name]
-                wrong.status, wrong.message, wrong.timing = WRONG, complaint, None
-                wrong.versus, wrong.versus_quartiles = {}, {}
-                for row in rows.values():  # it may have been right, and timed, in an earlier turn
-                    row.versus.pop(name, None)
-                    row.versus_quartiles.pop(name, None)
+                _call_wrong(rows, name, complaint)
             for name, failure in failures.items():
                 if failure.out_of_memory:
                     outgrown.add(name)
@@ -275,6 +272,9 @@ class Runner:
         )
         if workload.host_time:
             timings = {name: timing.on_host() for name, timing in timings.items()}
+        for name, complaint in self._impossible(workload, timings).items():
+            _call_wrong(rows, name, complaint)
+            del timings[name]
         clocks = self.device.clocks()
         outgrown = {name for name, f in failures.items() if f.out_of_memory}
         for name in failures.keys() - outgrown:
@@ -291,6 +291,18 @@ class Runner:
                 row.versus |= {n: ratio(t, timing) for n, t in others.items()}
                 row.versus_quartiles |= {n: quartiles(ratios(t, timing)) for n, t in others.items()}
         return outgrown
+
+    def _impossible(self, workload: Workload, timings: Mapping[str, Timing]) -> dict[str, str]:
+        """Who cannot have done the work, although its output is right: a compiler may have made it a constant."""
+        arithmetic = 0.0
+        if self.ceilings:
+            arithmetic = self.ceilings.arithmetic(workload.dtype, workload.parts)
+        return {
+            name: f"takes {1e6 * timing.median:.3g} us, its arithmetic {1e6 * arithmetic:.3g} us at the measured rate: "
+            "it does not do the work when it is called"
+            for name, timing in timings.items()
+            if timing.median * _MOST_OF_CEILING < arithmetic and not workload.host_time
+        }
 
     def _peak_memory(self, ready: _Ready) -> int | None:
         """Bytes of this candidate alone: what it holds between calls and what one call needs at its peak."""
@@ -356,6 +368,15 @@ def _settle(rows: Iterable[Result], status: str, message: str) -> None:
     for row in rows:
         if row.status == OK and row.timing is None:
             row.status, row.message = status, message
+
+
+def _call_wrong(rows: Rows, name: str, complaint: str) -> None:
+    wrong = rows[name]
+    wrong.status, wrong.message, wrong.timing = WRONG, complaint, None
+    wrong.versus, wrong.versus_quartiles = {}, {}
+    for row in rows.values():  # it may have been right, and timed, in an earlier turn
+        row.versus.pop(name, None)
+        row.versus_quartiles.pop(name, None)
 
 
 def _message(error: BaseException) -> str:

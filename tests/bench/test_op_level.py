@@ -260,7 +260,8 @@ def test_compilers_take_part_in_the_first_layer_and_freeze_at_inference_only() -
 def test_a_compiled_function_gets_constants_as_a_network_has_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Activations stay where they are in a CUDA graph, filters are what freezing takes for constants."""
+    """Filters are what freezing takes for constants. Activations stay where they are in the CUDA graph of max-autotune;
+    frozen ones would be constants, too."""
     static: list[Tensor] = []
     compiled: list[Any] = []
 
@@ -270,10 +271,10 @@ def test_a_compiled_function_gets_constants_as_a_network_has_them(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch._dynamo, "mark_static_address", static.append)
-    plan = replace(PLAN, compile=True, slow_compile=False, first_layers=1, only=(f" {INFERENCE} ",))
+    plan = replace(PLAN, compile=True, slow_compile=True, first_layers=1, only=(f" {INFERENCE} ",))
     workload = workloads(Cpu(), plan)[0]
     results, _ = run([workload], Cpu())
-    assert complaints(results) == [] and len(compiled) == 2
+    assert complaints(results) == [] and len(compiled) == 3
     (frozen,) = [f for f in compiled if isinstance(f, torch.nn.Module)]
     assert dict(frozen.named_buffers()).keys() == inputs(workload).keys() - {"x"}
-    assert [tensor.shape for tensor in static] == [inputs(workload)["x"].shape] * 2
+    assert [tensor.shape for tensor in static] == [inputs(workload)["x"].shape], "max-autotune's"

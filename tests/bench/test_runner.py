@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from resnet_cuda.bench.ceilings import Ceilings
 from resnet_cuda.bench.device import CpuDevice, DryRunDevice
 from resnet_cuda.bench.runner import Budget, Runner
 from resnet_cuda.bench.workload import (
@@ -74,6 +75,20 @@ def test_a_wrong_kernel_is_not_timed_and_the_error_is_told(
     assert (wrong.status, wrong.timing, wrong.versus) == (WRONG, None, {})
     assert wrong.message == "largest error 0.5, 1e-3 allowed"
     assert rows[PEER].status == OK and rows[PEER].timing
+
+
+def test_who_is_faster_than_arithmetic_has_not_done_it(gpu: FakeGpu, recorder: Recorder) -> None:
+    recorder.runner.ceilings = Ceilings(1e12, {"float32": 1e9})
+    folded = candidate(gpu, PEER, MS / 100)
+    work = workload([candidate(gpu, OURS, MS), folded])
+    work.parts = [(10**6, 10)]  # a millisecond
+    rows = recorder.run(work)
+    assert statuses(rows) == {OURS: OK, PEER: WRONG} and rows[PEER].timing is None
+    assert "does not do the work" in rows[PEER].message and rows[OURS].versus == {}
+    work.host_time = True
+    assert statuses(recorder.run(work)) == {OURS: OK, PEER: OK}, (
+        "calls return before the work is done"
+    )
 
 
 def test_a_peer_that_is_wrong_does_not_count_as_a_rival(gpu: FakeGpu, recorder: Recorder) -> None:
