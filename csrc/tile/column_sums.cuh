@@ -25,10 +25,18 @@ struct ColumnSums {
     __syncthreads();
     // Add those of each column, one thread per column.
     if (threadIdx.x < Pieces::kColumns) {
+      // In runs of 8, so that rounding errors do not grow with the number of threads.
+      constexpr int kRun = 8;
+      static_assert(Pieces::kRowsAtOnce % kRun == 0);
       Acc sum = Acc(0);
       RNC_UNROLL
-      for (int t = 0; t < Pieces::kRowsAtOnce; ++t) {
-        sum += partial[t][spread_column(int(threadIdx.x))];
+      for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
+        Acc run = Acc(0);
+        RNC_UNROLL
+        for (int t = 0; t < kRun; ++t) {
+          run += partial[first + t][spread_column(int(threadIdx.x))];
+        }
+        sum += run;
       }
       total[threadIdx.x] = sum;
     }

@@ -44,7 +44,7 @@ RNC_TEST(a_plan_covers_the_output_and_the_reduction) {
       const ConvPlan plan = rnc::plan_conv(op, p, DType::kFloat32);
       EXPECT(plan.error == nullptr);
       EXPECT(plan.kernel != nullptr && plan.why != nullptr);
-      EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m >= p.gemm_m(op));
+      EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m * plan.grid[2] >= p.gemm_m(op));
       EXPECT(plan.column_tiles * plan.tile_n >= p.gemm_n(op));
       EXPECT_EQ(plan.grid[0] % plan.column_tiles, 0);
       EXPECT_EQ(plan.grid[1], int64_t(p.groups) * plan.splits);

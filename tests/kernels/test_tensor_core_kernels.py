@@ -102,8 +102,8 @@ def test_dgrad_adds_gates_and_reduces(conv: Conv, dtype: torch.dtype, device: st
     scale, bias, mean = (vector(conv.c, dtype, seed) for seed in (4, 5, 6))
     to = [t.to(device) for t in (dy, weight, addend, act, scale, bias, mean)]
     dx, partials = raw._conv_dgrad(to[0], to[1], list(act.shape), *to[2:], *conv.geometry)
-    pre = torch.addcmul(per_channel(bias), act.float(), per_channel(scale))
-    gate = pre.to(dtype) > 0
+    pre = act.double() * per_channel(scale.double()) + per_channel(bias.double())
+    gate = pre.float().to(dtype) > 0  # as a fused multiply-add rounds
     exact = conv.dgrad(dy.double(), weight.double()) + addend.double()
     check_gradient_rule(
         dx.cpu(),

@@ -192,7 +192,8 @@ struct AddGateStoreWithBnReduce {
                                   Pieces::count(at.columns), Acc(0));
     Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
     gate.template store<Pieces>(
-        at, tile, [&](int count, const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
+        at, places, tile,
+        [&](int count, const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
           RNC_UNROLL
           for (int e = 0; e < kGroupElements; ++e) {
             if (e >= count) break;

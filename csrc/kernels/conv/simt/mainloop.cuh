@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernels/conv/gemm_tile.h"
-#include "tile/im2col.cuh"
+#include "kernels/conv/operands.cuh"
 #include "tile/row_pieces.cuh"
 #include "tile/simt_tile.cuh"
 

@@ -6,9 +6,9 @@
 #include <type_traits>
 
 #include "kernels/conv/gemm_tile.h"
+#include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm80/tile.h"
 #include "tile/cp_async_mainloop.cuh"
-#include "tile/im2col.cuh"
 #include "tile/mma_tile.cuh"
 #include "tile/row_pieces.cuh"
 
