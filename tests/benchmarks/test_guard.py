@@ -169,8 +169,9 @@ def fake_build(folder: Path, kernel: float, reference: float) -> Path:
 
 
 def test_the_cost_is_measured_again_in_turn_with_the_reference(tmp_path: Path) -> None:
-    cost = guard_cost.again(fake_build(tmp_path, kernel=0.6, reference=0.2))
-    assert 2.0 < cost < 4.0
+    # Starting the compiler counts, too, for both: up to a second on a busy machine.
+    cost = guard_cost.again(fake_build(tmp_path, kernel=1.5, reference=0.3))
+    assert 1.5 < cost < 5.5
 
 
 @pytest.mark.parametrize(("again", "worse"), [(10.5, 0), (13.0, 1), (None, 1)])
