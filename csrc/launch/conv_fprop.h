@@ -7,9 +7,9 @@
 
 namespace rnc {
 
-// Launches what `plan` says; `plan.kernel` names the launch.
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params);
 
+// Launches what `plan` says; `plan.kernel` names the launch.
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
                          Stream stream);
 

@@ -32,10 +32,8 @@ const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool al
   }
   if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
   constexpr int32_t kPiece = 8;
-  const bool channels = op == ConvOp::kDgrad || p.C % kPiece == 0;
-  const bool filters = op == ConvOp::kFprop || p.K % kPiece == 0;
-  const bool columns = op != ConvOp::kDgrad || p.C % kPiece == 0;
-  if (!(channels && filters && columns)) {
+  // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
+  if (p.C % kPiece != 0 || (op != ConvOp::kFprop && p.K % kPiece != 0)) {
     return "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT";
   }
   if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";

@@ -16,12 +16,15 @@ from resnet_cuda.bench.modes import INFERENCE, STEP, Made
 from resnet_cuda.bench.plan import Plan
 from resnet_cuda.bench.workload import ABSENT, OK, OURS, WRONG, Workload
 from tests.bench.tiny_levels import (
+    EAGER,
+    GRAPHS,
     PLAN,
     Cpu,
     DryRun,
     complaints,
     copies,
     inputs,
+    names,
     registered,
     run,
     timed,
@@ -29,8 +32,6 @@ from tests.bench.tiny_levels import (
 from tests.bench.tiny_networks import TINY
 from tests.bench.tiny_networks import registered as small_networks
 
-EAGER = {OURS, "eager channels_last", "eager NCHW"}
-GRAPHS = {f"{OURS} + graph", "eager channels_last + graph"}
 LENDERS = {reference.BasicBlock: TINY, reference.Bottleneck: TINY}
 
 
@@ -43,10 +44,6 @@ def _tiny_networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def workloads(device: Device, plan: Plan = PLAN) -> list[Workload]:
     return [w for w in block.workloads(device, plan) if plan.wants(w)]
-
-
-def names(workload: Workload) -> set[str]:
-    return {candidate.name for candidate in workload.candidates}
 
 
 def test_every_kind_of_block_is_there_with_and_without_a_projection() -> None:

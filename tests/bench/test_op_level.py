@@ -15,15 +15,18 @@ from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.levels import op
 from resnet_cuda.bench.modes import FORWARD, INFERENCE, STEP, Made
 from resnet_cuda.bench.plan import Plan
-from resnet_cuda.bench.workload import ABSENT, OK, OURS, WRONG, Workload
+from resnet_cuda.bench.workload import ABSENT, OK, WRONG, Workload
 from tests.bench.tiny_levels import (
+    EAGER,
     EVERY_KIND,
+    GRAPHS,
     PLAN,
     Cpu,
     DryRun,
     complaints,
     copies,
     inputs,
+    names,
     registered,
     run,
     timed,
@@ -37,8 +40,6 @@ ELSEWHERE = {
     "conv_unit": "what conv_bn_relu runs, and what is timed under its name",
     "residual_branch": "the block level's",
 }
-EAGER = {OURS, "eager channels_last", "eager NCHW"}
-GRAPHS = {f"{OURS} + graph", "eager channels_last + graph"}
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +50,6 @@ def _tiny_network() -> Iterator[None]:
 
 def workloads(device: Device, plan: Plan = PLAN) -> list[Workload]:
     return [w for w in op.workloads(device, plan) if plan.wants(w)]
-
-
-def names(workload: Workload) -> set[str]:
-    return {candidate.name for candidate in workload.candidates}
 
 
 def test_every_public_op_is_measured_in_every_mode() -> None:

@@ -18,11 +18,13 @@ from resnet_cuda.bench import computation, runner
 from resnet_cuda.bench.device import CpuDevice, Device, DryRunDevice
 from resnet_cuda.bench.plan import Plan, Workloads
 from resnet_cuda.bench.runner import Runner
-from resnet_cuda.bench.workload import ABSENT, OK, Candidate, Result, Workload
+from resnet_cuda.bench.workload import ABSENT, OK, OURS, Candidate, Result, Workload
 from resnet_cuda.models import ResNet, _registry
 from tests.bench.tiny_networks import PLAN as MODELS_PLAN
 
 EVERY_KIND = "tiny_every_kind"
+EAGER = {OURS, "eager channels_last", "eager NCHW"}
+GRAPHS = {f"{OURS} + graph", "eager channels_last + graph"}
 PLAN = replace(MODELS_PLAN, levels=("kernel", "op", "block"), networks=(EVERY_KIND,))
 
 
@@ -40,6 +42,10 @@ def registered() -> Iterator[None]:
     ):
         _registry.register_model(tiny_every_kind)
         yield
+
+
+def names(workload: Workload) -> set[str]:
+    return {candidate.name for candidate in workload.candidates}
 
 
 class _KeepsMemory:
