@@ -86,7 +86,6 @@ py::dict conv_plan(const std::string& op, const std::string& dtype,
   py::dict out;
   out["kernel"] = plan.kernel;
   out["why"] = plan.why;
-  out["pointwise"] = plan.pointwise;
   out["tile"] = py::make_tuple(plan.tile_m, plan.tile_n, plan.tile_k);
   out["splits"] = plan.splits;
   out["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
@@ -103,7 +102,7 @@ void bind_conv_plan(py::module_& m) {
         py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
         py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
         "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad') as a dict: kernel, why, "
-        "pointwise, tile (m, n, k), splits, grid, macs, bytes (every operand once), error (None, "
+        "tile (m, n, k), splits, grid, macs, bytes (every operand once), error (None, "
         "or why no kernel can run it). x_size is [N, C, H, W], weight_size [K, C / groups, R, S]. "
         "Raises ValueError for impossible geometry.");
 }

@@ -46,7 +46,7 @@ template <class T, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
               Stream stream) {
   const Conv2dProblem& problem = params.problem;
-  if (plan.pointwise) {
+  if (plan.path == ConvPath::kGemm) {
     const auto gradient = PixelRows<T, Identity<T>>::of_output(params.dy, problem);
     const FilterColumns<T> filter(params.weight, GradientClass(problem, 0), problem);
     return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);

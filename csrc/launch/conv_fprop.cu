@@ -10,7 +10,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
               const Epilogue& epilogue, Stream stream) {
   const Conv2dProblem& problem = params.problem;
   const FilterRows<T> filter(params.weight, problem.filters_per_group(), problem.filter_size());
-  if (plan.pointwise) {
+  if (plan.path == ConvPath::kGemm) {
     const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
     return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
                                 stream);

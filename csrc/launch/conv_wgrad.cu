@@ -18,7 +18,7 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
   // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
   const Transposed gradient(PixelRows<T, Identity<T>>::of_output(params.dy, problem));
   Status status;
-  if (plan.pointwise) {
+  if (plan.path == ConvPath::kGemm) {
     const Transposed activation(PixelRows<T, Prologue>::of_input(params.x, prologue, problem));
     status =
         launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);

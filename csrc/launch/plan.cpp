@@ -50,15 +50,19 @@ TileChoice choose_tile(Generation generation, int64_t m, int64_t n, bool narrow)
   return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
 }
 
-const char* name_of_kernel(ConvOp op, Generation generation, bool pointwise) {
-  static const char* const kNames[2][3][2] = {{{"conv_fprop_simt_im2col", "conv_fprop_simt_gemm"},
-                                               {"conv_dgrad_simt_im2col", "conv_dgrad_simt_gemm"},
-                                               {"conv_wgrad_simt_im2col", "conv_wgrad_simt_gemm"}},
-                                              {{"conv_fprop_sm80_im2col", "conv_fprop_sm80_gemm"},
-                                               {"conv_dgrad_sm80_im2col", "conv_dgrad_sm80_gemm"},
-                                               {"conv_wgrad_sm80_im2col", "conv_wgrad_sm80_gemm"}}};
-  return kNames[int(generation)][int(op)][pointwise];
-}
+// By generation, path and op.
+constexpr const char* kKernelNames[][2][3] = {
+    {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
+     {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"}},
+    {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
+     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"}},
+};
+
+// By path.
+constexpr const char* kReasons[] = {
+    "general window: implicit im2col",
+    "1x1 without padding: pixels are GEMM rows, no im2col",
+};
 
 }  // namespace
 
@@ -66,14 +70,12 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   ConvPlan plan{};
   const char* why_simt = why_not_sm80(op, p, dtype, limits.aligned);
   plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
-  plan.pointwise = takes_gemm_path(op, p);
-  plan.kernel = name_of_kernel(op, plan.generation, plan.pointwise);
-  plan.why = why_simt         ? why_simt
-             : plan.pointwise ? "1x1 without padding: pixels are GEMM rows, no im2col"
-                              : "general window: implicit im2col";
+  plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
+  plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
+  plan.why = why_simt ? why_simt : kReasons[int(plan.path)];
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
-  const bool in_classes = op == ConvOp::kDgrad && !plan.pointwise;
+  const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
   const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
   const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
   const TileChoice tile = choose_tile(plan.generation, m, n, limits.narrow);

@@ -12,11 +12,17 @@ namespace rnc {
 // Kernels of later generations need more of the hardware and of the problem, and are faster.
 enum class Generation : int32_t { kSimt, kSm80 };
 
+// How the GEMM behind the pass is formed.
+enum class ConvPath : int32_t {
+  kIm2col,  // rows are windows of the image
+  kGemm,    // rows are pixels
+};
+
 struct ConvPlan {
   Generation generation;
+  ConvPath path;
   const char* kernel;  // e.g. "conv_fprop_simt_im2col"
   const char* why;     // one sentence
-  bool pointwise;      // the GEMM path: rows are pixels, no im2col
   int32_t tile_m, tile_n, tile_k;
   int32_t splits;  // ordered parts of the reduction (wgrad)
   int32_t depth_per_split;

@@ -47,8 +47,8 @@ def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
     assert got["macs"] == 2 * 14 * 14 * 32 * 64 * 9
     assert got["bytes"] == 4 * (2 * 64 * 196 + 32 * 64 * 9 + 2 * 32 * 196)
     assert got["error"] is None
-    assert not got["pointwise"]
-    assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["pointwise"]
+    assert got["kernel"].endswith("im2col")
+    assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["kernel"].endswith("gemm")
 
 
 def test_a_problem_without_a_kernel_says_why() -> None:

@@ -9,6 +9,7 @@ namespace {
 
 using rnc::Conv2dProblem;
 using rnc::ConvOp;
+using rnc::ConvPath;
 using rnc::ConvPlan;
 using rnc::DType;
 using rnc::Generation;
@@ -84,11 +85,12 @@ RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
 
 RNC_TEST(an_unpadded_1x1_takes_the_gemm_path_unless_it_is_a_strided_dgrad) {
   const Conv2dProblem plain = square(2, 14, 64, 64, 1, 1), strided = square(2, 14, 64, 64, 1, 2);
-  EXPECT(rnc::plan_conv(ConvOp::kFprop, plain, DType::kFloat32).pointwise);
-  EXPECT(rnc::plan_conv(ConvOp::kFprop, strided, DType::kFloat32).pointwise);
-  EXPECT(rnc::plan_conv(ConvOp::kDgrad, plain, DType::kFloat32).pointwise);
-  EXPECT(!rnc::plan_conv(ConvOp::kDgrad, strided, DType::kFloat32).pointwise);
-  EXPECT(!rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32).pointwise);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, plain, DType::kFloat32).path == ConvPath::kGemm);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, strided, DType::kFloat32).path == ConvPath::kGemm);
+  EXPECT(rnc::plan_conv(ConvOp::kDgrad, plain, DType::kFloat32).path == ConvPath::kGemm);
+  EXPECT(rnc::plan_conv(ConvOp::kDgrad, strided, DType::kFloat32).path != ConvPath::kGemm);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32).path !=
+         ConvPath::kGemm);
 }
 
 RNC_TEST(a_strided_dgrad_computes_no_product_with_a_hole) {
