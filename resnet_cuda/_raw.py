@@ -171,6 +171,11 @@ def _conv_dgrad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    *,
+    y: Tensor | None = None,
+    coefficients: Tensor | None = None,
+    gate_scale: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     n, c, h, w = input_size
     tiles = sum(
@@ -197,6 +202,11 @@ def _conv_wgrad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    *,
+    y: Tensor | None = None,
+    coefficients: Tensor | None = None,
+    gate_scale: Tensor | None = None,
+    gate_bias: Tensor | None = None,
 ) -> Tensor:
     return _activation(x, weight_size)
 

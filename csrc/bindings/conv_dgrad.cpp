@@ -1,5 +1,6 @@
 #include <tuple>
 
+#include "bindings/bn_backward_on_load.h"
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
@@ -13,13 +14,18 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
                                       const OptionalTensor& act, const OptionalTensor& act_scale,
                                       const OptionalTensor& act_bias,
                                       const OptionalTensor& act_mean, const Sizes& stride,
-                                      const Sizes& padding, const Sizes& dilation, int64_t groups) {
+                                      const Sizes& padding, const Sizes& dilation, int64_t groups,
+                                      const OptionalTensor& y, const OptionalTensor& coefficients,
+                                      const OptionalTensor& gate_scale,
+                                      const OptionalTensor& gate_bias) {
   const Arguments args("conv_dgrad", "dy", dy);
   const Shape weight_shape = args.weight("weight", weight);
   const Shape x_shape = args.sizes("input_size", input_size);
   const Conv2dProblem problem =
       conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
   args.activation("dy", dy, output_shape(problem));
+  const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
+  on_load.check(args, output_shape(problem));
   args.activation("addend", addend, x_shape);
   args.together("act", act, "act_scale", act_scale);
   args.together("act", act, "act_bias", act_bias);
@@ -37,6 +43,7 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
   ConvDgradParams params{};
   params.problem = problem;
   params.dy = stage.in("dy", dy);
+  params.on_load = on_load.stage(stage);
   params.weight = stage.in("weight", weight);
   params.dx = stage.out("dx", dx);
   params.addend = stage.in("addend", addend);
@@ -55,7 +62,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_conv_dgrad(Tensor dy, Tensor weight, int[] input_size, Tensor? addend, Tensor? act, "
       "Tensor? act_scale, Tensor? act_bias, Tensor? act_mean, int[2] stride, int[2] padding, "
-      "int[2] dilation, int groups) -> (Tensor dx, Tensor partials)");
+      "int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA ") -> (Tensor dx, Tensor partials)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_dgrad", TORCH_BOX(&conv_dgrad)); }

@@ -1,3 +1,4 @@
+#include "bindings/bn_backward_on_load.h"
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
@@ -8,13 +9,17 @@ namespace {
 
 Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
                   const OptionalTensor& x_scale, const OptionalTensor& x_bias, const Sizes& stride,
-                  const Sizes& padding, const Sizes& dilation, int64_t groups) {
+                  const Sizes& padding, const Sizes& dilation, int64_t groups,
+                  const OptionalTensor& y, const OptionalTensor& coefficients,
+                  const OptionalTensor& gate_scale, const OptionalTensor& gate_bias) {
   const Arguments args("conv_wgrad", "dy", dy);
   const Shape x_shape = args.activation("x", x);
   const Shape weight_shape = args.sizes("weight_size", weight_size);
   const Conv2dProblem problem =
       conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
   args.activation("dy", dy, output_shape(problem));
+  const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
+  on_load.check(args, output_shape(problem));
   args.together("x_scale", x_scale, "x_bias", x_bias);
   args.accumulators("x_scale", x_scale, {problem.C});
   args.accumulators("x_bias", x_bias, {problem.C});
@@ -26,6 +31,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   ConvWgradParams params{};
   params.problem = problem;
   params.dy = stage.in("dy", dy);
+  params.on_load = on_load.stage(stage);
   params.x = stage.in("x", x);
   params.dweight = stage.out("dweight", dweight);
   params.x_scale = stage.in("x_scale", x_scale);
@@ -41,7 +47,8 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_conv_wgrad(Tensor dy, Tensor x, int[] weight_size, Tensor? x_scale, Tensor? x_bias, "
-      "int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor");
+      "int[2] stride, int[2] padding, int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA
+      ") -> Tensor");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_wgrad", TORCH_BOX(&conv_wgrad)); }

@@ -11,9 +11,9 @@ constexpr int kClassesPerLaunch = 4;
 
 // The rows that see the same taps are a GEMM of their own, so that no product with a hole between
 // strided outputs is computed.
-template <class Mainloop, class T, class Epilogue>
-Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
-                      Stream stream) {
+template <class Mainloop, class T, class Prologue, class Epilogue>
+Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const Prologue& prologue,
+                      const Epilogue& epilogue, Stream stream) {
   const Conv2dProblem& p = params.problem;
   using Gemm = ImplicitGemm<Mainloop, StridedRows>;
   const int32_t classes = GradientClass::count(p);
@@ -29,7 +29,7 @@ Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const
       shape.first_tile_row = int32_t(first_tile_row);
       if (index < count) first_tile_row += stats_tiles(shape.rows);
       return Gemm{shape,
-                  {WindowRows<T, Identity<T>>::of_gradient(params.dy, at, p),
+                  {WindowRows<T, Prologue>::of_gradient(params.dy, prologue, at, p),
                    FilterColumns<T>(params.weight, at, p)},
                   {p.H, p.W, p.stride_h, p.stride_w, at.residue_h, at.residue_w,
                    FastDivmod(at.w.window.positions), FastDivmod(at.h.window.positions)}};
@@ -42,25 +42,36 @@ Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const
   return Status{};
 }
 
-template <class T, class Epilogue>
-Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
-              Stream stream) {
+template <class T, class Prologue, class Epilogue>
+Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologue& prologue,
+              const Epilogue& epilogue, Stream stream) {
   const Conv2dProblem& problem = params.problem;
   if (plan.path == ConvPath::kGemm) {
-    const auto gradient = PixelRows<T, Identity<T>>::of_output(params.dy, problem);
+    const auto gradient = PixelRows<T, Prologue>::of_output(params.dy, prologue, problem);
     const FilterColumns<T> filter(params.weight, GradientClass(problem, 0), problem);
     return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
   }
-  return with_mainloop<WindowRows<T, Identity<T>>, FilterColumns<T>>(plan, [&](auto tag) {
-    return launch_classes<typename decltype(tag)::type, T>(plan, params, epilogue, stream);
+  return with_mainloop<WindowRows<T, Prologue>, FilterColumns<T>>(plan, [&](auto tag) {
+    return launch_classes<typename decltype(tag)::type, T>(plan, params, prologue, epilogue,
+                                                           stream);
+  });
+}
+
+template <class T, class Epilogue>
+Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
+              Stream stream) {
+  return with_gradient_prologue<T>(params.on_load, params.problem.K, [&](const auto& prologue) {
+    return launch<T>(plan, params, prologue, epilogue, stream);
   });
 }
 
 }  // namespace
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.weight})});
+  PlanLimits limits;
+  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.weight});
+  limits.narrow = params.on_load.y != nullptr;
+  const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

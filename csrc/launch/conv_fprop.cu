@@ -58,13 +58,9 @@ Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParam
   }
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    using Acc = AccOf<T>;
-    if (params.x_scale) {
-      const ScaleBiasRelu<T> prologue{static_cast<const Acc*>(params.x_scale),
-                                      static_cast<const Acc*>(params.x_bias)};
+    return with_activation_prologue<T>(params.x_scale, params.x_bias, [&](const auto& prologue) {
       return launch<T>(plan, params, prologue, stream);
-    }
-    return launch<T>(plan, params, Identity<T>{}, stream);
+    });
   });
 }
 

@@ -5,9 +5,10 @@
 namespace rnc {
 namespace {
 
-template <class T, class Prologue>
-Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologue& prologue,
-              Stream stream) {
+template <class T, class GradientPrologue, class ActivationPrologue>
+Status launch(const ConvPlan& plan, const ConvWgradParams& params,
+              const GradientPrologue& gradient_prologue,
+              const ActivationPrologue& activation_prologue, Stream stream) {
   using Acc = AccOf<T>;
   const Conv2dProblem& problem = params.problem;
   Acc* workspace = static_cast<Acc*>(params.workspace);
@@ -16,14 +17,17 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
                                  pieces_are_vectors<Acc>({workspace}, columns, columns)};
 
   // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
-  const Transposed gradient(PixelRows<T, Identity<T>>::of_output(params.dy, problem));
+  const Transposed gradient(
+      PixelRows<T, GradientPrologue>::of_output(params.dy, gradient_prologue, problem));
   Status status;
   if (plan.path == ConvPath::kGemm) {
-    const Transposed activation(PixelRows<T, Prologue>::of_input(params.x, prologue, problem));
+    const Transposed activation(
+        PixelRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, problem));
     status =
         launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   } else {
-    const Transposed activation(WindowRows<T, Prologue>::of_input(params.x, prologue, problem));
+    const Transposed activation(
+        WindowRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, problem));
     status =
         launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
   }
@@ -40,18 +44,21 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 }  // namespace
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.x}), params.splits});
+  PlanLimits limits;
+  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.x});
+  limits.splits = params.splits;
+  limits.narrow = params.on_load.y != nullptr;
+  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    using Acc = AccOf<T>;
-    if (params.x_scale) {
-      const ScaleBiasRelu<T> prologue{static_cast<const Acc*>(params.x_scale),
-                                      static_cast<const Acc*>(params.x_bias)};
-      return launch<T>(plan, params, prologue, stream);
-    }
-    return launch<T>(plan, params, Identity<T>{}, stream);
+    return with_gradient_prologue<T>(
+        params.on_load, params.problem.K, [&](const auto& gradient_prologue) {
+          return with_activation_prologue<T>(
+              params.x_scale, params.x_bias, [&](const auto& activation_prologue) {
+                return launch<T>(plan, params, gradient_prologue, activation_prologue, stream);
+              });
+        });
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 
+#include "kernels/conv/conv_params.h"
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/conv/sm80/mainloop.cuh"
@@ -42,8 +43,10 @@ struct MainloopTag {
 };
 
 // Calls launch(MainloopTag<Mainloop>{}) with the main loop that the plan has chosen for such
-// operands. kNarrow: the plan was made for narrow tiles.
-template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
+// operands. kNarrow: the plan was made for narrow tiles, as it must be for prologues with a
+// companion.
+template <class OperandA, class OperandB, bool kNarrow = OperandA::Prologue::kHasCompanion,
+          class Launch>
 Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
   if constexpr (sizeof(typename OperandA::Element) == 2) {
     if (plan.generation == Generation::kSm80) {
@@ -69,6 +72,24 @@ Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem
         {{gemm_shape(plan, op, problem), {a, b}, {}}}, epilogue};
     return launch_gemms(plan, params, 1, stream);
   });
+}
+
+// Calls launch(prologue) with what turns a gradient of T as it is stored into the one to multiply.
+template <class T, class Launch>
+Status with_gradient_prologue(const BnBackwardOnLoad& on_load, int32_t K, Launch&& launch) {
+  using Acc = AccOf<T>;
+  if (!on_load.y) return launch(Identity<T>{});
+  return launch(BnBackward<T>{
+      static_cast<const T*>(on_load.y), static_cast<const Acc*>(on_load.coefficients),
+      static_cast<const Acc*>(on_load.gate_scale), static_cast<const Acc*>(on_load.gate_bias), K});
+}
+
+// The same for an activation.
+template <class T, class Launch>
+Status with_activation_prologue(const void* scale, const void* bias, Launch&& launch) {
+  using Acc = AccOf<T>;
+  if (!scale) return launch(Identity<T>{});
+  return launch(ScaleBiasRelu<T>{static_cast<const Acc*>(scale), static_cast<const Acc*>(bias)});
 }
 
 inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {

@@ -95,12 +95,9 @@ __global__ void __launch_bounds__(kGroupThreads)
     const Acc* c = params.coefficients + walk.channel;
     const Acc g =
         gate.passes(at.offset + e, walk.channel, y.widened(e)) ? gradient.widened(e) : Acc(0);
-    Acc correction = ptx::load_global_nc(c + 2 * C);
-    // Eval mode has c1 = 0: an infinite y must not turn that into NaN.
-    const Acc through_var = ptx::load_global_nc(c + C);
-    if (through_var != Acc(0))
-      correction += through_var * (y.widened(e) - ptx::load_global_nc(c + 3 * C));
-    dy.v[e] = narrow_to<T>(fma(ptx::load_global_nc(c), g, correction));
+    dy.v[e] = narrow_to<T>(bn_gradient(g, y.widened(e), ptx::load_global_nc(c),
+                                       ptx::load_global_nc(c + C), ptx::load_global_nc(c + 2 * C),
+                                       ptx::load_global_nc(c + 3 * C)));
     gradient.v[e] = narrow_to<T>(g);
     walk.next();
   }

@@ -23,10 +23,20 @@ struct ConvFpropParams {
   bool relu;
 };
 
+// Batch norm's and ReLU's backward, applied to a gradient dz of their output while it is loaded: dy
+// = c0 g + (c1 (y - c3) + c2) with g = dz where y gate_scale + gate_bias is not <= 0, else 0.
+struct BnBackwardOnLoad {
+  const void* y;             // T [N, P, Q, K] or null: the gradient is dy already
+  const void* coefficients;  // Acc [kBnCoefficients][K], null exactly when y is
+  const void* gate_scale;    // Acc [K] or null: no ReLU
+  const void* gate_bias;     // Acc [K], null exactly when gate_scale is
+};
+
 // g = (dgrad(dy, weight) + addend) * mask, mask = not (act * act_scale + act_bias <= 0) or 1.
 struct ConvDgradParams {
   Conv2dProblem problem;
-  const void* dy;      // T [N, P, Q, K]
+  const void* dy;  // T [N, P, Q, K], or dz
+  BnBackwardOnLoad on_load;
   const void* weight;  // T [K, R, S, C / groups]
   void* dx;            // T [N, H, W, C], receives g
   const void* addend;  // T [N, H, W, C] or null: another branch's gradient
@@ -43,7 +53,8 @@ struct ConvDgradParams {
 // parts.
 struct ConvWgradParams {
   Conv2dProblem problem;
-  const void* dy;       // T [N, P, Q, K]
+  const void* dy;  // T [N, P, Q, K], or dz
+  BnBackwardOnLoad on_load;
   const void* x;        // T [N, H, W, C]
   void* dweight;        // T [K, R, S, C / groups]
   const void* x_scale;  // Acc [C] or null

@@ -2,7 +2,8 @@
 // found in a tensor.
 //
 // An operand answers row(i) and depth(k) with whatever part of the address depends on that index
-// alone, and find(row, depth) with the element's address, null where the operand is 0.
+// alone, find(row, depth) with the element's address, null where the operand is 0, and base() with
+// where the tensor starts.
 // kDepthIsContiguous says along which index neighbouring elements are neighbours in memory: as far
 // as the channels of a group go, so that main loops may take pieces of as many as divide them.
 #pragma once
@@ -63,8 +64,9 @@ struct WindowRows {
                       fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w), p.C,
                       p.channels_per_group());
   }
-  static WindowRows of_gradient(const void* dy, const GradientClass& at, const Conv2dProblem& p) {
-    return WindowRows(dy, Prologue{}, at.h.window, at.w.window, p.K, p.filters_per_group());
+  static WindowRows of_gradient(const void* dy, Prologue prologue, const GradientClass& at,
+                                const Conv2dProblem& p) {
+    return WindowRows(dy, prologue, at.h.window, at.w.window, p.K, p.filters_per_group());
   }
 
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
@@ -85,7 +87,6 @@ struct WindowRows {
     return {(int64_t(h) * axis_w.size + w) * C + c, k < count ? h : PixelPosition::kOutside, w, c};
   }
 
-  // Some readable address: where a copy of nothing points.
   __device__ __forceinline__ const T* base() const { return image; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
@@ -138,8 +139,8 @@ struct PixelRows {
     return PixelRows(x, prologue, p.H, p.W, p.C, p.channels_per_group(), p.P, p.Q, p.stride_h,
                      p.stride_w);
   }
-  static PixelRows of_output(const void* dy, const Conv2dProblem& p) {
-    return PixelRows(dy, Prologue{}, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
+  static PixelRows of_output(const void* dy, Prologue prologue, const Conv2dProblem& p) {
+    return PixelRows(dy, prologue, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
   }
 
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
@@ -154,7 +155,6 @@ struct PixelRows {
     return {k, k < count};
   }
 
-  // Some readable address: where a copy of nothing points.
   __device__ __forceinline__ const T* base() const { return x; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
@@ -197,7 +197,6 @@ struct FilterRows {
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t /*group*/) const {
     return {k, k < count};
   }
-  // Some readable address: where a copy of nothing points.
   __device__ __forceinline__ const T* base() const { return weight; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
@@ -250,7 +249,6 @@ struct FilterColumns {
                            int64_t(r) * row_step + int64_t(s) * tap_step;
     return {k < count ? weight + offset : nullptr};
   }
-  // Some readable address: where a copy of nothing points.
   __device__ __forceinline__ const T* base() const { return weight; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {

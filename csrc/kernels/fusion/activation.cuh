@@ -18,6 +18,13 @@ __device__ __forceinline__ Acc relu(Acc v) {
   return v <= Acc(0) ? Acc(0) : v;
 }
 
+// Batch norm's backward: c0 g + (c1 (y - c3) + c2) for the gradient g of its output and its input
+// y. Eval mode has c1 = 0: an infinite y must not turn that into NaN.
+template <class Acc>
+__device__ __forceinline__ Acc bn_gradient(Acc g, Acc y, Acc c0, Acc c1, Acc c2, Acc c3) {
+  return fma(c0, g, c1 != Acc(0) ? c2 + c1 * (y - c3) : c2);
+}
+
 // Whether the gradient passes a ReLU whose input was v: judged on the value as it is stored in T,
 // and NaN passes, as in torch.
 template <class T, class Acc>

@@ -1,7 +1,9 @@
-// Prologues: what happens to an activation between memory and the multiplication, by channel. They
-// only see elements inside the image: padding is zero AFTER the activation.
+// Prologues: what happens to an operand between memory and the multiplication, by channel. They
+// only see elements inside the image: padding is zero AFTER the activation. One that kHasCompanion
+// reads a second tensor of the operand's shape, element by element beside it.
 #pragma once
 
+#include "kernels/batch_norm/batch_norm_params.h"
 #include "kernels/fusion/activation.cuh"
 #include "tile/row_pieces.cuh"
 
@@ -11,6 +13,7 @@ template <class T>
 struct Identity {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = true;
+  static constexpr bool kHasCompanion = false;
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
 };
@@ -20,6 +23,7 @@ template <class T>
 struct ScaleBiasRelu {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = false;
+  static constexpr bool kHasCompanion = false;
   const Acc* scale;  // [C]
   const Acc* bias;   // [C]
 
@@ -43,6 +47,55 @@ struct ScaleBiasRelu {
  private:
   static __device__ __forceinline__ Acc activate(Acc v, Acc scale, Acc bias) {
     return Acc(widen(narrow_to<T>(relu(affine(v, scale, bias)))));
+  }
+};
+
+// The backward of batch norm and ReLU on load: the operand is the gradient of their output, the
+// companion is their input y, and what is multiplied is y's gradient, rounded to T as if it had
+// been stored and read back.
+template <class T>
+struct BnBackward {
+  using Acc = AccOf<T>;
+  static constexpr bool kChangesNothing = false;
+  static constexpr bool kHasCompanion = true;
+  const T* companion;
+  const Acc* coefficients;  // [kBnCoefficients][C]
+  const Acc* gate_scale;    // [C] or null: no ReLU
+  const Acc* gate_bias;     // [C]
+  int32_t C;
+
+  // What kChannels neighbouring channels need.
+  template <int kChannels>
+  struct Channels {
+    Acc c[kBnCoefficients][kChannels];
+    Acc gate_scale[kChannels], gate_bias[kChannels];
+
+    __device__ __forceinline__ Channels(const BnBackward& prologue, int32_t channel) {
+      RNC_UNROLL
+      for (int e = 0; e < kChannels; ++e) {
+        RNC_UNROLL
+        for (int i = 0; i < kBnCoefficients; ++i) {
+          c[i][e] =
+              ptx::load_global_nc(prologue.coefficients + i * int64_t(prologue.C) + channel + e);
+        }
+        // Without a ReLU every gradient passes.
+        const bool gated = prologue.gate_scale != nullptr;
+        gate_scale[e] = gated ? ptx::load_global_nc(prologue.gate_scale + channel + e) : Acc(0);
+        gate_bias[e] = gated ? ptx::load_global_nc(prologue.gate_bias + channel + e) : Acc(1);
+      }
+    }
+
+    __device__ __forceinline__ T apply(T gradient, T companion, int e) const {
+      const Acc y = Acc(widen(companion));
+      const bool passes = relu_passes<T>(affine(y, gate_scale[e], gate_bias[e]));
+      const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
+      return narrow_to<T>(bn_gradient(g, y, c[0][e], c[1][e], c[2][e], c[3][e]));
+    }
+  };
+  using Piece = Channels<kGroupElements>;
+
+  __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
+    return Acc(widen(Channels<1>(*this, channel).apply(gradient, companion, 0)));
   }
 };
 

@@ -62,9 +62,7 @@ struct SimtOperandLoader {
         depth = operand.depth(first_depth + depth_in_tile(e), depth_end, group);
       const typename Operand::Row& row = rows[kAlongDepth ? e : 0];
       const auto* element = operand.find(row, depth);
-      fetched[e] = element ? operand.prologue.apply(Acc(widen(ptx::load_global_nc(element))),
-                                                    channel_of(operand, row, depth, group))
-                           : Acc(0);
+      fetched[e] = element ? read(element, channel_of(operand, row, depth, group)) : Acc(0);
     }
   }
 
@@ -72,6 +70,19 @@ struct SimtOperandLoader {
       Acc (&shared)[SimtTile::kDepth][SimtTile::kRows + SimtMainloopStorage<Acc>::kPadding]) const {
     RNC_UNROLL
     for (int e = 0; e < kElements; ++e) shared[depth_in_tile(e)][row_in_tile(e)] = fetched[e];
+  }
+
+ private:
+  __device__ __forceinline__ Acc read(const typename Operand::Element* element,
+                                      int32_t channel) const {
+    const auto& prologue = operand.prologue;
+    const auto value = ptx::load_global_nc(element);
+    if constexpr (Operand::Prologue::kHasCompanion) {
+      const auto* beside = prologue.companion + (element - operand.base());
+      return prologue.apply(value, ptx::load_global_nc(beside), channel);
+    } else {
+      return prologue.apply(Acc(widen(value)), channel);
+    }
   }
 };
 

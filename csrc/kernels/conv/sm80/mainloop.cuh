@@ -14,11 +14,22 @@
 
 namespace rnc {
 
+// A stage of one operand: its slice, and where the prologue reads a second tensor that one's.
+template <class Slice, bool kHasCompanion>
+struct OperandStage {
+  Slice slice;
+};
+template <class Slice>
+struct OperandStage<Slice, true> {
+  Slice slice, companion;
+};
+
 // One thread's share of the copies of one operand: chunk `chunk` of some of the slice's lines.
 template <class Operand, class Slice, int kThreads>
 struct SliceCopier {
   using T = typename Operand::Element;
   using Prologue = typename Operand::Prologue;
+  using Stage = OperandStage<Slice, Prologue::kHasCompanion>;
   static constexpr bool kAlongDepth = Operand::kDepthIsContiguous;
   static constexpr int kPieceElements = Slice::kChunkBytes / int(sizeof(T));
   static constexpr int kLinesAtOnce = kThreads / Slice::kChunks;
@@ -64,19 +75,19 @@ struct SliceCopier {
   }
 
   // Starts the copies; what lies outside the operand becomes zero.
-  __device__ __forceinline__ void copy(Slice& shared, int32_t first_depth,
+  __device__ __forceinline__ void copy(Stage& shared, int32_t first_depth,
                                        int32_t depth_end) const {
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
-      ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(shared.chunk(line(i), chunk())),
-                                        source ? source : operand.base(),
-                                        source ? Slice::kChunkBytes : 0);
+      copy_piece(shared.slice, i, source ? source : operand.base(), source);
+      if constexpr (Prologue::kHasCompanion) {
+        copy_piece(shared.companion, i, companion(source ? source : operand.base()), source);
+      }
     });
   }
 
   // Applies the prologue to the pieces that this thread has copied and that have arrived.
-  __device__ __forceinline__ void activate(Slice& shared, int32_t first_depth,
+  __device__ __forceinline__ void activate(Stage& shared, int32_t first_depth,
                                            int32_t depth_end) const {
-    using Piece = Vec<T, kPieceElements>;
     const bool exists = kAlongDepth ? first_depth + piece() < depth_end : piece_is_row;
     if (!exists) return;
     const auto depth = operand.depth(first_depth + (kAlongDepth ? piece() : 0), depth_end, group);
@@ -84,14 +95,39 @@ struct SliceCopier {
                                             channel_of(operand, rows[0], depth, group));
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
-      auto* place = const_cast<Piece*>(static_cast<const Piece*>(shared.chunk(line(i), chunk())));
-      Piece elements = *place;
-      RNC_UNROLL
-      for (int e = 0; e < kPieceElements; ++e) {
-        elements.v[e] = prologue.apply(elements.v[e], e);
+      Piece elements = *piece_at(shared.slice, i);
+      if constexpr (Prologue::kHasCompanion) {
+        const Piece others = *piece_at(shared.companion, i);
+        RNC_UNROLL
+        for (int e = 0; e < kPieceElements; ++e) {
+          elements.v[e] = prologue.apply(elements.v[e], others.v[e], e);
+        }
+      } else {
+        RNC_UNROLL
+        for (int e = 0; e < kPieceElements; ++e) {
+          elements.v[e] = prologue.apply(elements.v[e], e);
+        }
       }
-      *place = elements;
+      *piece_at(shared.slice, i) = elements;
     });
+  }
+
+ private:
+  using Piece = Vec<T, kPieceElements>;
+
+  static __device__ __forceinline__ Piece* piece_at(Slice& slice, int i) {
+    return const_cast<Piece*>(static_cast<const Piece*>(slice.chunk(line(i), chunk())));
+  }
+
+  static __device__ __forceinline__ void copy_piece(Slice& slice, int i, const T* source,
+                                                    bool exists) {
+    ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(slice.chunk(line(i), chunk())), source,
+                                      exists ? Slice::kChunkBytes : 0);
+  }
+
+  // The second tensor's element beside an element of the operand's.
+  __device__ __forceinline__ const T* companion(const T* element) const {
+    return operand.prologue.companion + (element - operand.base());
   }
 };
 
@@ -109,9 +145,11 @@ struct Sm80Mainloop {
                                      TransposedSlice<kSliceRows>>;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
+  using CopierA = SliceCopier<OperandA, SliceA, kThreads>;
+  using CopierB = SliceCopier<OperandB, SliceB, kThreads>;
   struct Storage {
-    SliceA a[kStages];
-    SliceB b[kStages];
+    typename CopierA::Stage a[kStages];
+    typename CopierB::Stage b[kStages];
   };
   // A warp stages 8 rows of 8 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 8>;
@@ -125,9 +163,8 @@ struct Sm80Mainloop {
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
     tile.clear();
-    const SliceCopier<OperandA, SliceA, kThreads> copy_a(params.a, at.first_row, at.rows, at.group);
-    const SliceCopier<OperandB, SliceB, kThreads> copy_b(params.b, at.first_column, at.columns,
-                                                         at.group);
+    const CopierA copy_a(params.a, at.first_row, at.rows, at.group);
+    const CopierB copy_b(params.b, at.first_column, at.columns, at.group);
     const int slices = (at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth;
     cp_async_mainloop<kStages>(
         slices,
@@ -142,7 +179,7 @@ struct Sm80Mainloop {
           activate(copy_b, shared.b[stage], depth, at.depth_end);
         },
         [&](int stage) {
-          tile.multiply(shared.a[stage], warp_row(), shared.b[stage], warp_column());
+          tile.multiply(shared.a[stage].slice, warp_row(), shared.b[stage].slice, warp_column());
         });
   }
 
@@ -171,9 +208,10 @@ struct Sm80Mainloop {
     return int(threadIdx.x) / 64 * (kColumns / 2);
   }
 
-  template <class Copier, class Slice>
-  static __device__ __forceinline__ void activate(const Copier& copier, Slice& shared,
-                                                  int32_t depth, int32_t depth_end) {
+  template <class Copier>
+  static __device__ __forceinline__ void activate(const Copier& copier,
+                                                  typename Copier::Stage& shared, int32_t depth,
+                                                  int32_t depth_end) {
     if constexpr (!Copier::Prologue::kChangesNothing) copier.activate(shared, depth, depth_end);
   }
 };
