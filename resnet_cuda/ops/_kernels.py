@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,36 @@ def unpack_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
     n, c, h, w = shape
     bits = (mask.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
     return bits.flatten()[: n * c * h * w].view(n, h, w, c).permute(0, 3, 1, 2).bool()
+
+
+class _Gate(NamedTuple):
+    """How the ReLU's gate is known: by a bit mask, by batch norm's affine, or (all None) there is none."""
+
+    mask: Tensor | None = None
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+
+    @classmethod
+    def of(cls, saved: Sequence[Tensor]) -> _Gate:
+        """Of what `bn_forward` saved."""
+        _, _, *gate = saved
+        return cls(mask=gate[0]) if len(gate) == 1 else cls(None, *gate)
+
+
+def _normalises_gradient_on_load(weight: Tensor, saved: Sequence[Tensor], needs: Needs) -> bool:
+    """Whether dgrad and wgrad shall read (dz, y) instead of a stored gradient of y: four tensors
+    then pass through memory and not five.
+
+    Only where the kernels load each element about once: 1x1 filters, tensor cores. With a residual
+    its gradient has to be stored anyway, in the pass that can also store y's.
+    """
+    return (
+        weight.dtype.itemsize == 2
+        and weight.shape[2:] == (1, 1)
+        and (needs.x or needs.weight)
+        and not needs.residual
+        and _Gate.of(saved).mask is None
+    )
 
 
 class KernelBackend(Backend):
@@ -187,13 +217,37 @@ class KernelBackend(Backend):
         needs: Needs,
     ) -> Gradients:
         self._enter()
-        mean, invstd, *gate = saved
-        mask = gate[0] if len(gate) == 1 else None
-        gate_scale, gate_bias = gate if len(gate) == 2 else (None, None)
+        gate = _Gate.of(saved)
         dz = as_channels_last(dz)
+        gradients, coefficients = self._bn_reduce(dz, y, gamma, saved, gate, norm, needs)
+        gated_residual = needs.residual and relu
+        if coefficients is not None:
+            dy, dresidual = _ops._bn_backward_apply.default(
+                dz, y, *gate, coefficients, gated_residual
+            )
+            gradients = gradients._replace(x=dy)
+            if gated_residual:
+                gradients = gradients._replace(residual=dresidual)
+        elif gated_residual:
+            gradients = gradients._replace(residual=_ops._add_relu_backward.default(dz, gate.mask))
+        return gradients
+
+    def _bn_reduce(
+        self,
+        dz: Tensor,
+        y: Tensor,
+        gamma: Tensor | None,
+        saved: Sequence[Tensor],
+        gate: _Gate,
+        norm: BatchNormSpec,
+        needs: Needs,
+    ) -> tuple[Gradients, Tensor | None]:
+        """The gradients of batch norm's vectors, and the coefficients [4, C] with which dz becomes
+        y's gradient where that is needed."""
+        mean, invstd = saved[:2]
         gradients = Gradients(residual=dz if needs.residual else None)
         if needs.gamma or needs.beta or (needs.x and norm.training):
-            partials = _ops._bn_backward_reduce.default(dz, y, mean, mask, gate_scale, gate_bias)
+            partials = _ops._bn_backward_reduce.default(dz, y, mean, *gate)
             dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
                 partials,
                 _pixels(y),
@@ -209,17 +263,7 @@ class KernelBackend(Backend):
             scale = invstd if gamma is None else gamma.to(mean.dtype) * invstd
             zero = torch.zeros_like(scale)
             coefficients = torch.stack((scale, zero, zero, zero))  # dy = scale * g
-        gated_residual = needs.residual and relu
-        if needs.x:
-            dy, dresidual = _ops._bn_backward_apply.default(
-                dz, y, mask, gate_scale, gate_bias, coefficients, gated_residual
-            )
-            gradients = gradients._replace(x=dy)
-            if gated_residual:
-                gradients = gradients._replace(residual=dresidual)
-        elif gated_residual:
-            gradients = gradients._replace(residual=_ops._add_relu_backward.default(dz, mask))
-        return gradients
+        return gradients, coefficients if needs.x else None
 
     def conv_bn_backward(
         self,
@@ -236,8 +280,22 @@ class KernelBackend(Backend):
     ) -> Gradients:
         y, *rest = saved
         inner = needs._replace(x=needs.x or needs.weight)
-        gradients = self.bn_backward(dz, y, gamma, z, rest, norm, relu, inner)
-        dy, dx, dweight = gradients.x, None, None
+        on_load: dict[str, Tensor | None] = {}
+        if _normalises_gradient_on_load(weight, rest, needs):
+            self._enter()
+            gate = _Gate.of(rest)
+            dy = as_channels_last(dz)
+            gradients, coefficients = self._bn_reduce(dy, y, gamma, rest, gate, norm, inner)
+            on_load = {
+                "y": y,
+                "coefficients": coefficients,
+                "gate_scale": gate.scale,
+                "gate_bias": gate.bias,
+            }
+        else:
+            gradients = self.bn_backward(dz, y, gamma, z, rest, norm, relu, inner)
+            dy = gradients.x
+        dx, dweight = None, None
         g = geometry
         if needs.x:
             dx = _ops._conv_dgrad.default(
@@ -253,10 +311,20 @@ class KernelBackend(Backend):
                 g.padding,
                 g.dilation,
                 g.groups,
+                **on_load,
             )[0]
         if needs.weight:
             dweight = _ops._conv_wgrad.default(
-                dy, x, weight.shape, None, None, g.stride, g.padding, g.dilation, g.groups
+                dy,
+                x,
+                weight.shape,
+                None,
+                None,
+                g.stride,
+                g.padding,
+                g.dilation,
+                g.groups,
+                **on_load,
             )
         return gradients._replace(x=dx, weight=dweight)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_cuda import ops, reference
-from resnet_cuda.testing import gradcheck_op
+from resnet_cuda import _raw, ops, reference
+from resnet_cuda.testing import emulated, gradcheck_op
 
 
 def conv_bn(c: int, k: int, device: str, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -80,3 +80,31 @@ def test_other_kernels_are_refused(backend: str, device: str) -> None:
         ops.bottleneck_expand(x, weight, *vectors, x)
     with pytest.raises(ValueError, match="stride is"):
         ops.bottleneck_reduce(x, torch.randn(3, 3, 1, 1, device=device), *vectors, stride=(1, 2))
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_a_16_bit_backward_stores_no_gradient_between_batch_norm_and_convolution(
+    training: bool,
+) -> None:
+    weight, gamma, beta, mean, var = conv_bn(16, 24, "cpu", torch.bfloat16)
+    vectors = [v.detach().float().requires_grad_() for v in (gamma, beta)]
+    x = torch.randn(2, 16, 5, 4).bfloat16().requires_grad_()
+    inputs = [x, weight, *vectors]
+
+    def gradients() -> tuple[tuple[Tensor, ...], list[str]]:
+        with emulated() as emulation:
+            statistics = mean.float(), var.float()
+            z = ops.bottleneck_reduce(*inputs, *statistics, training=training)
+            forward = len(emulation.launches())
+            found = torch.autograd.grad(z.float().square().sum(), inputs)
+            return found, [launch["kernel"] for launch in emulation.launches()[forward:]]
+
+    fused, kernels = gradients()
+    assert not any("backward_apply" in kernel for kernel in kernels), kernels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resnet_cuda.ops._kernels._normalises_gradient_on_load", lambda *_: False)
+        stored, kernels = gradients()
+    assert any("backward_apply" in kernel for kernel in kernels), kernels
+    for index, (a, b) in enumerate(zip(fused, stored, strict=True)):
+        assert torch.equal(a, b), f"gradient {index} differs from that of a stored one"
