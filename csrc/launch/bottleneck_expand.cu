@@ -42,6 +42,7 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   projection.C = params.residual_C;
   PlanLimits limits;
   limits.narrow = true;
+  limits.device = current_device();
   limits.aligned =
       are_vector_aligned({params.x, params.weight, params.residual, params.projection_weight});
   // Both GEMMs by the same main loop.

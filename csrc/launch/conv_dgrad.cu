@@ -70,6 +70,7 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   PlanLimits limits;
   limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.weight});
+  limits.device = current_device();
   limits.narrow = params.on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};

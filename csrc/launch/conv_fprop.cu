@@ -44,8 +44,10 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 }  // namespace
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
-  return plan_conv(ConvOp::kFprop, params.problem, dtype,
-                   {are_vector_aligned({params.x, params.weight})});
+  PlanLimits limits;
+  limits.aligned = are_vector_aligned({params.x, params.weight});
+  limits.device = current_device();
+  return plan_conv(ConvOp::kFprop, params.problem, dtype, limits);
 }
 
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

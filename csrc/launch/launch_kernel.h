@@ -5,6 +5,7 @@
 
 #include "common/dim3.h"
 #include "common/status.h"
+#include "launch/plan.h"
 
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
@@ -60,7 +61,23 @@ Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 b
   return Status{message};
 }
 
+// The device that launches go to, for plans.
+inline PlanDevice current_device() {
+  PlanDevice device;
+  int index = 0, multiprocessors = 0, shared_bytes = 0;
+  const bool known =
+      cudaGetDevice(&index) == cudaSuccess &&
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index) ==
+          cudaSuccess &&
+      cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, index) ==
+          cudaSuccess;
+  if (known) device = {multiprocessors, shared_bytes};
+  return device;
+}
+
 #else
+
+inline PlanDevice current_device() { return {}; }
 
 // Runs `kernel(params)` on the emulator, to completion.
 template <class Params>

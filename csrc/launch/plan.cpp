@@ -8,9 +8,14 @@
 namespace rnc {
 namespace {
 
-// About two blocks on each of 132 multiprocessors, whatever the device: results must not depend on
-// it.
-constexpr int64_t kTargetBlocks = 264;
+// About two blocks on each multiprocessor.
+constexpr int64_t kBlocksPerMultiprocessor = 2;
+// The costs of a block with a 128 x 128 and of one with a 128 x 64 tile: on Ampere a slice of 64
+// bytes of depth takes the first 512 cycles of tensor cores, and the second, which reads more of
+// shared memory per product, 288 cycles of shared memory.
+constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
+// Of a block with a large tile, and what every block takes beside.
+constexpr int32_t kLargeTileSharedBytes = 64 * 1024, kReservedSharedBytes = 1024;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
 // sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
@@ -44,10 +49,26 @@ struct TileChoice {
   int32_t m, n, k;
 };
 
-TileChoice choose_tile(Generation generation, int64_t m, int64_t n, bool narrow) {
+// Two blocks with large tiles on a multiprocessor are enough to hide latency, one is not.
+bool holds_large_tiles(const PlanDevice& device) {
+  return kBlocksPerMultiprocessor * (kLargeTileSharedBytes + kReservedSharedBytes) <=
+         device.shared_bytes;
+}
+
+// `gemms`: how many GEMMs of m x n the launch computes.
+TileChoice choose_tile(Generation generation, ConvOp op, int64_t m, int64_t n, int64_t gemms,
+                       bool narrow, const PlanDevice& device) {
   if (generation == Generation::kSimt) return {64, 64, 16};
-  const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
-  return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
+  const int64_t row_tiles = ceil_div(m, 128) * gemms;
+  // What the busiest multiprocessor has to do; the parts of wgrad's reduction fill them all.
+  const auto cost = [&](int32_t columns, double of_block) {
+    const int64_t blocks = row_tiles * ceil_div(n, columns);
+    const int64_t rounds = op == ConvOp::kWgrad ? blocks : ceil_div(blocks, device.multiprocessors);
+    return double(rounds) * of_block;
+  };
+  const bool large = !narrow && holds_large_tiles(device) &&
+                     cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
+  return {128, large ? 128 : 64, 32};
 }
 
 // By generation, path and op.
@@ -78,7 +99,11 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
   const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
   const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
-  const TileChoice tile = choose_tile(plan.generation, m, n, limits.narrow);
+  const int64_t classes = in_classes ? GradientClass::count(p) : 1;
+  const auto tile_for = [&](const PlanDevice& device) {
+    return choose_tile(plan.generation, op, m, n, classes * p.groups, limits.narrow, device);
+  };
+  const TileChoice tile = tile_for(limits.device);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;
@@ -86,14 +111,18 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
   plan.splits = limits.splits > 0 ? limits.splits : 1;
   if (op == ConvOp::kWgrad && limits.splits == 0) {
-    const int64_t wanted = ceil_div(kTargetBlocks, plan.grid[0] * p.groups);
+    // The same parts on every device, so that results are the same.
+    const PlanDevice device;
+    const TileChoice standard = tile_for(device);
+    const int64_t tiles = ceil_div(m, standard.m) * ceil_div(n, standard.n) * p.groups;
+    const int64_t wanted = ceil_div(kBlocksPerMultiprocessor * device.multiprocessors, tiles);
     const int64_t allowed =
         std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
     plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
   }
   plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
   plan.grid[1] = int64_t(p.groups) * plan.splits;
-  plan.grid[2] = in_classes ? GradientClass::count(p) : 1;
+  plan.grid[2] = classes;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));

@@ -1,5 +1,5 @@
 // Which kernel runs a convolution pass, with which tile and why: decided on the host from the shape
-// alone, so that it can be explained, tested and repeated on another device.
+// and a few numbers of the device, so that it can be explained and tested.
 #pragma once
 
 #include <cstdint>
@@ -33,11 +33,19 @@ struct ConvPlan {
   const char* error;  // nullptr, or why no kernel can run this problem
 };
 
+// What of the device decides about tiles. Results never depend on it: every tile sums in the same
+// order, and the parts of a reduction are those of the device that is described here.
+struct PlanDevice {
+  int32_t multiprocessors = 132;
+  int32_t shared_bytes = 228 * 1024;  // of a multiprocessor
+};
+
 // What the shape does not say.
 struct PlanLimits {
   bool aligned = true;  // every operand starts at a multiple of 16 bytes
   int32_t splits = 0;   // parts of wgrad's reduction; 0: as many as are best
   bool narrow = false;  // two sets of accumulators have to fit
+  PlanDevice device = {};
 };
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype,

@@ -284,8 +284,9 @@ class KernelBackend(Backend):
         if _normalises_gradient_on_load(weight, rest, needs):
             self._enter()
             gate = _Gate.of(rest)
-            dy = as_channels_last(dz)
-            gradients, coefficients = self._bn_reduce(dy, y, gamma, rest, gate, norm, inner)
+            dz = as_channels_last(dz)
+            gradients, coefficients = self._bn_reduce(dz, y, gamma, rest, gate, norm, inner)
+            dy: Tensor | None = dz
             on_load = {
                 "y": y,
                 "coefficients": coefficients,

@@ -63,6 +63,27 @@ RNC_TEST(only_wgrad_splits_its_reduction) {
   }
 }
 
+RNC_TEST(tiles_depend_on_the_device_but_the_parts_of_a_reduction_do_not) {
+  // Two blocks with large tiles do not fit on a multiprocessor of the second device; the third is
+  // so large that only narrow tiles give every multiprocessor work.
+  const rnc::PlanDevice standard, small{84, 100 * 1024}, wide{1000, 228 * 1024};
+  const Conv2dProblem p = square(32, 28, 256, 256, 3, 1);
+  const auto tile_n = [&](ConvOp op, const rnc::PlanDevice& device) {
+    return rnc::plan_conv(op, p, DType::kBFloat16, {.device = device}).tile_n;
+  };
+  EXPECT_EQ(tile_n(ConvOp::kFprop, standard), 128);
+  EXPECT_EQ(tile_n(ConvOp::kFprop, small), 64);
+  EXPECT_EQ(tile_n(ConvOp::kFprop, wide), 64);
+  EXPECT_EQ(tile_n(ConvOp::kWgrad, small), 64);
+  EXPECT_EQ(tile_n(ConvOp::kWgrad, wide), 128);
+  const auto splits = [&](const rnc::PlanDevice& device) {
+    return rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, {.device = device}).splits;
+  };
+  EXPECT(splits(standard) > 1);
+  EXPECT_EQ(splits(small), splits(standard));
+  EXPECT_EQ(splits(wide), splits(standard));
+}
+
 RNC_TEST(splits_that_are_given_cover_the_reduction) {
   const Conv2dProblem p = square(32, 56, 64, 64, 3, 1);
   const ConvPlan plan = rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, {.splits = 3});

@@ -17,6 +17,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # them, more than one tile and slice, a part of the reduction each.
 PROBLEMS = [
     Conv(2, 64, 9, 9, 136, 1, 1, padding=(0, 0)),
+    Conv(1, 72, 93, 93, 16, 1, 1, padding=(0, 0)),  # a stored dy takes larger tiles
     Conv(2, 24, 10, 9, 40),
     Conv(1, 24, 14, 13, 72, 3, 3, stride=(2, 2)),
     Conv(2, 40, 10, 9, 64, padding=(2, 2), dilation=(2, 2)),

@@ -34,7 +34,9 @@ PROBLEMS = [
     Conv(1, 8, 2, 3, 8, 5, 5, padding=(2, 2)),
     Conv(1, 200, 8, 8, 264, 1, 1, padding=(0, 0)),
 ]
-LARGE = Conv(1, 16, 130, 130, 136, 1, 1, padding=(0, 0))  # enough rows for 128 x 128 tiles
+# Enough of them for tiles of 128 x 128: rows for fprop's and dgrad's, filters and channels for wgrad's.
+LARGE = Conv(1, 72, 93, 93, 128, 1, 1, padding=(0, 0))
+LARGE_WEIGHT = Conv(1, 136, 13, 13, 136, 1, 1, padding=(0, 0))
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -42,7 +44,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-@pytest.fixture(params=[*PROBLEMS, LARGE], ids=str)
+@pytest.fixture(params=[*PROBLEMS, LARGE, LARGE_WEIGHT], ids=str)
 def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
 
