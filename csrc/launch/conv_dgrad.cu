@@ -60,7 +60,8 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.weight})});
+                                  {.aligned = are_vector_aligned({params.dy, params.weight}),
+                                   .allow_tf32 = params.allow_tf32});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -41,7 +41,9 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.x}), params.splits});
+                                  {.aligned = are_vector_aligned({params.dy, params.x}),
+                                   .splits = params.splits,
+                                   .allow_tf32 = params.allow_tf32});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

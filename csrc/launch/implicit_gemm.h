@@ -45,7 +45,7 @@ struct MainloopTag {
 // operands. kNarrow: the plan was made for narrow tiles.
 template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
 Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
-  if constexpr (sizeof(typename OperandA::Element) == 2) {
+  if constexpr (kHasMma<typename OperandA::Element>) {
     if (plan.generation == Generation::kSm80) {
       if constexpr (!kNarrow) {
         if (plan.tile_n == Sm80LargeTile::kColumns) {

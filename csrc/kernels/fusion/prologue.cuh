@@ -27,13 +27,14 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What 8 neighbouring channels need.
+  // What the neighbouring channels in 16 bytes need.
   struct Piece {
+    static constexpr int kElements = 16 / int(sizeof(T));
     ColumnVector<Acc> scale, bias;
 
     __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
-        : scale(prologue.scale, channel, kGroupElements, Acc(0)),
-          bias(prologue.bias, channel, kGroupElements, Acc(0)) {}
+        : scale(prologue.scale, channel, kElements, Acc(0)),
+          bias(prologue.bias, channel, kElements, Acc(0)) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
