@@ -345,7 +345,8 @@ def _kernel(
         return "none", None, plan["error"], False
     why = plan["why"]
     if dtype == torch.float32:
-        why += f" (torch.backends.cudnn.conv.fp32_precision is {torch.backends.cudnn.conv.fp32_precision!r})"
+        switch = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+        why += f" (torch.backends.cudnn.conv.fp32_precision is {switch!r})"
     return plan["kernel"], tuple(plan["tile"]), why, plan["tf32"]
 
 

@@ -1,4 +1,5 @@
-// The stable ABI has no function for the switch; Python has, and whoever loaded this module runs it.
+// The stable ABI has no function for the switch; Python has, and whoever loaded this module runs
+// it.
 #include "bindings/tf32_switch.h"
 
 #include <Python.h>

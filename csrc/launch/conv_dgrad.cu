@@ -59,9 +59,9 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
 }  // namespace
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype,
-                                  {.aligned = are_vector_aligned({params.dy, params.weight}),
-                                   .allow_tf32 = params.allow_tf32});
+  const ConvPlan plan = plan_conv(
+      ConvOp::kDgrad, params.problem, dtype,
+      {.aligned = are_vector_aligned({params.dy, params.weight}), .allow_tf32 = params.allow_tf32});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -44,9 +44,9 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 }  // namespace
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
-  return plan_conv(ConvOp::kFprop, params.problem, dtype,
-                   {.aligned = are_vector_aligned({params.x, params.weight}),
-                    .allow_tf32 = params.allow_tf32});
+  return plan_conv(
+      ConvOp::kFprop, params.problem, dtype,
+      {.aligned = are_vector_aligned({params.x, params.weight}), .allow_tf32 = params.allow_tf32});
 }
 
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

@@ -18,8 +18,8 @@ struct MmaWarpTile {
   static constexpr int kColumnTiles = kColumns / Fragments::kN;
   // One instruction's depth is 32 bytes of an operand's row, whatever the type: 2 chunks of 4.
   static constexpr int kSteps = 2;
-  // Of this slice: ldmatrix moves 32-bit elements as pairs of 16-bit ones, which cannot be transposed.
   static constexpr bool kIsTensorFloat32 = kKind == ptx::Mma::kM16N8K8TensorFloat32;
+  // ldmatrix moves 32-bit elements as pairs of 16-bit ones, so it cannot transpose them.
   template <class Slice>
   static constexpr bool kLoadsMatrices =
       sizeof(Operand) == 4 && (Slice::kDepthIsContiguous || !kIsTensorFloat32);
@@ -165,9 +165,9 @@ struct MmaWarpTile {
     RNC_UNROLL
     for (int i = 0; i < kTiles; ++i) RNC_UNROLL
     for (int r = 0; r < kRegisters; ++r) {
-      const int row = first_row + i * kTileRows + r % kDown * 8 + lane / 4;
-      const int depth = step * Fragments::kK + r / kDown * 4 + lane % 4;
-      fragments[i][r] = slice.template element<Operand>(row, depth);
+      fragments[i][r] = slice.template element<Operand>(first_row + lane / 4, lane % 4,
+                                                        i * kTileRows + r % kDown * 8,
+                                                        step * Fragments::kK + r / kDown * 4);
     }
   }
 

@@ -26,8 +26,8 @@ struct alignas(1024) OperandSlice {
     return at(line, chunk * kChunkBytes);
   }
   template <class T>
-  __device__ __forceinline__ const T& element(int row, int depth) const {
-    return *static_cast<const T*>(at(row, depth * int(sizeof(T))));
+  __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
+    return *static_cast<const T*>(at(row + down, (depth + along) * int(sizeof(T))));
   }
   // Row r of the 8 x 16 bytes whose corner is row `first`, `chunk` along the depth.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
@@ -51,15 +51,24 @@ struct alignas(1024) TransposedSlice {
   unsigned char bytes[kDepth * kRowBytes];
 
   // One chunk of 8 neighbouring lines, or two neighbouring chunks of 4, lie in different banks.
-  __device__ __forceinline__ const void* chunk(int line, int chunk) const {
+  static __device__ __forceinline__ int offset(int line, int byte) {
     const int swizzle = (line & 3) << 1 | (line >> 2 & 1);
-    return bytes + line * kRowBytes + (chunk ^ swizzle) * kChunkBytes;
+    return line * kRowBytes + (byte ^ swizzle * kChunkBytes);
   }
+  __device__ __forceinline__ const void* chunk(int line, int chunk) const {
+    return bytes + offset(line, chunk * kChunkBytes);
+  }
+  // Element (row + down, depth + along), where row % 32 < 8, depth < 4, and `down` and `along` are
+  // multiples of 8 and 4: then the bits that the swizzle changes only depend on the first two or on
+  // the last two, and one address serves many elements.
   template <class T>
-  __device__ __forceinline__ const T& element(int row, int depth) const {
-    static_assert(sizeof(T) == kElementBytes);
-    constexpr int kPerChunk = kChunkBytes / kElementBytes;
-    return static_cast<const T*>(chunk(depth, row / kPerChunk))[row % kPerChunk];
+  __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
+    static_assert(sizeof(T) == kElementBytes && kElementBytes == 4);
+    constexpr int kSwizzled = 8 * kChunkBytes;
+    const int lower = offset(depth, row * kElementBytes);
+    const int moved = offset(along, down * kElementBytes);
+    const int place = (lower ^ moved % kSwizzled) + moved / kSwizzled * kSwizzled;
+    return *reinterpret_cast<const T*>(bytes + place);
   }
   // Step r of the 8 x 16 bytes whose corner is row `first`, the depth `chunk` times 8.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {

@@ -36,8 +36,8 @@ struct ConvDgradParams {
   const void* act_scale;  // Acc [C], null exactly when act is
   const void* act_bias;   // Acc [C], null exactly when act is
   const void* act_mean;   // Acc [C], null exactly when partials is
-  void* partials;  // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g
-                   // * (act - mean) per row tile
+  void* partials;   // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g
+                    // * (act - mean) per row tile
   bool allow_tf32;  // float may be multiplied as TF32
 };
 

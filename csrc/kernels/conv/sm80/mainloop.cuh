@@ -1,6 +1,6 @@
 // The Ampere main loop: cp.async fills a ring of shared-memory stages with 16-byte pieces of the
-// operands, ldmatrix loads fragments from it, mma.sync multiplies them; float in TF32. Needs operands whose
-// contiguous index comes in runs of whole, aligned 16 bytes.
+// operands, ldmatrix loads fragments from it, mma.sync multiplies them; float in TF32. Needs
+// operands whose contiguous index comes in runs of whole, aligned 16 bytes.
 #pragma once
 
 #include <type_traits>
