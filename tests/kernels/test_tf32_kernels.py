@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from conftest import DEVICES
 from passes import (
     Conv,
     class_tile_sums,
@@ -55,15 +54,15 @@ def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
 
 
-@pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@pytest.fixture
+def device(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The device to put tensors on, where TF32 is allowed."""
-    if request.param == "cuda":
+    if device == "cuda":
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        yield "cuda"
+        yield device
         return
     with emulated(allow_tf32=True):
-        yield "cpu"
+        yield device
 
 
 def kernels_of(run: Callable[[], object], *, allow_tf32: bool = True) -> list[str]:
