@@ -36,4 +36,5 @@ def conv_plan(
     padding: tuple[int, int] = ...,
     dilation: tuple[int, int] = ...,
     groups: int = ...,
+    allow_tf32: bool = ...,
 ) -> dict[str, Any]: ...

@@ -12,7 +12,7 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,20 +75,35 @@ def emulator_library(checked: bool) -> Path:
     return path
 
 
-_selected: Path | None = None
+class Selection(NamedTuple):
+    """The library that runs raw ops on CPU tensors, and whether its convolutions may use TF32."""
+
+    library: Path | None
+    allow_tf32: bool = False
 
 
-def select_emulator(path: Path | None) -> None:
-    """Opens the library that runs raw ops on CPU tensors; None deselects."""
+_selected = Selection(None)
+
+
+def select_emulator(library: Path | None, allow_tf32: bool = False) -> None:
+    """Opens the library that runs raw ops on CPU tensors; None deselects. TF32 needs asking for: torch's
+    switch, on by default, only concerns GPUs."""
     global _selected
-    if path != _selected:
-        torch.ops.resnet_cuda._select_emulator("" if path is None else str(path))
-        _selected = path
+    wanted = Selection(library, allow_tf32)
+    if wanted != _selected:
+        path = "" if library is None else str(library)
+        torch.ops.resnet_cuda._select_emulator(path, allow_tf32)
+        _selected = wanted
 
 
-def selected_emulator() -> Path | None:
-    """The library opened by the last `select_emulator`."""
+def selected_emulator() -> Selection:
+    """What the last `select_emulator` asked for."""
     return _selected
+
+
+def allows_tf32() -> bool:
+    """Whether torch.backends.cudnn.conv.fp32_precision lets float32 convolutions on a GPU use TF32 now."""
+    return bool(torch.ops.resnet_cuda._allows_tf32()) if is_built() else False
 
 
 def _accumulator(x: Tensor) -> torch.dtype:

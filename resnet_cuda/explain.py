@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _backend, ops
+from resnet_cuda import _backend, _raw, ops
 from resnet_cuda.fuse import FuseEntry, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
@@ -22,18 +22,22 @@ Shape = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's limits: bytes per second and, per dtype, FLOP per second."""
+    """A GPU's limits: bytes per second and, per dtype, FLOP per second; float32 also where it is
+    multiplied as TF32."""
 
     name: str
     bandwidth: float
     flops: dict[torch.dtype, float]
+    tf32_flops: float
 
 
-# Bandwidth (a device-to-device copy) and the bf16 rate (random data) are measured; fp32 and fp64 are the datasheet's.
+# Bandwidth (a device-to-device copy) and the bf16 rate (random data) are measured; fp32, fp64 and TF32 (without
+# sparsity) are the datasheet's.
 H200 = Gpu(
     "H200",
     4.3e12,
     {torch.bfloat16: 790e12, torch.float16: 790e12, torch.float32: 67e12, torch.float64: 34e12},
+    494e12,
 )
 
 
@@ -298,8 +302,9 @@ def _plan(
         traffic.update(dict.fromkeys(backward, sum(elements.values())))
     passes = []
     for kind, count in traffic.items():
-        kernel, tile, why = _kernel(kind, dtype, x.shape, unit)
-        floor = max(flops / gpu.flops[dtype], count * size / gpu.bandwidth) * 1e6
+        kernel, tile, why, is_tf32 = _kernel(kind, dtype, x.shape, unit)
+        rate = gpu.tf32_flops if is_tf32 else gpu.flops[dtype]
+        floor = max(flops / rate, count * size / gpu.bandwidth) * 1e6
         passes.append(PassPlan(kind, kernel, tile, why, flops, count * size, floor))
     plan = UnitPlan(
         name,
@@ -317,16 +322,14 @@ def _plan(
 
 def _kernel(
     kind: str, dtype: torch.dtype, x: Shape, unit: ConvUnit
-) -> tuple[str, tuple[int, int, int] | None, str]:
-    """(kernel, tile, why) as the launcher plans it; without the compiled host module, that fact."""
+) -> tuple[str, tuple[int, int, int] | None, str, bool]:
+    """(kernel, tile, why, whether it multiplies as TF32) as the launcher plans it under torch's present switch;
+    without the compiled host module, that fact."""
     try:
         from resnet_cuda import _host
     except ImportError:
-        return (
-            "unknown",
-            None,
-            "resnet_cuda._host is not built, so the kernels' plan cannot be read",
-        )
+        why = "resnet_cuda._host is not built, so the kernels' plan cannot be read"
+        return "unknown", None, why, False
     plan = _host.conv_plan(
         kind,
         str(dtype).removeprefix("torch."),
@@ -336,10 +339,15 @@ def _kernel(
         padding=unit.padding,
         dilation=unit.dilation,
         groups=unit.groups,
+        allow_tf32=_raw.allows_tf32(),
     )
     if plan["error"] is not None:
-        return "none", None, plan["error"]
-    return plan["kernel"], tuple(plan["tile"]), plan["why"]
+        return "none", None, plan["error"], False
+    why = plan["why"]
+    if dtype == torch.float32:
+        switch = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+        why += f" (torch.backends.cudnn.conv.fp32_precision is {switch!r})"
+    return plan["kernel"], tuple(plan["tile"]), why, plan["tf32"]
 
 
 def _copies(x: _Operand, y: _Operand, unit: ConvUnit, size: int, backend: str) -> list[str]:

@@ -80,6 +80,7 @@ std::tuple<Tensor, Tensor> bottleneck_expand(
   params.W = residual_shape.W;
   params.residual_C = residual_shape.C;
   params.projection_stride = projection_weight ? int32_t(projection_stride) : 1;
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::bottleneck_expand, params);
   return {z, partials};
 }

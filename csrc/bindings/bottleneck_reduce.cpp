@@ -47,6 +47,7 @@ std::tuple<Tensor, Tensor> bottleneck_reduce(const Tensor& x, const Tensor& weig
   params.z = stage.out("z", z);
   params.partials = stage.out("partials", partials);
   params.relu = relu;
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::bottleneck_reduce, params);
   return {z, partials};
 }

@@ -52,6 +52,7 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
   params.act_bias = stage.in("act_bias", act_bias);
   params.act_mean = stage.in("act_mean", act_mean);
   params.partials = stage.out("partials", partials);
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::conv_dgrad, params);
   return {dx, partials};
 }

@@ -46,6 +46,7 @@ std::tuple<Tensor, Tensor> conv_fprop(const Tensor& x, const Tensor& weight,
   params.residual = stage.in("residual", residual);
   params.partials = stage.out("partials", partials);
   params.relu = relu;
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::conv_fprop, params);
   return {y, partials};
 }

@@ -24,10 +24,12 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   args.accumulators("x_scale", x_scale, {problem.C});
   args.accumulators("x_bias", x_bias, {problem.C});
   const Tensor dweight = args.new_activation(weight_shape);
-  const int32_t splits = plan_conv(ConvOp::kWgrad, problem, args.dtype()).splits;
-  const Tensor workspace = args.new_accumulators({splits, problem.weight_size()});
 
   Stage stage(args);
+  PlanLimits limits;
+  limits.allow_tf32 = stage.allows_tf32();
+  const int32_t splits = plan_conv(ConvOp::kWgrad, problem, args.dtype(), limits).splits;
+  const Tensor workspace = args.new_accumulators({splits, problem.weight_size()});
   ConvWgradParams params{};
   params.problem = problem;
   params.dy = stage.in("dy", dy);
@@ -38,6 +40,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   params.x_bias = stage.in("x_bias", x_bias);
   params.workspace = stage.workspace("workspace", workspace);
   params.splits = splits;
+  params.allow_tf32 = limits.allow_tf32;
   stage.run(&KernelLibrary::conv_wgrad, params);
   return dweight;
 }

@@ -1,4 +1,4 @@
-// The Python module _C: importing it registers the ops with torch. Also the two ops that take no
+// The Python module _C: importing it registers the ops with torch. Also the ops that take no
 // tensors.
 #include <Python.h>
 
@@ -6,6 +6,7 @@
 
 #include "bindings/register.h"
 #include "bindings/stage.h"
+#include "bindings/tf32_switch.h"
 
 namespace rnc::bindings {
 namespace {
@@ -23,12 +24,14 @@ std::string build_info() {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
-  m.def("_select_emulator(str path) -> ()");
+  m.def("_select_emulator(str path, bool allow_tf32=False) -> ()");
+  m.def("_allows_tf32() -> bool");
   m.def("_build_info() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CompositeExplicitAutograd, m) {
   m.impl("_select_emulator", TORCH_BOX(&select_emulator));
+  m.impl("_allows_tf32", TORCH_BOX(&torch_allows_tf32));
   m.impl("_build_info", TORCH_BOX(&build_info));
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "bindings/tf32_switch.h"
 #include "emulator/emulator_api.h"
 
 namespace rnc::bindings {
@@ -17,6 +18,7 @@ namespace {
 struct EmulatorLibrary {
   const KernelLibrary* kernels;
   const emulator::EmulatorApi* api;
+  bool allow_tf32;
 };
 
 std::atomic<const EmulatorLibrary*> selected_emulator{nullptr};
@@ -70,12 +72,14 @@ struct Stage::Emulation {
     bool written;
   };
 
-  explicit Emulation(const emulator::EmulatorApi* api) : api(api), turn(emulated_device) {}
+  explicit Emulation(const EmulatorLibrary& library)
+      : api(library.api), allow_tf32(library.allow_tf32), turn(emulated_device) {}
   ~Emulation() {
     for (const Copy& copy : copies) api->device_free(copy.device);
   }
 
   const emulator::EmulatorApi* api;
+  bool allow_tf32;
   std::vector<Copy> copies;
   std::unique_lock<std::mutex> turn;
 };
@@ -97,7 +101,7 @@ Stage::Stage(const Arguments& args) : args_(args) {
     args.require(library,
                  "CPU tensors run the kernels on the emulator and none is selected; enclose the "
                  "call in resnet_cuda.testing.emulated()");
-    emulation_ = std::make_unique<Emulation>(library->api);
+    emulation_ = std::make_unique<Emulation>(*library);
     library_ = library->kernels;
   }
 }
@@ -140,6 +144,11 @@ void* Stage::hold(const char* name, const Tensor& tensor, Access access) {
   return device;
 }
 
+bool Stage::allows_tf32() const {
+  if (args_.dtype() != DType::kFloat32) return false;
+  return emulation_ ? emulation_->allow_tf32 : torch_allows_tf32();
+}
+
 void Stage::finish(Status status) {
   args_.require(status.ok(), status.error);
   if (!emulation_) return;
@@ -148,7 +157,7 @@ void Stage::finish(Status status) {
   }
 }
 
-void select_emulator(const std::string& path) {
+void select_emulator(const std::string& path, bool allow_tf32) {
   if (path.empty()) {
     selected_emulator = nullptr;
     return;
@@ -161,18 +170,19 @@ void select_emulator(const std::string& path) {
   const auto kernels = find_symbol<const KernelLibrary* (*)()>(library, "rnc_kernel_library", path);
   const auto api =
       find_symbol<const emulator::EmulatorApi* (*)()>(library, "rnc_emulator_api", path);
-  // One small record for each library ever selected, so that a call in another thread keeps the one
+  // One small record for each choice ever made, so that a call in another thread keeps the one
   // it took.
   static std::mutex registry;
   static std::vector<std::unique_ptr<EmulatorLibrary>> libraries;
   const std::lock_guard lock(registry);
   for (const auto& known : libraries) {
-    if (known->api == api()) {
+    if (known->api == api() && known->allow_tf32 == allow_tf32) {
       selected_emulator = known.get();
       return;
     }
   }
-  libraries.push_back(std::make_unique<EmulatorLibrary>(EmulatorLibrary{kernels(), api()}));
+  libraries.push_back(
+      std::make_unique<EmulatorLibrary>(EmulatorLibrary{kernels(), api(), allow_tf32}));
   selected_emulator = libraries.back().get();
 }
 

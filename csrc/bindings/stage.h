@@ -26,6 +26,10 @@ class Stage {
   void* inout(const char* name, const OptionalTensor& tensor);
   void* workspace(const char* name, const Tensor& tensor);
 
+  // Whether convolutions of the call may multiply float as TF32: on the GPU torch's switch says so,
+  // on the emulator whoever selected it.
+  bool allows_tf32() const;
+
   // Runs `pass`, once; raises with the launcher's message on failure. Outputs are valid afterwards
   // (on the GPU: in stream order).
   template <class Params>
@@ -49,7 +53,7 @@ class Stage {
 };
 
 // Opens the library with emulated kernels at `path` for the CPU tensors of all later calls in this
-// process; "" deselects.
-void select_emulator(const std::string& path);
+// process; "" deselects. allow_tf32: stands for torch's switch, which only concerns GPUs.
+void select_emulator(const std::string& path, bool allow_tf32);
 
 }  // namespace rnc::bindings

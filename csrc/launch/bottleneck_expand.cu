@@ -43,6 +43,7 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   PlanLimits limits;
   limits.narrow = true;
   limits.device = current_device();
+  limits.allow_tf32 = params.allow_tf32;
   limits.aligned =
       are_vector_aligned({params.x, params.weight, params.residual, params.projection_weight});
   // Both GEMMs by the same main loop.
@@ -78,6 +79,7 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   conv.residual = params.residual;
   conv.partials = params.partials;
   conv.relu = params.relu;
+  conv.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv_fprop(dtype, conv);
   plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_simt_gemm"
                                                      : "bottleneck_expand_sm80_gemm";

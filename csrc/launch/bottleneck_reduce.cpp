@@ -13,6 +13,7 @@ Status bottleneck_reduce(DType dtype, const BottleneckReduceParams& params, Stre
   conv.bias = params.bias;
   conv.partials = params.partials;
   conv.relu = params.relu;
+  conv.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv_fprop(dtype, conv);
   plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_reduce_simt_gemm"
                                                      : "bottleneck_reduce_sm80_gemm";

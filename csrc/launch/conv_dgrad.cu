@@ -71,6 +71,7 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   PlanLimits limits;
   limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.weight});
   limits.device = current_device();
+  limits.allow_tf32 = params.allow_tf32;
   limits.narrow = params.on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};

@@ -47,6 +47,7 @@ ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   PlanLimits limits;
   limits.aligned = are_vector_aligned({params.x, params.weight});
   limits.device = current_device();
+  limits.allow_tf32 = params.allow_tf32;
   return plan_conv(ConvOp::kFprop, params.problem, dtype, limits);
 }
 

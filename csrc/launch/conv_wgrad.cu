@@ -48,6 +48,7 @@ Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.x});
   limits.splits = params.splits;
   limits.device = current_device();
+  limits.allow_tf32 = params.allow_tf32;
   limits.narrow = params.on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};

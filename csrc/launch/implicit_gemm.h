@@ -48,7 +48,7 @@ struct MainloopTag {
 template <class OperandA, class OperandB, bool kNarrow = OperandA::Prologue::kHasCompanion,
           class Launch>
 Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
-  if constexpr (sizeof(typename OperandA::Element) == 2) {
+  if constexpr (kHasMma<typename OperandA::Element>) {
     if (plan.generation == Generation::kSm80) {
       if constexpr (!kNarrow) {
         if (plan.tile_n == Sm80LargeTile::kColumns) {

@@ -14,6 +14,7 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 // bytes of depth takes the first 512 cycles of tensor cores, and the second, which reads more of
 // shared memory per product, 288 cycles of shared memory.
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
+constexpr int32_t kSliceBytes = 64;  // of depth
 // Of a block with a large tile, and what every block takes beside.
 constexpr int32_t kLargeTileSharedBytes = 64 * 1024, kReservedSharedBytes = 1024;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
@@ -31,17 +32,20 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
 }
 
 // Null, or why the tensor-core kernels cannot take the problem.
-const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned) {
-  if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
-    return "float64 and float32 are computed without tensor cores, which would round them";
+const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
+  if (dtype == DType::kFloat64) return "float64 is computed without tensor cores: SIMT";
+  if (dtype == DType::kFloat32 && !limits.allow_tf32) {
+    return "TF32 is not allowed, so float32 is exact: SIMT";
   }
   if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
-  constexpr int32_t kPiece = 8;
+  const bool in_eights = size_of(dtype) == 2;
+  const int32_t piece = in_eights ? 8 : 4;
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
-  if (p.C % kPiece != 0 || (op != ConvOp::kFprop && p.K % kPiece != 0)) {
-    return "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT";
+  if (p.C % piece != 0 || (op != ConvOp::kFprop && p.K % piece != 0)) {
+    return in_eights ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
+                     : "channels that are not multiples of 4 do not come in whole 16 bytes: SIMT";
   }
-  if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
+  if (!limits.aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
   return nullptr;
 }
 
@@ -56,8 +60,8 @@ bool holds_large_tiles(const PlanDevice& device) {
 }
 
 // `gemms`: how many GEMMs of m x n the launch computes.
-TileChoice choose_tile(Generation generation, ConvOp op, int64_t m, int64_t n, int64_t gemms,
-                       bool narrow, const PlanDevice& device) {
+TileChoice choose_tile(Generation generation, ConvOp op, DType dtype, int64_t m, int64_t n,
+                       int64_t gemms, bool narrow, const PlanDevice& device) {
   if (generation == Generation::kSimt) return {64, 64, 16};
   const int64_t row_tiles = ceil_div(m, 128) * gemms;
   // What the busiest multiprocessor has to do; the parts of wgrad's reduction fill them all.
@@ -68,7 +72,7 @@ TileChoice choose_tile(Generation generation, ConvOp op, int64_t m, int64_t n, i
   };
   const bool large = !narrow && holds_large_tiles(device) &&
                      cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
-  return {128, large ? 128 : 64, 32};
+  return {128, large ? 128 : 64, kSliceBytes / int32_t(size_of(dtype))};
 }
 
 // By generation, path and op.
@@ -79,21 +83,22 @@ constexpr const char* kKernelNames[][2][3] = {
      {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"}},
 };
 
-// By path.
-constexpr const char* kReasons[] = {
-    "general window: implicit im2col",
-    "1x1 without padding: pixels are GEMM rows, no im2col",
+// By whether float32 is multiplied as TF32, and path.
+constexpr const char* kReasons[][2] = {
+    {"general window: implicit im2col", "1x1 without padding: pixels are GEMM rows, no im2col"},
+    {"TF32 is allowed; general window: implicit im2col",
+     "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, no im2col"},
 };
 
 }  // namespace
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  const char* why_simt = why_not_sm80(op, p, dtype, limits.aligned);
+  const char* why_simt = why_not_sm80(op, p, dtype, limits);
   plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
   plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
-  plan.why = why_simt ? why_simt : kReasons[int(plan.path)];
+  plan.why = why_simt ? why_simt : kReasons[dtype == DType::kFloat32][int(plan.path)];
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
@@ -101,7 +106,7 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
   const int64_t classes = in_classes ? GradientClass::count(p) : 1;
   const auto tile_for = [&](const PlanDevice& device) {
-    return choose_tile(plan.generation, op, m, n, classes * p.groups, limits.narrow, device);
+    return choose_tile(plan.generation, op, dtype, m, n, classes * p.groups, limits.narrow, device);
   };
   const TileChoice tile = tile_for(limits.device);
   plan.tile_m = tile.m;

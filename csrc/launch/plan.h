@@ -42,9 +42,10 @@ struct PlanDevice {
 
 // What the shape does not say.
 struct PlanLimits {
-  bool aligned = true;  // every operand starts at a multiple of 16 bytes
-  int32_t splits = 0;   // parts of wgrad's reduction; 0: as many as are best
-  bool narrow = false;  // two sets of accumulators have to fit
+  bool aligned = true;      // every operand starts at a multiple of 16 bytes
+  int32_t splits = 0;       // parts of wgrad's reduction; 0: as many as are best
+  bool narrow = false;      // two sets of accumulators have to fit
+  bool allow_tf32 = false;  // float32 may be multiplied as TF32
   PlanDevice device = {};
 };
 

@@ -4,6 +4,7 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma_sync.cuh"
 #include "ptx/shared_address.cuh"
+#include "ptx/tensor_float32.cuh"
 #include "tile/operand_slice.cuh"
 
 namespace rnc {
@@ -17,7 +18,11 @@ struct MmaWarpTile {
   static constexpr int kColumnTiles = kColumns / Fragments::kN;
   // One instruction's depth is 32 bytes of an operand's row, whatever the type: 2 chunks of 4.
   static constexpr int kSteps = 2;
-  static constexpr bool kLoadsMatrices = sizeof(Operand) == 4;
+  static constexpr bool kIsTensorFloat32 = kKind == ptx::Mma::kM16N8K8TensorFloat32;
+  // ldmatrix moves 32-bit elements as pairs of 16-bit ones, so it cannot transpose them.
+  template <class Slice>
+  static constexpr bool kLoadsMatrices =
+      sizeof(Operand) == 4 && (Slice::kDepthIsContiguous || !kIsTensorFloat32);
   static_assert(kRows % Fragments::kM == 0 && kColumns % (2 * Fragments::kN) == 0);
 
   Accumulator accumulators[kRowTiles][kColumnTiles][Fragments::kC];
@@ -37,12 +42,14 @@ struct MmaWarpTile {
     for (int step = 0; step < kSteps; ++step) {
       Operand fragments_a[kRowTiles][Fragments::kA];
       Operand fragments_b[kColumnTiles][Fragments::kB];
-      if constexpr (kLoadsMatrices) {
+      if constexpr (kLoadsMatrices<SliceA> && kLoadsMatrices<SliceB>) {
         load_matrices(fragments_a, a, first_row, fragments_b, b, first_column, step);
       } else {
-        load_elements(fragments_a, a, first_row, step);
-        load_elements(fragments_b, b, first_column, step);
+        load_a(fragments_a, a, first_row, step);
+        load_elements<Fragments::kN>(fragments_b, b, first_column, step);
       }
+      round(fragments_a);
+      round(fragments_b);
       ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
     }
   }
@@ -93,10 +100,7 @@ struct MmaWarpTile {
     constexpr int kPairs = kColumnTiles / 2;
     uint32_t rows[kRowTiles + kPairs], matrices[kRowTiles + kPairs][4];
     RNC_UNROLL
-    for (int i = 0; i < kRowTiles; ++i) {
-      rows[i] =
-          matrix_row(a, first_row + i * Fragments::kM + matrix % 2 * 8, step * 2 + matrix / 2);
-    }
+    for (int i = 0; i < kRowTiles; ++i) rows[i] = row_of_a(a, first_row, i, step);
     RNC_UNROLL
     for (int j = 0; j < kPairs; ++j) {
       rows[kRowTiles + j] = matrix_row(b, first_column + j * 2 * Fragments::kN + matrix / 2 * 8,
@@ -124,20 +128,56 @@ struct MmaWarpTile {
   }
 
   template <class Slice>
+  static __device__ __forceinline__ uint32_t row_of_a(const Slice& slice, int first_row, int tile,
+                                                      int step) {
+    const int matrix = int(threadIdx.x) % 32 / 8;
+    return matrix_row(slice, first_row + tile * Fragments::kM + matrix % 2 * 8,
+                      step * 2 + matrix / 2);
+  }
+
+  template <class Slice>
   static __device__ __forceinline__ uint32_t matrix_row(const Slice& slice, int first, int chunk) {
     return ptx::shared_address(slice.matrix_row(first, chunk, int(threadIdx.x) % 8));
   }
 
-  // fp64 has no ldmatrix: lane l holds row l / 4, element l % 4 of each tile of 8 rows.
-  template <int kTiles, int kRowsOfOperand>
-  static __device__ __forceinline__ void load_elements(Operand (&fragments)[kTiles][1],
-                                                       const OperandSlice<kRowsOfOperand>& slice,
-                                                       int first_row, int step) {
+  // A alone, where B's elements are loaded one by one.
+  template <class Slice>
+  static __device__ __forceinline__ void load_a(Operand (&fragments)[kRowTiles][Fragments::kA],
+                                                const Slice& slice, int first_row, int step) {
+    if constexpr (kLoadsMatrices<Slice>) {
+      uint32_t rows[kRowTiles];
+      RNC_UNROLL
+      for (int i = 0; i < kRowTiles; ++i) rows[i] = row_of_a(slice, first_row, i, step);
+      ptx::ldmatrix_tile<!Slice::kDepthIsContiguous>(fragments, rows);
+    } else {
+      load_elements<Fragments::kM>(fragments, slice, first_row, step);
+    }
+  }
+
+  // What ldmatrix cannot load. Lane l holds row l / 4, element l % 4 of 8 rows by 4 elements; the
+  // registers of a tile run down its rows first, then along the depth.
+  template <int kTileRows, int kTiles, int kRegisters, class Slice>
+  static __device__ __forceinline__ void load_elements(Operand (&fragments)[kTiles][kRegisters],
+                                                       const Slice& slice, int first_row,
+                                                       int step) {
+    constexpr int kDown = kTileRows / 8;
     const int lane = int(threadIdx.x) % 32;
     RNC_UNROLL
-    for (int i = 0; i < kTiles; ++i) {
-      fragments[i][0] = *static_cast<const Operand*>(
-          slice.at(first_row + i * 8 + lane / 4, step * 32 + lane % 4 * int(sizeof(Operand))));
+    for (int i = 0; i < kTiles; ++i) RNC_UNROLL
+    for (int r = 0; r < kRegisters; ++r) {
+      fragments[i][r] = slice.template element<Operand>(first_row + lane / 4, lane % 4,
+                                                        i * kTileRows + r % kDown * 8,
+                                                        step * Fragments::kK + r / kDown * 4);
+    }
+  }
+
+  // The instruction would cut floats down to TF32.
+  template <int kTiles, int kRegisters>
+  static __device__ __forceinline__ void round(Operand (&fragments)[kTiles][kRegisters]) {
+    if constexpr (kIsTensorFloat32) {
+      RNC_UNROLL
+      for (auto& tile : fragments) RNC_UNROLL
+      for (auto& element : tile) element = ptx::round_to_tensor_float32(element);
     }
   }
 };

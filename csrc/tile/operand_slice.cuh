@@ -1,6 +1,6 @@
 // A slice of one operand in shared memory, as mma.sync's operands are loaded from it: kRows rows of
-// A or columns of B by as much depth as 64 bytes hold. The swizzles put the 16-byte chunks that one
-// ldmatrix or one warp of copies touches into different banks.
+// A or columns of B by as much depth as 64 bytes hold. The swizzles put what one ldmatrix, one load
+// of fragments' elements or one warp of copies touches into different banks.
 #pragma once
 
 #include "tile/smem_descriptor.h"
@@ -25,19 +25,23 @@ struct alignas(1024) OperandSlice {
   __device__ __forceinline__ const void* chunk(int line, int chunk) const {
     return at(line, chunk * kChunkBytes);
   }
+  template <class T>
+  __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
+    return *static_cast<const T*>(at(row + down, (depth + along) * int(sizeof(T))));
+  }
   // Row r of the 8 x 16 bytes whose corner is row `first`, `chunk` along the depth.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
     return at(first + r, chunk * kChunkBytes);
   }
 };
 
-// 16-bit elements of which the rows are contiguous: 32 steps of depth, each with all rows. Loaded
-// transposed.
-template <int kRowsOfSlice>
+// The rows are contiguous: as many steps of depth as 64 bytes hold elements, each with all rows.
+// 16-bit elements are loaded transposed, 32-bit ones one by one.
+template <int kRowsOfSlice, int kElementBytesOfSlice>
 struct alignas(1024) TransposedSlice {
   static constexpr bool kDepthIsContiguous = false;
   static constexpr int kRows = kRowsOfSlice;
-  static constexpr int kElementBytes = 2;
+  static constexpr int kElementBytes = kElementBytesOfSlice;
   static constexpr int kDepth = 64 / kElementBytes;
   static constexpr int kRowBytes = kRows * kElementBytes;
   static constexpr int kChunkBytes = 16;
@@ -46,8 +50,25 @@ struct alignas(1024) TransposedSlice {
   static_assert(kChunks % 8 == 0, "the swizzle permutes runs of 8 chunks");
   unsigned char bytes[kDepth * kRowBytes];
 
+  // One chunk of 8 neighbouring lines, or two neighbouring chunks of 4, lie in different banks.
+  static __device__ __forceinline__ int offset(int line, int byte) {
+    const int swizzle = (line & 3) << 1 | (line >> 2 & 1);
+    return line * kRowBytes + (byte ^ swizzle * kChunkBytes);
+  }
   __device__ __forceinline__ const void* chunk(int line, int chunk) const {
-    return bytes + line * kRowBytes + (chunk ^ (line & 7)) * kChunkBytes;
+    return bytes + offset(line, chunk * kChunkBytes);
+  }
+  // Element (row + down, depth + along), where row % 32 < 8, depth < 4, and `down` and `along` are
+  // multiples of 8 and 4: then the bits that the swizzle changes only depend on the first two or on
+  // the last two, and one address serves many elements.
+  template <class T>
+  __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
+    static_assert(sizeof(T) == kElementBytes && kElementBytes == 4);
+    constexpr int kSwizzled = 8 * kChunkBytes;
+    const int lower = offset(depth, row * kElementBytes);
+    const int moved = offset(along, down * kElementBytes);
+    const int place = (lower ^ moved % kSwizzled) + moved / kSwizzled * kSwizzled;
+    return *reinterpret_cast<const T*>(bytes + place);
   }
   // Step r of the 8 x 16 bytes whose corner is row `first`, the depth `chunk` times 8.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {

@@ -454,13 +454,15 @@ class CudaBackend(KernelBackend):
 
 
 class EmulatedBackend(KernelBackend):
-    """Our kernels compiled for the host and run on CPU tensors; `library` is which build of them."""
+    """Our kernels compiled for the host and run on CPU tensors; `library` is which build of them, `allow_tf32`
+    what torch's switch is for a GPU."""
 
     name = "emulated"
 
-    def __init__(self, library: Path | None = None) -> None:
+    def __init__(self, library: Path | None = None, allow_tf32: bool = False) -> None:
         self.library = library or _raw.emulator_library(checked=False)
+        self.allow_tf32 = allow_tf32
 
     def _enter(self) -> None:
         if not torch.compiler.is_compiling():
-            _raw.select_emulator(self.library)
+            _raw.select_emulator(self.library, self.allow_tf32)

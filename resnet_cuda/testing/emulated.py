@@ -43,6 +43,7 @@ def emulated(
     cp_async: str = "late",
     tma: str = "late",
     wgmma: str = "late",
+    allow_tf32: bool = False,
 ) -> Iterator[Emulation]:
     """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
 
@@ -54,6 +55,8 @@ def emulated(
         workers: host threads; None keeps the emulator's setting.
         cp_async, tma, wgmma: when asynchronous operations of this family complete: "late" (not before
             a thread waits for them), "early" (when they are issued) or "random" (by `seed`).
+        allow_tf32: let float32 convolutions use tensor cores in TF32. Unlike on a GPU, torch's own switch is
+            not asked: it is on by default and does not concern CPU tensors, whose float32 is exact.
 
     Raises:
         ValueError: the schedule or a completion is unknown.
@@ -77,15 +80,17 @@ def emulated(
     if workers is not None:
         wanted["workers"] = workers
     before = {name: getattr(options, name) for name in wanted}
-    previous = _backend.replace_instance("emulated", EmulatedBackend(library))
+    previous = _backend.replace_instance("emulated", EmulatedBackend(library, allow_tf32))
+    selected = _raw.selected_emulator()
     try:
         for name, value in wanted.items():
             setattr(options, name, int(value))
         emulator.clear()
-        _raw.select_emulator(library)  # raw ops, too, run on it
+        _raw.select_emulator(library, allow_tf32)  # raw ops, too, run on it
         with _backend.use_backend("emulated"):
             yield Emulation(emulator)
     finally:
         for name, value in before.items():
             setattr(options, name, value)
         _backend.replace_instance("emulated", previous)
+        _raw.select_emulator(*selected)

@@ -30,6 +30,7 @@ from tests.bench.tiny_levels import (
 
 DRY = DryRun()
 NO_KERNELS = {
+    "_allows_tf32": "tells torch's switch",
     "_build_info": "tells what was compiled",
     "_select_emulator": "chooses the library of kernels",
 }

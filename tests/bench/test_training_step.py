@@ -20,7 +20,11 @@ from resnet_cuda.bench.networks import EAGER, FUSED
 from resnet_cuda.bench.training_step import IDLE, OTHER
 from tests.bench.tiny_networks import MISSING, PLAN, TINY, registered
 
-NO_PASSES = {"resnet_cuda::_build_info", "resnet_cuda::_select_emulator"}
+NO_PASSES = {
+    "resnet_cuda::_allows_tf32",
+    "resnet_cuda::_build_info",
+    "resnet_cuda::_select_emulator",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ def emulator() -> Iterator[None]:
     before = _raw.selected_emulator()
     _raw.select_emulator(_raw.emulator_library(checked=False))
     yield
-    _raw.select_emulator(before)
+    _raw.select_emulator(*before)
 
 
 @pytest.fixture
@@ -24,4 +24,4 @@ def no_emulator() -> Iterator[None]:
     before = _raw.selected_emulator()
     _raw.select_emulator(None)
     yield
-    _raw.select_emulator(before)
+    _raw.select_emulator(*before)

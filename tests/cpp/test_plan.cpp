@@ -1,4 +1,5 @@
 #include <climits>
+#include <cstring>
 
 #include "check.h"
 #include "kernels/conv/window.h"
@@ -102,6 +103,51 @@ RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
            Generation::kSimt);
     EXPECT(rnc::plan_conv(op, odd, DType::kBFloat16).generation == Generation::kSimt);
   }
+}
+
+RNC_TEST(tensor_cores_take_float32_only_where_tf32_is_allowed) {
+  // A slice of depth is 64 bytes of whatever type.
+  const Conv2dProblem p = square(4, 14, 36, 36, 3, 1), odd = square(4, 14, 34, 36, 3, 1);
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    const ConvPlan allowed = rnc::plan_conv(op, p, DType::kFloat32, {.allow_tf32 = true});
+    EXPECT(allowed.generation == Generation::kSm80);
+    EXPECT_EQ(allowed.tile_k, 16);
+    EXPECT_EQ(allowed.depth_per_split % 16, 0);
+    EXPECT(std::strstr(allowed.why, "TF32 is allowed") != nullptr);
+    const ConvPlan refused = rnc::plan_conv(op, p, DType::kFloat32);
+    EXPECT(refused.generation == Generation::kSimt);
+    EXPECT(std::strstr(refused.why, "TF32 is not allowed") != nullptr);
+    EXPECT(rnc::plan_conv(op, odd, DType::kFloat32, {.allow_tf32 = true}).generation ==
+           Generation::kSimt);
+    EXPECT(
+        rnc::plan_conv(op, p, DType::kFloat32, {.aligned = false, .allow_tf32 = true}).generation ==
+        Generation::kSimt);
+  }
+}
+
+RNC_TEST(allowing_tf32_changes_no_plan_of_another_dtype) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
+  for (const DType dtype : {DType::kFloat64, DType::kBFloat16, DType::kFloat16}) {
+    for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+      const ConvPlan plain = rnc::plan_conv(op, p, dtype);
+      const ConvPlan allowed = rnc::plan_conv(op, p, dtype, {.allow_tf32 = true});
+      EXPECT(std::strcmp(plain.kernel, allowed.kernel) == 0);
+      EXPECT(std::strcmp(plain.why, allowed.why) == 0);
+      EXPECT_EQ(plain.tile_n, allowed.tile_n);
+      EXPECT_EQ(plain.tile_k, allowed.tile_k);
+    }
+  }
+}
+
+RNC_TEST(filters_may_be_any_number_where_they_are_rows) {
+  const Conv2dProblem p = square(4, 14, 36, 35, 3, 1);
+  const rnc::PlanLimits limits{.allow_tf32 = true};
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32, limits).generation ==
+         Generation::kSm80);
+  EXPECT(rnc::plan_conv(ConvOp::kDgrad, p, DType::kFloat32, limits).generation ==
+         Generation::kSimt);
+  EXPECT(rnc::plan_conv(ConvOp::kWgrad, p, DType::kFloat32, limits).generation ==
+         Generation::kSimt);
 }
 
 RNC_TEST(an_unpadded_1x1_takes_the_gemm_path_unless_it_is_a_strided_dgrad) {

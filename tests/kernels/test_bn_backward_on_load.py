@@ -76,6 +76,13 @@ def test_the_gradients_have_the_bits_that_a_stored_dy_gives(
     check_equal(case.on_load(), case.stored(), "is not that of a stored dy")
 
 
+@pytest.mark.parametrize("conv", PROBLEMS, ids=str)
+def test_tf32_gives_the_bits_of_a_stored_dy_too(conv: Conv) -> None:
+    case = Case(conv, torch.float32, relu=True, training=True)
+    with emulated(allow_tf32=True):
+        check_equal(case.on_load(), case.stored(), "is not that of a stored dy")
+
+
 def test_an_infinite_y_does_not_matter_in_eval_mode(device: str) -> None:
     case = Case(PROBLEMS[1], torch.bfloat16, relu=False, training=False, device=device)
     case.y[0, 3, 4, 5] = torch.inf

@@ -90,7 +90,11 @@ def problems_of(program: str) -> tuple[Problem, ...]:
         ),
         FIRST: lambda: (scale_matrix(),),
         "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
-        "sm80": lambda: (normalised_conv_with_statistics(),),
+        "sm80": lambda: (
+            normalised_conv_with_statistics("normalised_conv_with_statistics", BFLOAT16, 200),
+            normalised_conv_with_statistics("normalised_conv_with_statistics_tf32", FLOAT32, 100),
+            normalised_weight_gradient(),
+        ),
     }[program]()
 
 
@@ -115,16 +119,48 @@ def conv_with_statistics() -> Problem:
     return with_statistics("conv_with_statistics", SIMT, FLOAT32, x, x, weight)
 
 
-def normalised_conv_with_statistics() -> Problem:
-    # More slices of 32 channels than stages, two parts of 64 rows, and a second tile of each kind.
-    pixels, channels, filters = 190, 200, 72
-    x = problems.random_tensor(1, pixels, channels, dtype=BFLOAT16)
-    weight = problems.random_tensor(2, filters, channels, dtype=BFLOAT16)
+def normalised_conv_with_statistics(name: str, dtype: torch.dtype, channels: int) -> Problem:
+    # More slices of channels than stages, two parts of 64 rows, and a second tile of each kind.
+    pixels, filters = 190, 72
+    x = problems.random_tensor(1, pixels, channels, dtype=dtype)
+    weight = multiplied(problems.random_tensor(2, filters, channels, dtype=dtype))
     scale = problems.random_tensor(3, channels, dtype=FLOAT32)
     bias = problems.random_tensor(4, channels, dtype=FLOAT32)
-    activation = torch.relu(x.float() * scale + bias).to(BFLOAT16)
-    return with_statistics(
-        "normalised_conv_with_statistics", SM80, BFLOAT16, x, activation, weight, scale, bias
+    activation = multiplied(normalised(x, scale, bias))
+    return with_statistics(name, SM80, dtype, x, activation, weight, scale, bias)
+
+
+def normalised(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    # The kernel's fma rounds once, and so does this.
+    return torch.addcmul(bias.double(), x.double(), scale.double()).float().relu().to(x.dtype)
+
+
+def multiplied(operand: torch.Tensor) -> torch.Tensor:
+    """What tensor cores multiply."""
+    return problems.rounded_to_tf32(operand) if operand.dtype == FLOAT32 else operand
+
+
+def normalised_weight_gradient() -> Problem:
+    pixels, channels, filters = 100, 72, 132
+    dy = problems.random_tensor(1, pixels, filters, dtype=FLOAT32)
+    x = problems.random_tensor(2, pixels, channels, dtype=FLOAT32)
+    scale = problems.random_tensor(3, channels, dtype=FLOAT32)
+    bias = problems.random_tensor(4, channels, dtype=FLOAT32)
+    dweight, magnitude = product(multiplied(dy).T, multiplied(normalised(x, scale, bias)).T)
+    return Problem(
+        "normalised_weight_gradient_tf32",
+        SM80,
+        "normalised_weight_gradient_tf32",
+        (
+            Output("dweight", (filters, channels), FLOAT32),
+            Input("dy", dy),
+            Input("x", x),
+            Input("scale", scale),
+            Input("bias", bias),
+        ),
+        (pixels, channels, filters),
+        (dweight,),
+        (problems.allowance(dweight, magnitude, FLOAT32),),
     )
 
 

@@ -3,6 +3,7 @@
 #include "ptx/ldmatrix.cuh"
 #include "ptx/mma_sync.cuh"
 #include "ptx/shared_address.cuh"
+#include "ptx/tensor_float32.cuh"
 
 namespace rnc::probes {
 namespace {
@@ -109,6 +110,16 @@ __global__ void __launch_bounds__(32) mma_tile_kernel(const __grid_constant__ Pr
 }
 RNC_PROBE(mma_tile_m16n8k16_bf16, mma_tile_kernel<ptx::Mma::kM16N8K16Bfloat16>, 1, 32)
 RNC_PROBE(mma_tile_m8n8k4_f64, mma_tile_kernel<ptx::Mma::kM8N8K4Float64>, 1, 32)
+
+// What an instruction reads of the rounded number: the lower 13 bits are not defined, nor is which
+// NaN a NaN becomes.
+__global__ void __launch_bounds__(32) tensor_float32_kernel(const __grid_constant__ ProbeParams p) {
+  const uint32_t read =
+      ptx::round_to_tensor_float32(ptx::load_global(p.in[0] + threadIdx.x)) & 0xFFFFE000u;
+  const bool is_nan = (read & 0x7FFFFFFFu) > 0x7F800000u;
+  ptx::store_global(p.out + threadIdx.x, is_nan ? 0x7FFFFFFFu : read);
+}
+RNC_PROBE(round_to_tensor_float32, tensor_float32_kernel, 1, 32)
 
 }  // namespace
 }  // namespace rnc::probes

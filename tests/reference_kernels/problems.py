@@ -51,9 +51,14 @@ def random_tensor(seed: int, *shape: int, dtype: torch.dtype, scale: float = 1.0
     return (values * scale).to(dtype)
 
 
-def as_tf32(x: Tensor) -> Tensor:
+def truncated_to_tf32(x: Tensor) -> Tensor:
     """The part of a float that tf32 instructions read."""
     return (x.view(torch.int32) & -(1 << 13)).view(FLOAT32)
+
+
+def rounded_to_tf32(x: Tensor) -> Tensor:
+    """A finite float with 10 bits of mantissa, ties away from zero."""
+    return truncated_to_tf32((x.view(torch.int32) + (1 << 12)).view(FLOAT32))
 
 
 def allowance(expected: Tensor, magnitude: Tensor, dtype: torch.dtype) -> Tensor:
@@ -74,11 +79,14 @@ def gemm(
 ) -> Problem:
     a = random_tensor(1, m, k, dtype=dtype)
     b = random_tensor(2, n, k, dtype=dtype, scale=k**-0.5)
+    on_ampere = kernel.startswith("ampere")
+    # wgmma reads shared memory itself, mma.sync registers, where operands are rounded.
+    as_tf32 = rounded_to_tf32 if on_ampere else truncated_to_tf32
     read = as_tf32 if dtype == FLOAT32 else torch.Tensor.double
     d, magnitude = product(read(a), read(b))
     return Problem(
         f"{kernel} {m}x{n}x{k}",
-        AMPERE if kernel.startswith("ampere") else HOPPER,
+        AMPERE if on_ampere else HOPPER,
         kernel,
         (Output("d", (m, n), out_dtype), Input("a", a), Input("b", b)),
         (m, n, k),

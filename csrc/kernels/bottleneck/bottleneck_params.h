@@ -18,6 +18,7 @@ struct BottleneckReduceParams {
   void* z;             // T [N, P, Q, K]
   void* partials;      // Acc [stats_tiles(N P Q)][2][K] or null; needs scale null
   bool relu;
+  bool allow_tf32;  // float may be multiplied as TF32
 };
 
 // z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual, or projection_scale *
@@ -32,6 +33,7 @@ struct BottleneckExpandParams {
   void* z;                // T [N, P, Q, K]
   void* partials;         // Acc [stats_tiles(N P Q)][2][K] or null; needs scale null
   bool relu;
+  bool allow_tf32;  // float may be multiplied as TF32
 
   const void* projection_weight;  // T [K, residual_C] or null: identity shortcut
   const void* projection_scale;   // Acc [K]

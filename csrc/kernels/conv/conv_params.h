@@ -21,6 +21,7 @@ struct ConvFpropParams {
   void* partials;  // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y
                    // per row tile and channel; needs scale, bias, residual null and relu false
   bool relu;
+  bool allow_tf32;  // float may be multiplied as TF32
 };
 
 // Batch norm's and ReLU's backward, applied to a gradient dz of their output while it is loaded: dy
@@ -45,8 +46,9 @@ struct ConvDgradParams {
   const void* act_scale;  // Acc [C], null exactly when act is
   const void* act_bias;   // Acc [C], null exactly when act is
   const void* act_mean;   // Acc [C], null exactly when partials is
-  void* partials;  // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g
-                   // * (act - mean) per row tile
+  void* partials;   // Acc [ceil(N H W / kStatsTileRows)][2][C] or null (needs act): sums of g and g
+                    // * (act - mean) per row tile
+  bool allow_tf32;  // float may be multiplied as TF32
 };
 
 // dweight = wgrad(dy, a), a as in fprop. The reduction over pixels is split into `splits` ordered
@@ -61,6 +63,7 @@ struct ConvWgradParams {
   const void* x_bias;   // Acc [C], null exactly when x_scale is
   void* workspace;      // Acc [splits][K][R][S][C / groups]
   int32_t splits;       // as plan_conv has them, or fewer
+  bool allow_tf32;      // float may be multiplied as TF32
 };
 
 }  // namespace rnc

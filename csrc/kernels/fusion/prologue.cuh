@@ -31,13 +31,14 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What 8 neighbouring channels need.
+  // What the neighbouring channels in 16 bytes need.
   struct Piece {
+    static constexpr int kElements = 16 / int(sizeof(T));
     ColumnVector<Acc> scale, bias;
 
     __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
-        : scale(prologue.scale, channel, kGroupElements, Acc(0)),
-          bias(prologue.bias, channel, kGroupElements, Acc(0)) {}
+        : scale(prologue.scale, channel, kElements, Acc(0)),
+          bias(prologue.bias, channel, kElements, Acc(0)) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
@@ -92,7 +93,7 @@ struct BnBackward {
       return narrow_to<T>(bn_gradient(g, y, c[0][e], c[1][e], c[2][e], c[3][e]));
     }
   };
-  using Piece = Channels<kGroupElements>;
+  using Piece = Channels<16 / int(sizeof(T))>;
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
     return Acc(widen(Channels<1>(*this, channel).apply(gradient, companion, 0)));

@@ -103,6 +103,27 @@ def mma(kind: str, m_tiles: int = 1, n_tiles: int = 1) -> Vectors:
     )
 
 
+def tensor_float32() -> Vectors:
+    """Floats as tf32 operands: 10 bits of mantissa, the nearest such number, a tie away from zero."""
+    unit = 2.0**-10
+    near_one = [
+        1 + unit * (i + f) for i in (0, 1, 1023) for f in (0, 0.25, 0.499, 0.5, 0.501, 0.75)
+    ]
+    near_zero = [2.0**-126 * (1 + unit * f) for f in (0.5, 0.49)]
+    largest = float(np.finfo(np.float32).max)
+    values = np.array(
+        [*near_one, *near_zero, 0.0, np.inf, largest, largest / 2, np.nan], np.float32
+    )
+    values = np.resize(np.concatenate([values, -values]), 32)
+    with np.errstate(over="ignore"):
+        # In fp64: scaled so that the kept bits are an integer. np.rint would take ties to even.
+        mantissa, exponent = np.frexp(np.abs(values.astype(np.float64)))
+        whole = np.floor(mantissa * 2**11 + 0.5)
+        magnitude = np.ldexp(whole, exponent - 11).astype(np.float32)
+    rounded = np.copysign(magnitude, values).view(np.uint32)
+    return Vectors((float32_bits(values),), np.where(np.isnan(values), 0x7FFFFFFF, rounded))
+
+
 def matrix_probes(
     instruction: str,
     capability: int,
@@ -123,6 +144,7 @@ def matrix_probes(
 
 
 PROBES = [
+    Probe("round_to_tensor_float32", "round_to_tensor_float32", tensor_float32, ("lane",)),
     *matrix_probes("ldmatrix", AMPERE, ldmatrix, ("lane", "register")),
     *(
         Probe(name, name, describe, ("lane", "instruction", "register"))

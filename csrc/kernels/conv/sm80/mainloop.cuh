@@ -1,6 +1,6 @@
 // The Ampere main loop: cp.async fills a ring of shared-memory stages with 16-byte pieces of the
-// operands, ldmatrix loads fragments from it, mma.sync multiplies them. Needs operands whose
-// contiguous index comes in runs of whole, aligned 16 bytes.
+// operands, ldmatrix loads fragments from it, mma.sync multiplies them; float in TF32. Needs
+// operands whose contiguous index comes in runs of whole, aligned 16 bytes.
 #pragma once
 
 #include <type_traits>
@@ -142,7 +142,7 @@ struct Sm80Mainloop {
   static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));
   template <class Operand, int kSliceRows>
   using SliceOf = std::conditional_t<Operand::kDepthIsContiguous, OperandSlice<kSliceRows>,
-                                     TransposedSlice<kSliceRows>>;
+                                     TransposedSlice<kSliceRows, int(sizeof(T))>>;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
   using CopierA = SliceCopier<OperandA, SliceA, kThreads>;

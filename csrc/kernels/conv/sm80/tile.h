@@ -16,6 +16,13 @@ template <>
 struct MmaOfTrait<float16> {
   static constexpr ptx::Mma kMma = ptx::Mma::kM16N8K16Float16;
 };
+template <>
+struct MmaOfTrait<float> {
+  static constexpr ptx::Mma kMma = ptx::Mma::kM16N8K8TensorFloat32;
+};
+// Whether the main loop multiplies such operands.
+template <class T>
+inline constexpr bool kHasMma = requires { MmaOfTrait<T>::kMma; };
 
 template <int kTileRows, int kTileColumns>
 struct Sm80Tile {

@@ -1,0 +1,44 @@
+// The stable ABI has no function for the switch; Python has, and whoever loaded this module runs
+// it.
+#include "bindings/tf32_switch.h"
+
+#include <Python.h>
+
+#include <stdexcept>
+
+namespace rnc::bindings {
+namespace {
+
+// Ops run without the interpreter's lock, autograd's on threads of their own.
+struct InterpreterLock {
+  PyGILState_STATE state = PyGILState_Ensure();
+  ~InterpreterLock() { PyGILState_Release(state); }
+};
+
+// A new reference, or null with Python's error set.
+struct Reference {
+  PyObject* object;
+  ~Reference() { Py_XDECREF(object); }
+
+  Reference attribute(const char* name) const {
+    return {object ? PyObject_GetAttrString(object, name) : nullptr};
+  }
+};
+
+}  // namespace
+
+bool torch_allows_tf32() {
+  const InterpreterLock lock;
+  const Reference cudnn{PyImport_ImportModule("torch.backends.cudnn")};
+  const Reference conv = cudnn.attribute("conv");
+  const Reference precision = conv.attribute("fp32_precision");
+  if (!precision.object || !PyUnicode_Check(precision.object)) {
+    PyErr_Clear();
+    throw std::runtime_error(
+        "resnet_cuda: torch.backends.cudnn.conv.fp32_precision cannot be read, expected a string "
+        "as in torch >= 2.11");
+  }
+  return PyUnicode_CompareWithASCIIString(precision.object, "tf32") == 0;
+}
+
+}  // namespace rnc::bindings
