@@ -15,6 +15,7 @@ from passes import (
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
+from resnet_cuda import _host
 from resnet_cuda.testing import check_gradient_rule, check_rule, emulated
 
 raw = torch.ops.resnet_cuda
@@ -34,9 +35,13 @@ PROBLEMS = [
     Conv(1, 8, 2, 3, 8, 5, 5, padding=(2, 2)),
     Conv(1, 200, 8, 8, 264, 1, 1, padding=(0, 0)),
 ]
-# Enough of them for tiles of 128 x 128: rows for fprop's and dgrad's, filters and channels for wgrad's.
-LARGE = Conv(1, 72, 93, 93, 128, 1, 1, padding=(0, 0))
-LARGE_WEIGHT = Conv(1, 136, 13, 13, 136, 1, 1, padding=(0, 0))
+# Enough outputs for tiles of 128 x 128.
+LARGE = {
+    "fprop": Conv(1, 24, 93, 93, 128, 1, 1, padding=(0, 0)),
+    "dgrad": Conv(1, 128, 93, 93, 24, 1, 1, padding=(0, 0)),
+    "wgrad": Conv(1, 136, 13, 13, 136, 1, 1, padding=(0, 0)),
+}
+PASSES = ("fprop", "dgrad", "wgrad")
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -44,7 +49,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
 
 
-@pytest.fixture(params=[*PROBLEMS, LARGE, LARGE_WEIGHT], ids=str)
+@pytest.fixture(params=[*PROBLEMS, *LARGE.values()], ids=str)
 def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
 
@@ -62,6 +67,14 @@ def rounded(t: Tensor, like: Tensor) -> Tensor:
 def check_stored(actual: Tensor, exact: Tensor, name: str) -> None:
     """A result of fp32 sums that was rounded once."""
     check_rule(actual.cpu(), exact.to(actual.dtype), exact, name=name)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_large_problems_need_large_tiles(name: str) -> None:
+    conv = LARGE[name]
+    x, weight, _ = conv.random(torch.bfloat16)
+    plan = _host.conv_plan(name, "bfloat16", x.shape, weight.shape, padding=conv.padding)
+    assert plan["tile"] == (128, 128, 32)
 
 
 def test_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) -> None:
@@ -162,7 +175,6 @@ def runs(conv: Conv, dtype: torch.dtype) -> dict[str, object]:
     }
 
 
-PASSES = ("fprop", "dgrad", "wgrad")
 SPLIT = Conv(2, 24, 24, 23, 72)  # two parts of wgrad's reduction
 
 
