@@ -37,9 +37,9 @@ PROBLEMS = [
 ]
 # Enough outputs for tiles of 128 x 128.
 LARGE = {
-    "fprop": Conv(1, 24, 93, 93, 128, 1, 1, padding=(0, 0)),
-    "dgrad": Conv(1, 128, 93, 93, 24, 1, 1, padding=(0, 0)),
-    "wgrad": Conv(1, 136, 13, 13, 136, 1, 1, padding=(0, 0)),
+    "fprop": Conv(1, 24, 93, 93, 120, 1, 1, padding=(0, 0)),
+    "dgrad": Conv(1, 120, 93, 93, 24, 1, 1, padding=(0, 0)),
+    "wgrad": Conv(1, 120, 13, 13, 120, 1, 1, padding=(0, 0)),
 }
 PASSES = ("fprop", "dgrad", "wgrad")
 

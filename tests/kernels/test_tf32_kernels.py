@@ -43,9 +43,9 @@ ODD_FILTERS = Conv(2, 12, 7, 9, 35)  # rows of fprop's second operand: any numbe
 PASSES = ("fprop", "dgrad", "wgrad")
 # Enough outputs for tiles of 128 x 128.
 LARGE = {
-    "fprop": Conv(1, 12, 93, 93, 128, 1, 1, padding=(0, 0)),
-    "dgrad": Conv(1, 128, 93, 93, 12, 1, 1, padding=(0, 0)),
-    "wgrad": Conv(1, 132, 13, 13, 132, 1, 1, padding=(0, 0)),
+    "fprop": Conv(1, 12, 93, 93, 116, 1, 1, padding=(0, 0)),
+    "dgrad": Conv(1, 116, 93, 93, 12, 1, 1, padding=(0, 0)),
+    "wgrad": Conv(1, 116, 13, 13, 116, 1, 1, padding=(0, 0)),
 }
 
 
