@@ -14,7 +14,7 @@ constexpr int kClassesPerLaunch = 4;
 template <class Mainloop, class T, class Epilogue>
 Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
                       Stream stream) {
-  const Conv2dProblem& p = params.problem;
+  const Conv2dProblem p = gemm_problem(plan, params.problem);
   using Gemm = ImplicitGemm<Mainloop, StridedRows>;
   const int32_t classes = GradientClass::count(p);
   int64_t first_tile_row = 0;
@@ -30,7 +30,7 @@ Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const
       if (index < count) first_tile_row += stats_tiles(shape.rows);
       return Gemm{shape,
                   {WindowRows<T, Identity<T>>::of_gradient(params.dy, at, p),
-                   FilterColumns<T>(params.weight, at, p)},
+                   typename Mainloop::Filter(params.weight, at, params.problem)},
                   {p.H, p.W, p.stride_h, p.stride_w, at.residue_h, at.residue_w,
                    FastDivmod(at.w.window.positions), FastDivmod(at.h.window.positions)}};
     };
@@ -51,7 +51,9 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
     const FilterColumns<T> filter(params.weight, GradientClass(problem, 0), problem);
     return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
   }
-  return with_mainloop<WindowRows<T, Identity<T>>, FilterColumns<T>>(plan, [&](auto tag) {
+  using Window = WindowRows<T, Identity<T>>;
+  using Packed = PackedFilterColumns<T>;
+  return with_window_mainloop<Window, FilterColumns<T>, Packed>(plan, [&](auto tag) {
     return launch_classes<typename decltype(tag)::type, T>(plan, params, epilogue, stream);
   });
 }

@@ -5,32 +5,45 @@
 namespace rnc {
 namespace {
 
+// Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
+template <class T, class Prologue>
+Status multiply(const ConvPlan& plan, const ConvWgradParams& params, const Prologue& prologue,
+                Stream stream) {
+  using Acc = AccOf<T>;
+  const Conv2dProblem& problem = params.problem;
+  const Conv2dProblem gemm = gemm_problem(plan, problem);
+  Acc* workspace = static_cast<Acc*>(params.workspace);
+  const int64_t size = problem.weight_size(), columns = problem.filter_size();
+  const StorePartial<T> epilogue{workspace, size, columns,
+                                 pieces_are_vectors<Acc>({workspace}, columns, columns)};
+  const Transposed gradient(PixelRows<T, Identity<T>>::of_output(params.dy, gemm));
+  if (plan.path == ConvPath::kGemm) {
+    const Transposed activation(PixelRows<T, Prologue>::of_input(params.x, prologue, gemm));
+    return launch_implicit_gemm(plan, ConvOp::kWgrad, gemm, gradient, activation, epilogue, stream);
+  }
+  const Transposed activation(WindowRows<T, Prologue>::of_input(params.x, prologue, gemm));
+  using Gradient = std::remove_const_t<decltype(gradient)>;
+  using Activation = std::remove_const_t<decltype(activation)>;
+  if constexpr (sizeof(T) == 2) {
+    if (plan.path == ConvPath::kGrouped) {
+      using Mainloop = Sm80Mainloop<Sm80PackedFiltersTile, Gradient, Activation>;
+      const StorePackedPartial<T> packed{workspace, size, columns, problem.channels_per_group()};
+      return launch_gemm<Mainloop>(plan, gemm_shape(plan, ConvOp::kWgrad, gemm),
+                                   {gradient, activation}, packed, stream);
+    }
+  }
+  return launch_implicit_gemm(plan, ConvOp::kWgrad, gemm, gradient, activation, epilogue, stream);
+}
+
 template <class T, class Prologue>
 Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologue& prologue,
               Stream stream) {
-  using Acc = AccOf<T>;
-  const Conv2dProblem& problem = params.problem;
-  Acc* workspace = static_cast<Acc*>(params.workspace);
-  const int64_t columns = problem.filter_size();
-  const StorePartial<T> epilogue{workspace, problem.weight_size(), columns,
-                                 pieces_are_vectors<Acc>({workspace}, columns, columns)};
-
-  // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
-  const Transposed gradient(PixelRows<T, Identity<T>>::of_output(params.dy, problem));
-  Status status;
-  if (plan.path == ConvPath::kGemm) {
-    const Transposed activation(PixelRows<T, Prologue>::of_input(params.x, prologue, problem));
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
-  } else {
-    const Transposed activation(WindowRows<T, Prologue>::of_input(params.x, prologue, problem));
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
-  }
+  const Status status = multiply<T>(plan, params, prologue, stream);
   if (!status.ok()) return status;
 
   // Sum the parts in order.
-  const SumSplitsParams<T> sum{workspace, static_cast<T*>(params.dweight), problem.weight_size(),
+  const SumSplitsParams<T> sum{static_cast<const AccOf<T>*>(params.workspace),
+                               static_cast<T*>(params.dweight), params.problem.weight_size(),
                                plan.splits};
   const int64_t blocks = (sum.size + kSumSplitsThreads - 1) / kSumSplitsThreads;
   return launch_kernel("conv_wgrad_sum_splits", sum_splits_kernel<T>, Dim3{uint32_t(blocks), 1, 1},
@@ -41,7 +54,7 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.x}), params.splits});
+                                  {are_vector_aligned({params.dy, params.x, params.workspace}), params.splits});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

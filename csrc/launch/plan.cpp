@@ -30,11 +30,14 @@ const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool al
   if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
     return "float64 and float32 are computed without tensor cores, which would round them";
   }
-  if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
   constexpr int32_t kPiece = 8;
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
-  if (p.C % kPiece != 0 || (op != ConvOp::kFprop && p.K % kPiece != 0)) {
-    return "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT";
+  if (!p.is_packable() && (p.channels_per_group() % kPiece != 0 ||
+                          (op != ConvOp::kFprop && p.filters_per_group() % kPiece != 0))) {
+    return p.groups == 1
+               ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
+               : "groups of channels that are no multiples of 8 can be packed for tensor cores "
+                 "where they are 4 of K = C, C a multiple of 32: SIMT";
   }
   if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
   return nullptr;
@@ -44,41 +47,69 @@ struct TileChoice {
   int32_t m, n, k;
 };
 
-TileChoice choose_tile(Generation generation, int64_t m, int64_t n, bool narrow) {
+TileChoice choose_tile(Generation generation, ConvPath path, ConvOp op, int64_t m, int64_t n,
+                       bool narrow) {
+  const bool is_wgrad = op == ConvOp::kWgrad;
+  if (path == ConvPath::kGrouped) {
+    return is_wgrad ? TileChoice{32, 128, 32} : TileChoice{128, 32, 32};
+  }
+  if (path == ConvPath::kDepthwise) {
+    return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
+  }
   if (generation == Generation::kSimt) return {64, 64, 16};
   const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
   return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
 }
 
 // By generation, path and op.
-constexpr const char* kKernelNames[][2][3] = {
+constexpr const char* kKernelNames[][4][3] = {
     {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
-     {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"}},
+     {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"},
+     {},
+     {"conv_fprop_simt_depthwise", "conv_dgrad_simt_depthwise", "conv_wgrad_simt_depthwise"}},
     {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
-     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"}},
+     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"},
+     {"conv_fprop_sm80_grouped", "conv_dgrad_sm80_grouped", "conv_wgrad_sm80_grouped"},
+     {}},
 };
 
 // By path.
 constexpr const char* kReasons[] = {
     "general window: implicit im2col",
     "1x1 without padding: pixels are GEMM rows, no im2col",
+    "small groups: packed into super-groups of 32 channels and 32 filters",
+    "one channel and one filter per group: summed directly, without tensor cores",
 };
 
 }  // namespace
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  const char* why_simt = why_not_sm80(op, p, dtype, limits.aligned);
+  const bool depthwise = p.is_depthwise();
+  const char* why_simt = depthwise ? kReasons[int(ConvPath::kDepthwise)]
+                                   : why_not_sm80(op, p, dtype, limits.aligned);
   plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
-  plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
+  plan.path = depthwise                       ? ConvPath::kDepthwise
+              : !why_simt && p.is_packable()   ? ConvPath::kGrouped
+              : takes_gemm_path(op, p)        ? ConvPath::kGemm
+                                              : ConvPath::kIm2col;
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
   plan.why = why_simt ? why_simt : kReasons[int(plan.path)];
+  plan.groups = plan.path == ConvPath::kDepthwise ? 1
+                : plan.path == ConvPath::kGrouped ? p.C / kPackedChannels
+                                                  : p.groups;
+  plan.diagonal =
+      plan.path == ConvPath::kGrouped && p.channels_per_group() <= kDiagonalChannels;
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
-  const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
-  const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
-  const TileChoice tile = choose_tile(plan.generation, m, n, limits.narrow);
+  const Conv2dProblem gemm = gemm_problem(plan, p);
+  const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : gemm.gemm_m(op);
+  // A depthwise wgrad has a column for each tap.
+  const int64_t n = depthwise && op == ConvOp::kWgrad ? p.filter_size() : gemm.gemm_n(op);
+  const int64_t k = gemm.gemm_k(op);
+  const TileChoice tile =
+      choose_tile(plan.generation, plan.path, op, m, n, limits.narrow);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;
@@ -86,18 +117,18 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
   plan.splits = limits.splits > 0 ? limits.splits : 1;
   if (op == ConvOp::kWgrad && limits.splits == 0) {
-    const int64_t wanted = ceil_div(kTargetBlocks, plan.grid[0] * p.groups);
+    const int64_t wanted = ceil_div(kTargetBlocks, plan.grid[0] * plan.groups);
     const int64_t allowed =
-        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
+        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / plan.groups);
     plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
   }
   plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
-  plan.grid[1] = int64_t(p.groups) * plan.splits;
+  plan.grid[1] = int64_t(plan.groups) * plan.splits;
   plan.grid[2] = in_classes ? GradientClass::count(p) : 1;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
-  if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - tile.m) {
+  if (std::max({p.input_pixels(), p.output_pixels(), k, gemm.gemm_n(op)}) > INT32_MAX - tile.m) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
   } else if (plan.grid[0] > INT32_MAX) {
     plan.error = "the convolution has more than 2^31 output tiles";

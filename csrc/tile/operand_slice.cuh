@@ -43,11 +43,17 @@ struct alignas(1024) TransposedSlice {
   static constexpr int kChunkBytes = 16;
   static constexpr int kChunks = kRowBytes / kChunkBytes;
   static constexpr int kLines = kDepth;
-  static_assert(kChunks % 8 == 0, "the swizzle permutes runs of 8 chunks");
+  // The swizzle permutes runs of 8 chunks, of 4 where a line has no more: then two lines share the
+  // banks.
+  static constexpr int kRun = kChunks % 8 == 0 ? 8 : 4;
+  static_assert(kChunks % kRun == 0);
   unsigned char bytes[kDepth * kRowBytes];
 
   __device__ __forceinline__ const void* chunk(int line, int chunk) const {
-    return bytes + line * kRowBytes + (chunk ^ (line & 7)) * kChunkBytes;
+    return bytes + line * kRowBytes + (chunk ^ (line / (8 / kRun) % kRun)) * kChunkBytes;
+  }
+  __device__ __forceinline__ const void* at(int line, int byte) const {
+    return static_cast<const unsigned char*>(chunk(line, byte / kChunkBytes)) + byte % kChunkBytes;
   }
   // Step r of the 8 x 16 bytes whose corner is row `first`, the depth `chunk` times 8.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {

@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
   at.split = int32_t(blockIdx.y) / shape.groups;
   at.depth_begin = at.split * shape.depth_per_split;
   at.depth_end = min(at.depth_begin + shape.depth_per_split, shape.depth);
+  at.diagonal = shape.diagonal;
 
   // Multiply.
   Mainloop tile;
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
   coord.columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
   coord.split = at.split;
   RNC_UNROLL
-  for (int part = 0; part < Mainloop::kRows / kStatsTileRows; ++part) {
+  for (int part = 0; part * kStatsTileRows < Mainloop::kRows; ++part) {
     const int32_t first_row = at.first_row + part * kStatsTileRows;
     if (first_row >= shape.rows) break;
     if (part > 0) __syncthreads();

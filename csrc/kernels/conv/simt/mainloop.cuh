@@ -85,6 +85,7 @@ struct SimtMainloop {
   using Storage = SimtMainloopStorage<Acc>;
   // A warp stages two rows of 16 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 16>;
+  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;

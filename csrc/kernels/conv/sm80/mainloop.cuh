@@ -9,26 +9,27 @@
 #include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm80/tile.h"
 #include "tile/cp_async_mainloop.cuh"
-#include "tile/mma_tile.cuh"
 #include "tile/row_pieces.cuh"
 
 namespace rnc {
 
-// One thread's share of the copies of one operand: chunk `chunk` of some of the slice's lines.
+// One thread's share of the copies of one operand: the same piece of some of the slice's lines.
 template <class Operand, class Slice, int kThreads>
 struct SliceCopier {
   using T = typename Operand::Element;
   using Prologue = typename Operand::Prologue;
   static constexpr bool kAlongDepth = Operand::kDepthIsContiguous;
-  static constexpr int kPieceElements = Slice::kChunkBytes / int(sizeof(T));
-  static constexpr int kLinesAtOnce = kThreads / Slice::kChunks;
+  static constexpr int kPieceBytes = Operand::kPieceBytes;
+  static constexpr int kPieceElements = kPieceBytes / int(sizeof(T));
+  static constexpr int kPieces = Slice::kRowBytes / kPieceBytes;  // of a line
+  static constexpr int kLinesAtOnce = kThreads / kPieces;
   static constexpr int kCopies = Slice::kLines / kLinesAtOnce;
-  static_assert(kThreads % Slice::kChunks == 0 && Slice::kLines % kLinesAtOnce == 0);
+  static_assert(kThreads % kPieces == 0 && Slice::kLines % kLinesAtOnce == 0);
   static constexpr int kRowsHeld = kAlongDepth ? kCopies : 1;
 
   const Operand& operand;
   const int32_t group;
-  const bool piece_is_row;  // whether this thread's chunk holds rows of the operand
+  const bool piece_is_row;  // whether this thread's piece holds rows of the operand
   typename Operand::Row rows[kRowsHeld];
 
   // Finds the rows this thread will copy, once for all slices.
@@ -41,10 +42,15 @@ struct SliceCopier {
     }
   }
 
-  static __device__ __forceinline__ int chunk() { return int(threadIdx.x) % Slice::kChunks; }
-  static __device__ __forceinline__ int piece() { return chunk() * kPieceElements; }
+  // The piece's first element in its line.
+  static __device__ __forceinline__ int piece() {
+    return int(threadIdx.x) % kPieces * kPieceElements;
+  }
   static __device__ __forceinline__ int line(int i) {
-    return int(threadIdx.x) / Slice::kChunks + i * kLinesAtOnce;
+    return int(threadIdx.x) / kPieces + i * kLinesAtOnce;
+  }
+  static __device__ __forceinline__ const void* place(const Slice& shared, int i) {
+    return shared.at(line(i), piece() * int(sizeof(T)));
   }
 
   // Calls fn(i, source) with the i-th piece of the slice at `first_depth`; null where it is zero.
@@ -67,9 +73,8 @@ struct SliceCopier {
   __device__ __forceinline__ void copy(Slice& shared, int32_t first_depth,
                                        int32_t depth_end) const {
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
-      ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(shared.chunk(line(i), chunk())),
-                                        source ? source : operand.base(),
-                                        source ? Slice::kChunkBytes : 0);
+      ptx::cp_async<kPieceBytes>(ptx::shared_address(place(shared, i)),
+                                 source ? source : operand.base(), source ? kPieceBytes : 0);
     });
   }
 
@@ -84,13 +89,13 @@ struct SliceCopier {
                                             channel_of(operand, rows[0], depth, group));
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
-      auto* place = const_cast<Piece*>(static_cast<const Piece*>(shared.chunk(line(i), chunk())));
-      Piece elements = *place;
+      auto* copied = const_cast<Piece*>(static_cast<const Piece*>(place(shared, i)));
+      Piece elements = *copied;
       RNC_UNROLL
       for (int e = 0; e < kPieceElements; ++e) {
         elements.v[e] = prologue.apply(elements.v[e], e);
       }
-      *place = elements;
+      *copied = elements;
     });
   }
 };
@@ -115,12 +120,13 @@ struct Sm80Mainloop {
   };
   // A warp stages 8 rows of 8 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 8>;
+  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;
   };
 
-  MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2> tile;
+  typename Tile::template WarpTile<T> tile;
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
@@ -142,7 +148,11 @@ struct Sm80Mainloop {
           activate(copy_b, shared.b[stage], depth, at.depth_end);
         },
         [&](int stage) {
-          tile.multiply(shared.a[stage], warp_row(), shared.b[stage], warp_column());
+          if constexpr (Tile::kPacksGroups) {
+            tile.multiply(shared.a[stage], warp_row(), shared.b[stage], warp_column(), at.diagonal);
+          } else {
+            tile.multiply(shared.a[stage], warp_row(), shared.b[stage], warp_column());
+          }
         });
   }
 
@@ -165,10 +175,11 @@ struct Sm80Mainloop {
 
  private:
   static __device__ __forceinline__ int warp_row() {
-    return int(threadIdx.x) / 32 % 2 * (kRows / 2);
+    return int(threadIdx.x) / 32 % Tile::kWarpsDown * (kRows / Tile::kWarpsDown);
   }
   static __device__ __forceinline__ int warp_column() {
-    return int(threadIdx.x) / 64 * (kColumns / 2);
+    constexpr int kWarpsAcross = kThreads / 32 / Tile::kWarpsDown;
+    return int(threadIdx.x) / 32 / Tile::kWarpsDown * (kColumns / kWarpsAcross);
   }
 
   template <class Copier, class Slice>
