@@ -69,7 +69,7 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
     using Acc = AccOf<T>;
     const bool aligned =
         pieces_are_vectors<T>({params.dx, params.addend, params.act}, params.problem.C,
-                              params.problem.channels_per_group());
+                              gemm_problem(plan, params.problem).channels_per_group());
     const AddGateStore<T> gate{static_cast<T*>(params.dx),
                                static_cast<const T*>(params.addend),
                                static_cast<const T*>(params.act),

@@ -24,6 +24,12 @@ Status multiply(const ConvPlan& plan, const ConvWgradParams& params, const Prolo
   const Transposed activation(WindowRows<T, Prologue>::of_input(params.x, prologue, gemm));
   using Gradient = std::remove_const_t<decltype(gradient)>;
   using Activation = std::remove_const_t<decltype(activation)>;
+  if (plan.path == ConvPath::kDepthwise) {
+    GemmShape shape = gemm_shape(plan, ConvOp::kWgrad, gemm);
+    shape.columns = int32_t(columns);  // a column for each tap
+    return launch_gemm<DepthwiseWgradMainloop<Gradient, Activation>>(
+        plan, shape, {gradient, activation}, epilogue, stream);
+  }
   if constexpr (sizeof(T) == 2) {
     if (plan.path == ConvPath::kGrouped) {
       using Mainloop = Sm80Mainloop<Sm80PackedFiltersTile, Gradient, Activation>;
@@ -53,8 +59,9 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 }  // namespace
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.x, params.workspace}), params.splits});
+  const ConvPlan plan =
+      plan_conv(ConvOp::kWgrad, params.problem, dtype,
+                {are_vector_aligned({params.dy, params.x, params.workspace}), params.splits});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 
+#include "kernels/conv/direct/depthwise.cuh"
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/packed_filters.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
@@ -64,6 +65,9 @@ Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
 // own.
 template <class Window, class Filter, class PackedFilter, class Launch>
 Status with_window_mainloop(const ConvPlan& plan, Launch&& launch) {
+  if (plan.path == ConvPath::kDepthwise) {
+    return launch(MainloopTag<DepthwiseMainloop<Window, Filter>>{});
+  }
   if constexpr (sizeof(typename Window::Element) == 2) {
     if (plan.path == ConvPath::kGrouped) {
       return launch(MainloopTag<Sm80Mainloop<Sm80PackedPixelsTile, Window, PackedFilter>>{});

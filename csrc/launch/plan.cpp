@@ -33,7 +33,7 @@ const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool al
   constexpr int32_t kPiece = 8;
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
   if (!p.is_packable() && (p.channels_per_group() % kPiece != 0 ||
-                          (op != ConvOp::kFprop && p.filters_per_group() % kPiece != 0))) {
+                           (op != ConvOp::kFprop && p.filters_per_group() % kPiece != 0))) {
     return p.groups == 1
                ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
                : "groups of channels that are no multiples of 8 can be packed for tensor cores "
@@ -86,20 +86,19 @@ constexpr const char* kReasons[] = {
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
   const bool depthwise = p.is_depthwise();
-  const char* why_simt = depthwise ? kReasons[int(ConvPath::kDepthwise)]
-                                   : why_not_sm80(op, p, dtype, limits.aligned);
+  const char* why_simt =
+      depthwise ? kReasons[int(ConvPath::kDepthwise)] : why_not_sm80(op, p, dtype, limits.aligned);
   plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
-  plan.path = depthwise                       ? ConvPath::kDepthwise
-              : !why_simt && p.is_packable()   ? ConvPath::kGrouped
-              : takes_gemm_path(op, p)        ? ConvPath::kGemm
-                                              : ConvPath::kIm2col;
+  plan.path = depthwise                      ? ConvPath::kDepthwise
+              : !why_simt && p.is_packable() ? ConvPath::kGrouped
+              : takes_gemm_path(op, p)       ? ConvPath::kGemm
+                                             : ConvPath::kIm2col;
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
   plan.why = why_simt ? why_simt : kReasons[int(plan.path)];
   plan.groups = plan.path == ConvPath::kDepthwise ? 1
                 : plan.path == ConvPath::kGrouped ? p.C / kPackedChannels
                                                   : p.groups;
-  plan.diagonal =
-      plan.path == ConvPath::kGrouped && p.channels_per_group() <= kDiagonalChannels;
+  plan.diagonal = plan.path == ConvPath::kGrouped && p.channels_per_group() <= kDiagonalChannels;
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
@@ -108,8 +107,7 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   // A depthwise wgrad has a column for each tap.
   const int64_t n = depthwise && op == ConvOp::kWgrad ? p.filter_size() : gemm.gemm_n(op);
   const int64_t k = gemm.gemm_k(op);
-  const TileChoice tile =
-      choose_tile(plan.generation, plan.path, op, m, n, limits.narrow);
+  const TileChoice tile = choose_tile(plan.generation, plan.path, op, m, n, limits.narrow);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;

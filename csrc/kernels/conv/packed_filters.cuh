@@ -16,7 +16,7 @@ struct PackedFilterRows {
   using Element = T;
   using Prologue = Identity<T>;
   struct Row {
-    const T* filter;  // null outside
+    const T* filter;        // null outside
     int32_t first_channel;  // of its group, within the super-group
   };
   struct Depth {
@@ -67,7 +67,7 @@ struct PackedFilterColumns {
     bool valid;
   };
   struct Depth {
-    const T* filter;  // tap included; null outside
+    const T* filter;        // tap included; null outside
     int32_t first_channel;  // of its group, within the super-group
   };
   static constexpr bool kDepthIsContiguous = false;

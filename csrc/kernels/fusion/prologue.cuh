@@ -13,6 +13,11 @@ struct Identity {
   static constexpr bool kChangesNothing = true;
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
+
+  struct Piece {
+    __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/) {}
+    __device__ __forceinline__ T apply(T v, int /*e*/) const { return v; }
+  };
 };
 
 // Normalise-on-load: relu(x * scale + bias), rounded to T as if it had been stored and read back.
@@ -27,13 +32,14 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What 8 neighbouring channels need.
+  // What 8 neighbouring channels need, of which `count` exist.
   struct Piece {
     ColumnVector<Acc> scale, bias;
 
-    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
-        : scale(prologue.scale, channel, kGroupElements, Acc(0)),
-          bias(prologue.bias, channel, kGroupElements, Acc(0)) {}
+    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel,
+                                     int count = kGroupElements)
+        : scale(prologue.scale, channel, count, Acc(0)),
+          bias(prologue.bias, channel, count, Acc(0)) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
