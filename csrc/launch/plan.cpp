@@ -36,8 +36,8 @@ const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool al
                            (op != ConvOp::kFprop && p.filters_per_group() % kPiece != 0))) {
     return p.groups == 1
                ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
-               : "groups of channels that are no multiples of 8 can be packed for tensor cores "
-                 "where they are 4 of K = C, C a multiple of 32: SIMT";
+               : "groups whose channels are not multiples of 8 are packed only where they are 4, "
+                 "K = C, and C a multiple of 32: SIMT";
   }
   if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
   return nullptr;

@@ -97,12 +97,13 @@ struct DepthwiseMainloop {
     constexpr int kLanes = kThreads / kColumns;
     const int column = int(threadIdx.x) / kLanes;
     const int32_t channel = at.first_column + column;
-    if (channel >= at.columns) return;
+    const bool exists = channel < at.columns;
     const int32_t count = min(taps - first_tap, kTapsAtOnce);
     for (int tap = int(threadIdx.x) % kLanes; tap < count; tap += kLanes) {
       const T* weight =
           filter.find(filter.row(0, 1, channel), filter.depth(first_tap + tap, taps, channel));
-      shared.filters.template put<1>(tap, column, {{Acc(widen(ptx::load_global_nc(weight)))}});
+      const Acc value = exists ? Acc(widen(ptx::load_global_nc(weight))) : Acc(0);
+      shared.filters.template put<1>(tap, column, {{value}});
     }
   }
 };
