@@ -1,3 +1,4 @@
+#include "kernels/conv/direct/depthwise_wgrad.cuh"
 #include "kernels/conv/sum_splits.cuh"
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"

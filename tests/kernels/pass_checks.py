@@ -1,5 +1,5 @@
-"""What every convolution kernel is checked for, whatever multiplies: all passes, prologues and epilogues against fp64 by
-the 2x rule, equal bits under every schedule, no fault in checked mode, few bank conflicts."""
+"""What every convolution kernel is checked for, whatever multiplies: all passes, prologues and epilogues against fp64
+by the 2x rule, equal bits under every schedule, no fault in checked mode, few bank conflicts."""
 
 from __future__ import annotations
 

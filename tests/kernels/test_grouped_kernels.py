@@ -22,7 +22,7 @@ from passes import Conv
 
 DTYPES = [torch.bfloat16, torch.float16]
 # Groups of 4, 8, 16 and 32 channels; one super-group and several; fewer and more rows than a tile has; strides,
-# dilations, paddings, windows of one tap and of more taps than wgrad's tile has; odd images, smaller than the window too.
+# dilations, paddings, windows of one tap and of more than wgrad's tile has; odd images, smaller than the window too.
 PACKED = [
     Conv(1, 32, 7, 6, 32, groups=8),
     Conv(2, 96, 9, 9, 96, groups=12),

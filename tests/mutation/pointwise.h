@@ -1,4 +1,4 @@
-// A 1x1 convolution with batch norm's statistics, by any main loop.
+// Convolutions with batch norm's statistics, by any main loop.
 #pragma once
 
 #include "../device_library/device_library.h"
@@ -11,10 +11,26 @@ inline uint32_t divide_up(int32_t count, int32_t step) {
   return static_cast<uint32_t>((count + step - 1) / step);
 }
 
-// buffers: y, partials, x, weight; numbers: pixels, channels, filters
+// D[rows, columns] with its statistics. buffers: y, partials, ...
+template <class Mainloop, class T>
+Status gemm_with_statistics(const LaunchArguments& arguments, int32_t rows, int32_t columns,
+                            int32_t depth, const typename Mainloop::Params& operands) {
+  using Epilogue = StoreWithBnStats<T>;
+  const uint32_t column_tiles = divide_up(columns, Mainloop::kColumns);
+  const GemmShape shape = {
+      rows, columns, depth, 1, 1, depth, 0, columns, FastDivmod(int32_t(column_tiles)), 0, false};
+  const Epilogue epilogue = {arguments.buffer<T>(0), arguments.buffer<AccOf<T>>(1), columns, false};
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{{{shape, operands, {}}},
+                                                                    epilogue};
+  return launch_kernel(
+      "conv_with_statistics", implicit_gemm_kernel<Mainloop, DenseRows, 1, Epilogue>,
+      Dim3{divide_up(rows, Mainloop::kRows) * column_tiles, 1, 1}, Dim3{Mainloop::kThreads, 1, 1},
+      sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), nullptr, params);
+}
+
+// A 1x1 convolution. buffers: y, partials, x, weight; numbers: pixels, channels, filters
 template <class Mainloop, class T, class Prologue>
 Status pointwise_with_statistics(const LaunchArguments& arguments, const Prologue& prologue) {
-  using Epilogue = StoreWithBnStats<T>;
   const int32_t pixels = arguments.number(0), channels = arguments.number(1),
                 filters = arguments.number(2);
   Conv2dProblem problem = {};
@@ -24,20 +40,10 @@ Status pointwise_with_statistics(const LaunchArguments& arguments, const Prologu
   problem.groups = 1;
   problem.C = channels;
   problem.K = filters;
-  const uint32_t column_tiles = divide_up(filters, Mainloop::kColumns);
-  const GemmShape shape = {
-      pixels, filters, channels, 1, 1, channels, 0, filters, FastDivmod(int32_t(column_tiles)), 0};
-  const Epilogue epilogue = {arguments.buffer<T>(0), arguments.buffer<AccOf<T>>(1), filters, false};
-  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{
-      {{shape,
-        {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
-         FilterRows<T>(arguments.buffer<const T>(3), filters, channels)},
-        {}}},
-      epilogue};
-  return launch_kernel(
-      "conv_with_statistics", implicit_gemm_kernel<Mainloop, DenseRows, 1, Epilogue>,
-      Dim3{divide_up(pixels, Mainloop::kRows) * column_tiles, 1, 1}, Dim3{Mainloop::kThreads, 1, 1},
-      sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), nullptr, params);
+  return gemm_with_statistics<Mainloop, T>(
+      arguments, pixels, filters, channels,
+      {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
+       FilterRows<T>(arguments.buffer<const T>(3), filters, channels)});
 }
 
 }  // namespace rnc

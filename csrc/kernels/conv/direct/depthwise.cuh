@@ -1,7 +1,8 @@
-// Depthwise convolution: one channel and one filter per group, so that nothing is gained by a
-// matrix multiplication. These main loops sum directly, in any dtype, and hand their tile to the
-// same epilogues. To the GEMM all channels are one group, and the filters a matrix of which only
-// the diagonal of each tap is not zero: column c only meets the depth (tap, c).
+// Depthwise convolution, forward and backward for the input: one channel and one filter per group,
+// so that nothing is gained by a matrix multiplication. This main loop sums directly, in any dtype,
+// and hands its tile to the same epilogues. To the GEMM all channels are one group, and the filters
+// a matrix of which only the diagonal of each tap is not zero: column c only meets the depth (tap,
+// c).
 #pragma once
 
 #include "kernels/conv/gemm_tile.h"
@@ -10,7 +11,7 @@
 
 namespace rnc {
 
-// fprop and dgrad: 64 rows by 64 channels. Filter is the operand of the real problem, in which
+// 64 rows by 64 channels. Filter is the operand of the real problem, in which
 // every channel is a group of its own.
 template <class Window, class FilterOperand>
 struct DepthwiseMainloop {
@@ -18,6 +19,7 @@ struct DepthwiseMainloop {
   using Acc = AccOf<T>;
   using Filter = FilterOperand;
   static constexpr int kThreads = 256;
+  static constexpr int kMinBlocks = 1;
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = 64;
   static constexpr int kTapsAtOnce = kStatsTileRows;
@@ -106,84 +108,6 @@ struct DepthwiseMainloop {
       shared.filters.template put<1>(tap, column, {{value}});
     }
   }
-};
-
-// wgrad: the rows are 64 channels, the columns 16 taps, the depth pixels. A thread sums 8 channels
-// of one tap over all pixels of its part of the reduction, so nothing is shared.
-template <class Gradient, class Activation>
-struct DepthwiseWgradMainloop {
-  using T = typename Gradient::Element;
-  using Acc = AccOf<T>;
-  static constexpr int kRows = kStatsTileRows;
-  static constexpr int kColumns = 16;
-  static constexpr int kPiecesDown = kRows / kGroupElements;
-  static constexpr int kThreads = kPiecesDown * kColumns;
-  static constexpr int kPixelsAtOnce = 16;
-  struct Storage {};
-  using Rows = StagedRows<Acc, kColumns, 8>;
-  struct Params {
-    Gradient gradient;
-    Activation activation;
-    bool aligned;  // pieces of 8 channels are whole vectors
-
-    Params(const Gradient& gradient, const Activation& activation)
-        : gradient(gradient),
-          activation(activation),
-          aligned(is_vector_aligned(gradient.base()) && is_vector_aligned(activation.base()) &&
-                  rows_are_vectors<T>(activation.operand.C)) {}
-  };
-
-  Acc sums[kGroupElements];
-
-  // The tile at `at`.
-  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage&) {
-    RNC_UNROLL
-    for (Acc& sum : sums) sum = Acc(0);
-    // Find this thread's channels and tap.
-    const int32_t channel = at.first_row + piece() * kGroupElements;
-    const int32_t tap = at.first_column + column();
-    const int count = min(at.rows - channel, kGroupElements);
-    if (count <= 0 || tap >= at.columns) return;
-    const auto gradient = params.gradient.row(channel, at.rows, 0);
-    const auto activation = params.activation.row(tap * at.rows + channel, at.columns * at.rows, 0);
-    const typename Activation::Prologue::Piece prologue(params.activation.prologue, channel, count);
-
-    for (int32_t first = at.depth_begin; first < at.depth_end; first += kPixelsAtOnce) {
-      // Multiply. These pixels have their own sum, so that rounding errors grow with the number of
-      // steps, not of products.
-      Acc step[kGroupElements] = {};
-      const int32_t end = min(at.depth_end, first + kPixelsAtOnce);
-      RNC_UNROLL_BY(4)
-      for (int32_t pixel = first; pixel < end; ++pixel) {
-        const T* x =
-            params.activation.find(activation, params.activation.depth(pixel, at.depth_end, 0));
-        if (!x) continue;
-        const T* dy = params.gradient.find(gradient, params.gradient.depth(pixel, at.depth_end, 0));
-        ElementGroup<T> elements, gradients;
-        elements.load(x, 0, count, params.aligned);
-        gradients.load(dy, 0, count, params.aligned);
-        RNC_UNROLL
-        for (int e = 0; e < kGroupElements; ++e) {
-          if (e >= count) break;
-          step[e] += Acc(widen(prologue.apply(elements.v[e], e))) * gradients.widened(e);
-        }
-      }
-      RNC_UNROLL
-      for (int e = 0; e < kGroupElements; ++e) sums[e] += step[e];
-    }
-  }
-
-  // Puts the tile into shared memory; it has one part.
-  __device__ __forceinline__ void stage(int /*part*/, Rows& rows) const {
-    RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      rows.template put<1>(piece() * kGroupElements + e, column(), {{sums[e]}});
-    }
-  }
-
- private:
-  static __device__ __forceinline__ int piece() { return int(threadIdx.x) % kPiecesDown; }
-  static __device__ __forceinline__ int column() { return int(threadIdx.x) / kPiecesDown; }
 };
 
 }  // namespace rnc

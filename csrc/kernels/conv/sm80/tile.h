@@ -28,6 +28,7 @@ struct Sm80Tile {
   template <class T>
   using WarpTile = MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2>;
   static constexpr int kThreads = 128;
+  static constexpr int kMinBlocks = 0;
   static constexpr int kStages = 4;
   static constexpr int kSliceBytes = 64;  // of depth
 };
@@ -41,6 +42,7 @@ using Sm80NarrowTile = Sm80Tile<128, 64>;
 // of fprop and dgrad, along the taps of wgrad.
 template <int kTileRows, int kTileColumns, PackedAlong kAlong>
 struct Sm80PackedTile : Sm80Tile<kTileRows, kTileColumns> {
+  static constexpr int kMinBlocks = 1;
   static constexpr int kWarpsDown = kTileRows / kPackedChannels;
   static constexpr bool kPacksGroups = true;
   template <class T>
