@@ -6,7 +6,7 @@
 namespace rnc {
 namespace {
 
-// Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
+// The parts of dy^T [K, N P Q] times the activation [N P Q, R S C], into the workspace.
 template <class T, class Prologue>
 Status multiply(const ConvPlan& plan, const ConvWgradParams& params, const Prologue& prologue,
                 Stream stream) {
@@ -45,6 +45,7 @@ Status multiply(const ConvPlan& plan, const ConvWgradParams& params, const Prolo
 template <class T, class Prologue>
 Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologue& prologue,
               Stream stream) {
+  // Multiply.
   const Status status = multiply<T>(plan, params, prologue, stream);
   if (!status.ok()) return status;
 

@@ -22,9 +22,6 @@ struct alignas(1024) OperandSlice {
   __device__ __forceinline__ const void* at(int row, int byte) const {
     return bytes + swizzle_offset(uint32_t(row * kRowBytes + byte), Swizzle::k64);
   }
-  __device__ __forceinline__ const void* chunk(int line, int chunk) const {
-    return at(line, chunk * kChunkBytes);
-  }
   // Row r of the 8 x 16 bytes whose corner is row `first`, `chunk` along the depth.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
     return at(first + r, chunk * kChunkBytes);

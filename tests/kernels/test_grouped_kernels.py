@@ -16,6 +16,7 @@ from pass_checks import (
     check_wgrad,
     kernels_of,
     launches,
+    raw,
     runs,
 )
 from passes import Conv
@@ -129,3 +130,20 @@ def test_products_of_different_groups_are_left_out(name: str) -> None:
         counted = launches(runs(conv, torch.bfloat16)[name])[0]["counters"]["mma_multiply_adds"]
         expected = pixels * channels * taps * max(group, 16)
         assert counted == expected, f"groups of {group}: {counted} products, expected {expected}"
+
+
+def test_a_nan_reaches_no_further_than_the_channels_of_one_instruction(device: str) -> None:
+    """Within them it does, as 0 times NaN is NaN (docs/numerics.md); wgrad keeps it within its group."""
+    conv = Conv(1, 64, 5, 5, 64, groups=16)
+    x, weight, dy = conv.random(torch.bfloat16)
+    x[0, 0, 2, 2] = float("nan")
+    y, _ = raw._conv_fprop(
+        x.to(device), weight.to(device), *[None] * 5, False, *conv.geometry, False
+    )
+    spread = y.cpu().isnan().any(dim=(0, 2, 3)).nonzero().flatten().tolist()
+    assert spread == list(range(16)), f"channels {spread} are NaN"
+    dweight = raw._conv_wgrad(
+        dy.to(device), x.to(device), list(weight.shape), None, None, *conv.geometry
+    )
+    exact = conv.wgrad(dy.double(), x.double())
+    assert torch.equal(dweight.cpu().isnan(), exact.isnan()), "a NaN left its group"

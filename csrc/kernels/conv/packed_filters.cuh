@@ -2,6 +2,8 @@
 // channels and 32 filters is one group, in which an element is zero unless its channel and its
 // filter are of the same real group. Nothing is stored that way; the weight is read in place.
 //
+// These zeros are multiplied: an infinity or a NaN in an activation reaches the groups beside it.
+//
 // A real group has 4, 8, 16 or 32 channels and as many filters, so that a piece of 4 never lies in
 // two groups.
 #pragma once
