@@ -14,7 +14,7 @@ constexpr int kClassesPerLaunch = 4;
 template <class Mainloop, class T, class Prologue, class Epilogue>
 Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const Prologue& prologue,
                       const Epilogue& epilogue, Stream stream) {
-  const Conv2dProblem& p = params.problem;
+  const Conv2dProblem p = gemm_problem(plan, params.problem);
   using Gemm = ImplicitGemm<Mainloop, StridedRows>;
   const int32_t classes = GradientClass::count(p);
   int64_t first_tile_row = 0;
@@ -30,7 +30,7 @@ Status launch_classes(const ConvPlan& plan, const ConvDgradParams& params, const
       if (index < count) first_tile_row += stats_tiles(shape.rows);
       return Gemm{shape,
                   {WindowRows<T, Prologue>::of_gradient(params.dy, prologue, at, p),
-                   FilterColumns<T>(params.weight, at, p)},
+                   typename Mainloop::Filter(params.weight, at, params.problem)},
                   {p.H, p.W, p.stride_h, p.stride_w, at.residue_h, at.residue_w,
                    FastDivmod(at.w.window.positions), FastDivmod(at.h.window.positions)}};
     };
@@ -51,7 +51,9 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologu
     const FilterColumns<T> filter(params.weight, GradientClass(problem, 0), problem);
     return launch_implicit_gemm(plan, ConvOp::kDgrad, problem, gradient, filter, epilogue, stream);
   }
-  return with_mainloop<WindowRows<T, Prologue>, FilterColumns<T>>(plan, [&](auto tag) {
+  using Window = WindowRows<T, Prologue>;
+  using Packed = PackedFilterColumns<T>;
+  return with_window_mainloop<Window, FilterColumns<T>, Packed>(plan, [&](auto tag) {
     return launch_classes<typename decltype(tag)::type, T>(plan, params, prologue, epilogue,
                                                            stream);
   });
@@ -80,7 +82,7 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
     using Acc = AccOf<T>;
     const bool aligned =
         pieces_are_vectors<T>({params.dx, params.addend, params.act}, params.problem.C,
-                              params.problem.channels_per_group());
+                              gemm_problem(plan, params.problem).channels_per_group());
     const AddGateStore<T> gate{static_cast<T*>(params.dx),
                                static_cast<const T*>(params.addend),
                                static_cast<const T*>(params.act),

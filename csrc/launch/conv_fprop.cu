@@ -9,14 +9,20 @@ template <class T, class Prologue, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
               const Epilogue& epilogue, Stream stream) {
   const Conv2dProblem& problem = params.problem;
-  const FilterRows<T> filter(params.weight, problem.filters_per_group(), problem.filter_size());
   if (plan.path == ConvPath::kGemm) {
     const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
-    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue,
-                                stream);
+    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation,
+                                FilterRows<T>(params.weight, problem), epilogue, stream);
   }
-  const auto activation = WindowRows<T, Prologue>::of_input(params.x, prologue, problem);
-  return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
+  using Window = WindowRows<T, Prologue>;
+  return with_window_mainloop<Window, FilterRows<T>, PackedFilterRows<T>>(plan, [&](auto tag) {
+    using Mainloop = typename decltype(tag)::type;
+    const Conv2dProblem gemm = gemm_problem(plan, problem);
+    return launch_gemm<Mainloop>(plan, gemm_shape(plan, ConvOp::kFprop, gemm),
+                                 {Window::of_input(params.x, prologue, gemm),
+                                  typename Mainloop::Filter(params.weight, problem)},
+                                 epilogue, stream);
+  });
 }
 
 template <class T, class Prologue>
@@ -25,8 +31,8 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   using Acc = AccOf<T>;
   T* y = static_cast<T*>(params.y);
   const int64_t K = params.problem.K;
-  const bool aligned =
-      pieces_are_vectors<T>({params.y, params.residual}, K, params.problem.filters_per_group());
+  const bool aligned = pieces_are_vectors<T>(
+      {params.y, params.residual}, K, gemm_problem(plan, params.problem).filters_per_group());
   if (params.partials) {
     const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<T>(plan, params, prologue, epilogue, stream);

@@ -1,3 +1,4 @@
+#include "kernels/conv/direct/depthwise_wgrad.cuh"
 #include "kernels/conv/sum_splits.cuh"
 #include "launch/implicit_gemm.h"
 #include "launch/kernel_library.h"
@@ -5,36 +6,57 @@
 namespace rnc {
 namespace {
 
+// The parts of dy^T [K, N P Q] times the activation [N P Q, R S C], into the workspace.
+template <class T, class GradientPrologue, class ActivationPrologue>
+Status multiply(const ConvPlan& plan, const ConvWgradParams& params,
+                const GradientPrologue& gradient_prologue,
+                const ActivationPrologue& activation_prologue, Stream stream) {
+  using Acc = AccOf<T>;
+  const Conv2dProblem& problem = params.problem;
+  const Conv2dProblem gemm = gemm_problem(plan, problem);
+  Acc* workspace = static_cast<Acc*>(params.workspace);
+  const int64_t size = problem.weight_size(), columns = problem.filter_size();
+  const StorePartial<T> epilogue{workspace, size, columns,
+                                 pieces_are_vectors<Acc>({workspace}, columns, columns)};
+  const Transposed gradient(
+      PixelRows<T, GradientPrologue>::of_output(params.dy, gradient_prologue, gemm));
+  if (plan.path == ConvPath::kGemm) {
+    const Transposed activation(
+        PixelRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, gemm));
+    return launch_implicit_gemm(plan, ConvOp::kWgrad, gemm, gradient, activation, epilogue, stream);
+  }
+  const Transposed activation(
+      WindowRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, gemm));
+  using Gradient = std::remove_const_t<decltype(gradient)>;
+  using Activation = std::remove_const_t<decltype(activation)>;
+  if (plan.path == ConvPath::kDepthwise) {
+    GemmShape shape = gemm_shape(plan, ConvOp::kWgrad, gemm);
+    shape.columns = int32_t(columns);  // a column for each tap
+    return launch_gemm<DepthwiseWgradMainloop<Gradient, Activation>>(
+        plan, shape, {gradient, activation}, epilogue, stream);
+  }
+  if constexpr (sizeof(T) == 2) {
+    if (plan.path == ConvPath::kGrouped) {
+      using Mainloop = Sm80Mainloop<Sm80PackedFiltersTile, Gradient, Activation>;
+      const StorePackedPartial<T> packed{workspace, size, columns, problem.channels_per_group()};
+      return launch_gemm<Mainloop>(plan, gemm_shape(plan, ConvOp::kWgrad, gemm),
+                                   {gradient, activation}, packed, stream);
+    }
+  }
+  return launch_implicit_gemm(plan, ConvOp::kWgrad, gemm, gradient, activation, epilogue, stream);
+}
+
 template <class T, class GradientPrologue, class ActivationPrologue>
 Status launch(const ConvPlan& plan, const ConvWgradParams& params,
               const GradientPrologue& gradient_prologue,
               const ActivationPrologue& activation_prologue, Stream stream) {
-  using Acc = AccOf<T>;
-  const Conv2dProblem& problem = params.problem;
-  Acc* workspace = static_cast<Acc*>(params.workspace);
-  const int64_t columns = problem.filter_size();
-  const StorePartial<T> epilogue{workspace, problem.weight_size(), columns,
-                                 pieces_are_vectors<Acc>({workspace}, columns, columns)};
-
-  // Multiply: dy^T [K, N P Q] by the activation [N P Q, R S C].
-  const Transposed gradient(
-      PixelRows<T, GradientPrologue>::of_output(params.dy, gradient_prologue, problem));
-  Status status;
-  if (plan.path == ConvPath::kGemm) {
-    const Transposed activation(
-        PixelRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, problem));
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
-  } else {
-    const Transposed activation(
-        WindowRows<T, ActivationPrologue>::of_input(params.x, activation_prologue, problem));
-    status =
-        launch_implicit_gemm(plan, ConvOp::kWgrad, problem, gradient, activation, epilogue, stream);
-  }
+  // Multiply.
+  const Status status = multiply<T>(plan, params, gradient_prologue, activation_prologue, stream);
   if (!status.ok()) return status;
 
   // Sum the parts in order.
-  const SumSplitsParams<T> sum{workspace, static_cast<T*>(params.dweight), problem.weight_size(),
+  const SumSplitsParams<T> sum{static_cast<const AccOf<T>*>(params.workspace),
+                               static_cast<T*>(params.dweight), params.problem.weight_size(),
                                plan.splits};
   const int64_t blocks = (sum.size + kSumSplitsThreads - 1) / kSumSplitsThreads;
   return launch_kernel("conv_wgrad_sum_splits", sum_splits_kernel<T>, Dim3{uint32_t(blocks), 1, 1},
@@ -45,7 +67,7 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params,
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.x});
+  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.x, params.workspace});
   limits.splits = params.splits;
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;

@@ -4,7 +4,9 @@
 #include <initializer_list>
 
 #include "kernels/conv/conv_params.h"
+#include "kernels/conv/direct/depthwise.cuh"
 #include "kernels/conv/implicit_gemm.cuh"
+#include "kernels/conv/packed_filters.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/conv/sm80/mainloop.cuh"
 #include "launch/launch_kernel.h"
@@ -12,7 +14,7 @@
 
 namespace rnc {
 
-// The shape of a pass that is one GEMM.
+// The shape of a pass that is one GEMM. problem: as the GEMM has it.
 inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem) {
   const bool rows_are_filters = op == ConvOp::kWgrad;
   return {int32_t(problem.gemm_m(op)),
@@ -24,7 +26,8 @@ inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem
           rows_are_filters ? problem.filters_per_group() : 0,
           rows_are_filters ? 0 : int32_t(problem.gemm_n(op)),
           FastDivmod(int32_t(plan.column_tiles)),
-          0};
+          0,
+          plan.diagonal};
 }
 
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
@@ -61,16 +64,39 @@ Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
   return launch(MainloopTag<SimtMainloop<OperandA, OperandB>>{});
 }
 
-// A pass that is one GEMM.
+// The same for windows of an image and filters, which grouped convolutions take in ways of their
+// own.
+template <class Window, class Filter, class PackedFilter, class Launch>
+Status with_window_mainloop(const ConvPlan& plan, Launch&& launch) {
+  if (plan.path == ConvPath::kDepthwise) {
+    return launch(MainloopTag<DepthwiseMainloop<Window, Filter>>{});
+  }
+  if constexpr (sizeof(typename Window::Element) == 2) {
+    if (plan.path == ConvPath::kGrouped) {
+      return launch(MainloopTag<Sm80Mainloop<Sm80PackedPixelsTile, Window, PackedFilter>>{});
+    }
+  }
+  return with_mainloop<Window, Filter>(plan, launch);
+}
+
+// A pass that is one GEMM, by one main loop.
+template <class Mainloop, class Epilogue>
+Status launch_gemm(const ConvPlan& plan, const GemmShape& shape,
+                   const typename Mainloop::Params& operands, const Epilogue& epilogue,
+                   Stream stream) {
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{{{shape, operands, {}}},
+                                                                    epilogue};
+  return launch_gemms(plan, params, 1, stream);
+}
+
+// The same by the main loop that the plan has chosen.
 template <class OperandA, class OperandB, class Epilogue>
 Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
                             const OperandA& a, const OperandB& b, const Epilogue& epilogue,
                             Stream stream) {
   return with_mainloop<OperandA, OperandB>(plan, [&](auto tag) {
     using Mainloop = typename decltype(tag)::type;
-    const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{
-        {{gemm_shape(plan, op, problem), {a, b}, {}}}, epilogue};
-    return launch_gemms(plan, params, 1, stream);
+    return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), {a, b}, epilogue, stream);
   });
 }
 

@@ -37,17 +37,64 @@ const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, const P
   if (dtype == DType::kFloat32 && !limits.allow_tf32) {
     return "TF32 is not allowed, so float32 is exact: SIMT";
   }
-  if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
   const bool in_eights = size_of(dtype) == 2;
+  if (in_eights && p.is_packable()) {
+    return limits.aligned ? nullptr : "an operand does not start at a multiple of 16 bytes: SIMT";
+  }
   const int32_t piece = in_eights ? 8 : 4;
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
-  if (p.C % piece != 0 || (op != ConvOp::kFprop && p.K % piece != 0)) {
+  if (p.channels_per_group() % piece != 0 ||
+      (op != ConvOp::kFprop && p.filters_per_group() % piece != 0)) {
+    if (p.groups != 1 && in_eights) {
+      return "groups whose channels are not multiples of 8 are packed only where they are 4, K = "
+             "C, and C a multiple of 32: SIMT";
+    }
     return in_eights ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
                      : "channels that are not multiples of 4 do not come in whole 16 bytes: SIMT";
   }
   if (!limits.aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
   return nullptr;
 }
+
+struct PathChoice {
+  Generation generation;
+  ConvPath path;
+  const char* why;
+};
+
+PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
+  if (p.is_depthwise()) {
+    return {Generation::kSimt, ConvPath::kDepthwise,
+            "one channel and one filter per group: summed directly, without tensor cores"};
+  }
+  const ConvPath path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
+  if (const char* why = why_not_sm80(op, p, dtype, limits)) return {Generation::kSimt, path, why};
+  if (dtype == DType::kFloat32) {
+    return {Generation::kSm80, path,
+            path == ConvPath::kGemm
+                ? "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, no im2col"
+                : "TF32 is allowed; general window: implicit im2col"};
+  }
+  if (p.is_packable()) {
+    return {Generation::kSm80, ConvPath::kGrouped,
+            "small groups: packed into super-groups of 32 channels and 32 filters"};
+  }
+  return {Generation::kSm80, path,
+          path == ConvPath::kGemm ? "1x1 without padding: pixels are GEMM rows, no im2col"
+                                  : "general window: implicit im2col"};
+}
+
+// By generation, path and op.
+constexpr const char* kKernelNames[][4][3] = {
+    {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
+     {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"},
+     {},
+     {"conv_fprop_simt_depthwise", "conv_dgrad_simt_depthwise", "conv_wgrad_simt_depthwise"}},
+    {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
+     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"},
+     {"conv_fprop_sm80_grouped", "conv_dgrad_sm80_grouped", "conv_wgrad_sm80_grouped"},
+     {}},
+};
 
 struct TileChoice {
   int32_t m, n, k;
@@ -59,10 +106,10 @@ bool holds_large_tiles(const PlanDevice& device) {
          device.shared_bytes;
 }
 
-// `gemms`: how many GEMMs of m x n the launch computes.
-TileChoice choose_tile(Generation generation, ConvOp op, DType dtype, int64_t m, int64_t n,
-                       int64_t gemms, bool narrow, const PlanDevice& device) {
-  if (generation == Generation::kSimt) return {64, 64, 16};
+// Of the main loop with tiles of several sizes. `gemms`: how many GEMMs of m x n the launch
+// computes.
+int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits,
+                       const PlanDevice& device) {
   const int64_t row_tiles = ceil_div(m, 128) * gemms;
   // What the busiest multiprocessor has to do; the parts of wgrad's reduction fill them all.
   const auto cost = [&](int32_t columns, double of_block) {
@@ -70,43 +117,50 @@ TileChoice choose_tile(Generation generation, ConvOp op, DType dtype, int64_t m,
     const int64_t rounds = op == ConvOp::kWgrad ? blocks : ceil_div(blocks, device.multiprocessors);
     return double(rounds) * of_block;
   };
-  const bool large = !narrow && holds_large_tiles(device) &&
+  const bool large = !limits.narrow && holds_large_tiles(device) &&
                      cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
-  return {128, large ? 128 : 64, kSliceBytes / int32_t(size_of(dtype))};
+  return large ? 128 : 64;
 }
 
-// By generation, path and op.
-constexpr const char* kKernelNames[][2][3] = {
-    {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
-     {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"}},
-    {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
-     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"}},
-};
-
-// By whether float32 is multiplied as TF32, and path.
-constexpr const char* kReasons[][2] = {
-    {"general window: implicit im2col", "1x1 without padding: pixels are GEMM rows, no im2col"},
-    {"TF32 is allowed; general window: implicit im2col",
-     "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, no im2col"},
-};
+TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, int64_t n,
+                       int64_t gemms, const PlanLimits& limits, const PlanDevice& device) {
+  const bool is_wgrad = op == ConvOp::kWgrad;
+  if (plan.path == ConvPath::kDepthwise) {
+    return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
+  }
+  if (plan.generation == Generation::kSimt) return {64, 64, 16};
+  const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
+  if (plan.path == ConvPath::kGrouped) {
+    return is_wgrad ? TileChoice{32, 128, depth} : TileChoice{128, 32, depth};
+  }
+  return {128, choose_columns(op, m, n, gemms, limits, device), depth};
+}
 
 }  // namespace
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  const char* why_simt = why_not_sm80(op, p, dtype, limits);
-  plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
-  plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
+  const PathChoice choice = choose_path(op, p, dtype, limits);
+  plan.generation = choice.generation;
+  plan.path = choice.path;
+  plan.why = choice.why;
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
-  plan.why = why_simt ? why_simt : kReasons[dtype == DType::kFloat32][int(plan.path)];
+  plan.groups = plan.path == ConvPath::kDepthwise ? 1
+                : plan.path == ConvPath::kGrouped ? p.C / kPackedChannels
+                                                  : p.groups;
+  plan.diagonal = plan.path == ConvPath::kGrouped && p.channels_per_group() <= kDiagonalChannels;
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
-  const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
-  const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
   const int64_t classes = in_classes ? GradientClass::count(p) : 1;
+  const Conv2dProblem gemm = gemm_problem(plan, p);
+  const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : gemm.gemm_m(op);
+  // A depthwise wgrad has a column for each tap.
+  const bool columns_are_taps = plan.path == ConvPath::kDepthwise && op == ConvOp::kWgrad;
+  const int64_t n = columns_are_taps ? p.filter_size() : gemm.gemm_n(op);
+  const int64_t k = gemm.gemm_k(op);
   const auto tile_for = [&](const PlanDevice& device) {
-    return choose_tile(plan.generation, op, dtype, m, n, classes * p.groups, limits.narrow, device);
+    return choose_tile(plan, op, dtype, m, n, classes * plan.groups, limits, device);
   };
   const TileChoice tile = tile_for(limits.device);
   plan.tile_m = tile.m;
@@ -119,19 +173,19 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
     // The same parts on every device, so that results are the same.
     const PlanDevice device;
     const TileChoice standard = tile_for(device);
-    const int64_t tiles = ceil_div(m, standard.m) * ceil_div(n, standard.n) * p.groups;
+    const int64_t tiles = ceil_div(m, standard.m) * ceil_div(n, standard.n) * plan.groups;
     const int64_t wanted = ceil_div(kBlocksPerMultiprocessor * device.multiprocessors, tiles);
     const int64_t allowed =
-        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / p.groups);
+        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / plan.groups);
     plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
   }
   plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
-  plan.grid[1] = int64_t(p.groups) * plan.splits;
+  plan.grid[1] = int64_t(plan.groups) * plan.splits;
   plan.grid[2] = classes;
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
-  if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - tile.m) {
+  if (std::max({p.input_pixels(), p.output_pixels(), k, gemm.gemm_n(op)}) > INT32_MAX - tile.m) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
   } else if (plan.grid[0] > INT32_MAX) {
     plan.error = "the convolution has more than 2^31 output tiles";

@@ -14,8 +14,10 @@ enum class Generation : int32_t { kSimt, kSm80 };
 
 // How the GEMM behind the pass is formed.
 enum class ConvPath : int32_t {
-  kIm2col,  // rows are windows of the image
-  kGemm,    // rows are pixels
+  kIm2col,     // rows are windows of the image
+  kGemm,       // rows are pixels
+  kGrouped,    // windows; small groups are packed into super-groups of 32 channels and filters
+  kDepthwise,  // windows; every channel is a column, and meets its own filter only
 };
 
 struct ConvPlan {
@@ -23,11 +25,13 @@ struct ConvPlan {
   ConvPath path;
   const char* kernel;  // e.g. "conv_fprop_simt_im2col"
   const char* why;     // one sentence
+  int32_t groups;      // of the GEMM: the problem's, packed ones, or 1 of all channels
+  bool diagonal;       // of a packed super-group only the blocks on the diagonal are multiplied
   int32_t tile_m, tile_n, tile_k;
   int32_t splits;  // ordered parts of the reduction (wgrad)
   int32_t depth_per_split;
   int64_t column_tiles;
-  int64_t grid[3];  // row tiles * column tiles, groups * splits, classes of dgrad's rows
+  int64_t grid[3];  // row tiles * column tiles, the GEMM's groups * splits, classes of dgrad's rows
   int64_t macs;
   int64_t bytes;      // minimal traffic: every operand once
   const char* error;  // nullptr, or why no kernel can run this problem
@@ -48,6 +52,12 @@ struct PlanLimits {
   bool allow_tf32 = false;  // float32 may be multiplied as TF32
   PlanDevice device = {};
 };
+
+// The problem as the GEMM has it: with the plan's groups.
+inline Conv2dProblem gemm_problem(const ConvPlan& plan, Conv2dProblem problem) {
+  problem.groups = plan.groups;
+  return problem;
+}
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype,
                    const PlanLimits& limits = {});

@@ -11,7 +11,8 @@ template <class Acc, class RowPieces>
 struct ColumnSums {
   using Pieces = RowPieces;
   static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
-  Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns];
+  // One column of padding: lanes of different rows store to different banks.
+  Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns + 1];
   Acc total[Pieces::kColumns];
 
   // Leaves the sums of every column in `total`, visible to every thread. `sums`: of the calling

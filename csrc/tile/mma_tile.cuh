@@ -40,18 +40,25 @@ struct MmaWarpTile {
                                            int first_column) {
     RNC_UNROLL
     for (int step = 0; step < kSteps; ++step) {
-      Operand fragments_a[kRowTiles][Fragments::kA];
-      Operand fragments_b[kColumnTiles][Fragments::kB];
-      if constexpr (kLoadsMatrices<SliceA> && kLoadsMatrices<SliceB>) {
-        load_matrices(fragments_a, a, first_row, fragments_b, b, first_column, step);
-      } else {
-        load_a(fragments_a, a, first_row, step);
-        load_elements<Fragments::kN>(fragments_b, b, first_column, step);
-      }
-      round(fragments_a);
-      round(fragments_b);
-      ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
+      multiply_step(a, first_row, b, first_column, step);
     }
+  }
+
+  // The same over one step of the slice.
+  template <class SliceA, class SliceB>
+  __device__ __forceinline__ void multiply_step(const SliceA& a, int first_row, const SliceB& b,
+                                                int first_column, int step) {
+    Operand fragments_a[kRowTiles][Fragments::kA];
+    Operand fragments_b[kColumnTiles][Fragments::kB];
+    if constexpr (kLoadsMatrices<SliceA> && kLoadsMatrices<SliceB>) {
+      load_matrices(fragments_a, a, first_row, fragments_b, b, first_column, step);
+    } else {
+      load_a(fragments_a, a, first_row, step);
+      load_elements<Fragments::kN>(fragments_b, b, first_column, step);
+    }
+    round(fragments_a);
+    round(fragments_b);
+    ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
   }
 
   // Calls fn(column, accumulator) for the calling lane's accumulators.

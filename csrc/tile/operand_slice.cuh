@@ -22,9 +22,6 @@ struct alignas(1024) OperandSlice {
   __device__ __forceinline__ const void* at(int row, int byte) const {
     return bytes + swizzle_offset(uint32_t(row * kRowBytes + byte), Swizzle::k64);
   }
-  __device__ __forceinline__ const void* chunk(int line, int chunk) const {
-    return at(line, chunk * kChunkBytes);
-  }
   template <class T>
   __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
     return *static_cast<const T*>(at(row + down, (depth + along) * int(sizeof(T))));
@@ -47,23 +44,26 @@ struct alignas(1024) TransposedSlice {
   static constexpr int kChunkBytes = 16;
   static constexpr int kChunks = kRowBytes / kChunkBytes;
   static constexpr int kLines = kDepth;
-  static_assert(kChunks % 8 == 0, "the swizzle permutes runs of 8 chunks");
+  // The swizzle permutes runs of 8 chunks, of 4 where a line has no more: then two lines share the
+  // banks.
+  static constexpr int kRun = kChunks % 8 == 0 ? 8 : 4;
+  static_assert(kChunks % kRun == 0);
   unsigned char bytes[kDepth * kRowBytes];
 
   // One chunk of 8 neighbouring lines, or two neighbouring chunks of 4, lie in different banks.
   static __device__ __forceinline__ int offset(int line, int byte) {
-    const int swizzle = (line & 3) << 1 | (line >> 2 & 1);
+    const int swizzle = kRun == 8 ? (line & 3) << 1 | (line >> 2 & 1) : line >> 1 & 3;
     return line * kRowBytes + (byte ^ swizzle * kChunkBytes);
   }
-  __device__ __forceinline__ const void* chunk(int line, int chunk) const {
-    return bytes + offset(line, chunk * kChunkBytes);
+  __device__ __forceinline__ const void* at(int line, int byte) const {
+    return bytes + offset(line, byte);
   }
   // Element (row + down, depth + along), where row % 32 < 8, depth < 4, and `down` and `along` are
   // multiples of 8 and 4: then the bits that the swizzle changes only depend on the first two or on
   // the last two, and one address serves many elements.
   template <class T>
   __device__ __forceinline__ const T& element(int row, int depth, int down, int along) const {
-    static_assert(sizeof(T) == kElementBytes && kElementBytes == 4);
+    static_assert(sizeof(T) == kElementBytes && kElementBytes == 4 && kRun == 8);
     constexpr int kSwizzled = 8 * kChunkBytes;
     const int lower = offset(depth, row * kElementBytes);
     const int moved = offset(along, down * kElementBytes);
@@ -72,7 +72,7 @@ struct alignas(1024) TransposedSlice {
   }
   // Step r of the 8 x 16 bytes whose corner is row `first`, the depth `chunk` times 8.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
-    return this->chunk(chunk * 8 + r, first * kElementBytes / kChunkBytes);
+    return at(chunk * 8 + r, first * kElementBytes);
   }
 };
 

@@ -63,7 +63,8 @@ struct ColumnVector {
 __device__ __forceinline__ int spread_column(int column) { return column ^ (column >> 3 & 4); }
 
 // 64 rows of a finished tile in shared memory. kPadding elements per row keep the rows that one
-// access of the writing warp touches in different banks.
+// access of the writing warp touches in different banks. Rows of at most 32 columns, of which a
+// reading warp takes several, flip the bit in every other row.
 template <class Acc, int kTileColumns, int kPadding>
 struct StagedRows {
   static constexpr int kColumns = kTileColumns;
@@ -75,16 +76,31 @@ struct StagedRows {
   template <int kCount>
   __device__ __forceinline__ void put(int row, int column, const Vec<Acc, kCount>& elements) {
     static_assert(kHalf % kCount == 0);
-    *reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread_column(column)]) = elements;
+    *reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread(row, column)]) = elements;
+  }
+
+  __device__ __forceinline__ void put(int row, int column, const Acc (&piece)[kGroupElements]) {
+    RNC_UNROLL
+    for (int i = 0; i < kGroupElements; i += kHalf) {
+      Half half;
+      RNC_UNROLL
+      for (int e = 0; e < kHalf; ++e) half.v[e] = piece[i + e];
+      put<kHalf>(row, column + i, half);
+    }
   }
 
   __device__ __forceinline__ void get(int row, int column, Acc (&piece)[kGroupElements]) const {
     RNC_UNROLL
     for (int i = 0; i < kGroupElements; i += kHalf) {
-      const Half half = *reinterpret_cast<const Half*>(&v[row][spread_column(column + i)]);
+      const Half half = *reinterpret_cast<const Half*>(&v[row][spread(row, column + i)]);
       RNC_UNROLL
       for (int e = 0; e < kHalf; ++e) piece[i + e] = half.v[e];
     }
+  }
+
+ private:
+  static __device__ __forceinline__ int spread(int row, int column) {
+    return kColumns > 32 ? spread_column(column) : column ^ (row & 1) << 2;
   }
 };
 

@@ -37,6 +37,11 @@ Conv2dProblem square(int32_t n, int32_t size, int32_t c, int32_t k, int32_t kern
           .groups = 1};
 }
 
+Conv2dProblem in_groups(Conv2dProblem p, int32_t groups) {
+  p.groups = groups;
+  return p;
+}
+
 }  // namespace
 
 RNC_TEST(a_plan_covers_the_output_and_the_reduction) {
@@ -150,6 +155,65 @@ RNC_TEST(filters_may_be_any_number_where_they_are_rows) {
          Generation::kSimt);
 }
 
+RNC_TEST(small_groups_are_packed_into_super_groups_of_32_channels) {
+  const Conv2dProblem dense = square(8, 28, 256, 256, 3, 1);
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    for (const int32_t channels : {4, 8, 16, 32}) {
+      const Conv2dProblem p = in_groups(dense, 256 / channels);
+      const ConvPlan plan = rnc::plan_conv(op, p, DType::kBFloat16);
+      EXPECT(plan.generation == Generation::kSm80 && plan.path == ConvPath::kGrouped);
+      EXPECT_EQ(plan.groups, 256 / 32);
+      EXPECT_EQ(plan.diagonal, channels <= 16);
+      EXPECT_EQ(plan.grid[1], int64_t(plan.groups) * plan.splits);
+      EXPECT_EQ(op == ConvOp::kWgrad ? plan.tile_m : plan.tile_n, 32);
+      EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
+      EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false}).generation ==
+             Generation::kSimt);
+    }
+    EXPECT(rnc::plan_conv(ConvOp::kWgrad, in_groups(dense, 64), DType::kBFloat16).splits > 1);
+  }
+}
+
+RNC_TEST(groups_that_cannot_be_packed_take_tensor_cores_in_whole_pieces_only) {
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    const auto plan = [&](int32_t c, int32_t k, int32_t groups) {
+      return rnc::plan_conv(op, in_groups(square(2, 14, c, k, 3, 1), groups), DType::kBFloat16);
+    };
+    // Groups of 64 and 24 channels, of more filters than channels, of too few for a super-group.
+    for (const ConvPlan& whole :
+         {plan(256, 256, 4), plan(96, 96, 4), plan(64, 128, 8), plan(24, 24, 3)}) {
+      EXPECT(whole.generation == Generation::kSm80 && whole.path == ConvPath::kIm2col);
+      EXPECT_EQ(whole.grid[1], int64_t(whole.groups) * whole.splits);
+      EXPECT(!whole.diagonal);
+    }
+    // Groups of 2 channels, of 4 where K != C or C is no multiple of 32, of 12.
+    for (const ConvPlan& odd :
+         {plan(64, 64, 32), plan(64, 128, 16), plan(40, 40, 10), plan(96, 96, 8)}) {
+      EXPECT(odd.generation == Generation::kSimt && odd.path == ConvPath::kIm2col);
+    }
+  }
+}
+
+RNC_TEST(a_depthwise_convolution_is_summed_directly_in_every_dtype) {
+  const Conv2dProblem p = in_groups(square(8, 56, 72, 72, 3, 2), 72);
+  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+      const ConvPlan plan = rnc::plan_conv(op, p, dtype);
+      EXPECT(plan.error == nullptr);
+      EXPECT(plan.generation == Generation::kSimt && plan.path == ConvPath::kDepthwise);
+      EXPECT_EQ(plan.groups, 1);
+      EXPECT_EQ(plan.grid[1], plan.splits);
+      EXPECT_EQ(plan.splits > 1, op == ConvOp::kWgrad);
+    }
+    const ConvPlan wgrad = rnc::plan_conv(ConvOp::kWgrad, p, dtype);
+    EXPECT_EQ(wgrad.grid[0], 2);  // 72 channels, 9 taps
+    EXPECT(int64_t(wgrad.depth_per_split) * wgrad.splits >= p.output_pixels());
+    // With two filters for each channel.
+    const Conv2dProblem wide = in_groups(square(8, 56, 72, 144, 3, 2), 72);
+    EXPECT(rnc::plan_conv(ConvOp::kFprop, wide, dtype).path == ConvPath::kIm2col);
+  }
+}
+
 RNC_TEST(an_unpadded_1x1_takes_the_gemm_path_unless_it_is_a_strided_dgrad) {
   const Conv2dProblem plain = square(2, 14, 64, 64, 1, 1), strided = square(2, 14, 64, 64, 1, 2);
   EXPECT(rnc::plan_conv(ConvOp::kFprop, plain, DType::kFloat32).path == ConvPath::kGemm);
@@ -197,6 +261,7 @@ RNC_TEST(a_problem_that_32_bit_pixel_indices_cannot_hold_is_refused) {
   EXPECT(p.input_pixels() > INT32_MAX);
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
   p = square(1, 8, 8, 8, 1, 1);
-  p.C = p.K = p.groups = 70000;  // one GEMM for each group, along the grid's y
+  p.C = p.groups = 70000;  // one GEMM for each group, along the grid's y
+  p.K = 2 * p.groups;
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
 }

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from passes import (
-    Conv,
-    class_tile_sums,
-    normalise_relu,
-    per_channel,
-    tile_statistics,
-    vector,
+from pass_checks import (
+    PASSES,
+    check_bank_conflicts,
+    check_dgrad,
+    check_every_schedule_gives_equal_bits,
+    check_fprop_and_its_statistics,
+    check_fprop_epilogue,
+    check_fprop_normalises_on_load,
+    check_no_fault,
+    check_stored,
+    check_wgrad,
+    kernels_of,
+    raw,
+    runs,
 )
-from torch import Tensor
+from passes import Conv, per_channel, vector
 
-import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 from resnet_cuda import _host
-from resnet_cuda.testing import check_gradient_rule, check_rule, emulated
 
-raw = torch.ops.resnet_cuda
 DTYPES = [torch.bfloat16, torch.float16]
 # Fewer and more rows, columns and slices than a tile or a ring has; channels that are no multiple of a slice; taps that
 # straddle a slice; the large tile; strides, dilations and paddings; images smaller than the window.
@@ -41,7 +45,6 @@ LARGE = {
     "dgrad": Conv(1, 120, 93, 93, 24, 1, 1, padding=(0, 0)),
     "wgrad": Conv(1, 120, 13, 13, 120, 1, 1, padding=(0, 0)),
 }
-PASSES = ("fprop", "dgrad", "wgrad")
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -54,21 +57,6 @@ def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
 
 
-def kernels_of(run) -> list[str]:  # type: ignore[no-untyped-def]
-    with emulated(count=True) as emulator:
-        run()
-        return [launch["kernel"] for launch in emulator.launches()]
-
-
-def rounded(t: Tensor, like: Tensor) -> Tensor:
-    return t.to(like.dtype).double()
-
-
-def check_stored(actual: Tensor, exact: Tensor, name: str) -> None:
-    """A result of fp32 sums that was rounded once."""
-    check_rule(actual.cpu(), exact.to(actual.dtype), exact, name=name)
-
-
 @pytest.mark.parametrize("name", PASSES)
 def test_the_large_problems_need_large_tiles(name: str) -> None:
     conv = LARGE[name]
@@ -78,75 +66,31 @@ def test_the_large_problems_need_large_tiles(name: str) -> None:
 
 
 def test_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    x, weight, _ = conv.random(dtype)
-    args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
-    check_stored(y, conv.forward(x.double(), weight.double()), "y")
-    torch.testing.assert_close(
-        partials.cpu().double(), tile_statistics(y.cpu().double()), rtol=2e-5, atol=2e-5
-    )
+    check_fprop_and_its_statistics(conv, dtype, device)
 
 
 def test_fprop_normalises_on_load_and_pads_after_the_activation(
     conv: Conv, dtype: torch.dtype, device: str
 ) -> None:
-    x, weight, _ = conv.random(dtype)
-    scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
-    args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
-    activation = rounded(normalise_relu(x.double(), scale.double(), bias.double()), x)
-    check_stored(y, conv.forward(activation, weight.double()), "y")
+    check_fprop_normalises_on_load(conv, dtype, device)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_fprop_epilogue_scales_adds_and_activates(
     conv: Conv, dtype: torch.dtype, device: str, relu: bool
 ) -> None:
-    x, weight, residual = conv.random(dtype)
-    scale, bias = vector(conv.k, dtype, 1), vector(conv.k, dtype, 2)
-    to = [t.to(device) for t in (x, weight, scale, bias, residual)]
-    y, _ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
-    exact = conv.forward(x.double(), weight.double()) * per_channel(scale.double())
-    exact = exact + per_channel(bias.double()) + residual.double()
-    check_stored(y, torch.relu(exact) if relu else exact, "y")
+    check_fprop_epilogue(conv, dtype, device, relu)
 
 
 def test_dgrad_adds_gates_and_reduces(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    act, weight, dy = conv.random(dtype)
-    addend = act.flip(0, 1).contiguous(memory_format=torch.channels_last)
-    scale, bias, mean = (vector(conv.c, dtype, seed) for seed in (4, 5, 6))
-    to = [t.to(device) for t in (dy, weight, addend, act, scale, bias, mean)]
-    dx, partials = raw._conv_dgrad(to[0], to[1], list(act.shape), *to[2:], *conv.geometry)
-    pre = act.double() * per_channel(scale.double()) + per_channel(bias.double())
-    gate = pre.float().to(dtype) > 0  # as a fused multiply-add rounds
-    exact = conv.dgrad(dy.double(), weight.double()) + addend.double()
-    check_gradient_rule(
-        dx.cpu(),
-        torch.where(gate, exact, 0.0).to(dtype),
-        torch.where(gate, exact, 0.0),
-        name="dx",
-    )
-    stored = dx.cpu().double()
-    moment = stored * (act.double() - per_channel(mean.double()))
-    sums = class_tile_sums(stored, moment, conv.stride)
-    torch.testing.assert_close(partials.cpu().double(), sums, rtol=1e-5, atol=1e-4)
+    check_dgrad(conv, dtype, device)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_wgrad_is_the_weight_gradient(
     conv: Conv, dtype: torch.dtype, device: str, normalise: bool
 ) -> None:
-    x, weight, dy = conv.random(dtype)
-    scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
-    on_load = [scale.to(device), bias.to(device)] if normalise else [None, None]
-    dweight = raw._conv_wgrad(
-        dy.to(device), x.to(device), list(weight.shape), *on_load, *conv.geometry
-    )
-    activation = x.double()
-    if normalise:
-        activation = rounded(normalise_relu(activation, scale.double(), bias.double()), x)
-    exact = conv.wgrad(dy.double(), activation)
-    check_gradient_rule(dweight.cpu(), exact.to(dtype), exact, name="dweight")
+    check_wgrad(conv, dtype, device, normalise)
 
 
 def test_the_projection_shares_the_expand_s_tile(dtype: torch.dtype, device: str) -> None:
@@ -162,42 +106,18 @@ def test_the_projection_shares_the_expand_s_tile(dtype: torch.dtype, device: str
     check_stored(z, torch.relu(branch * a + b + shortcut * c + d), "z")
 
 
-def runs(conv: Conv, dtype: torch.dtype) -> dict[str, object]:
-    """Every pass, with what makes threads work together."""
-    x, weight, dy = conv.random(dtype)
-    on_load = [vector(conv.c, dtype, seed) for seed in (1, 2)]
-    gate = [vector(conv.c, dtype, seed) for seed in (4, 5, 6)]
-    none = (None, None, None, False)
-    return {
-        "fprop": lambda: raw._conv_fprop(x, weight, *on_load, *none, *conv.geometry, True),
-        "dgrad": lambda: raw._conv_dgrad(dy, weight, list(x.shape), x, x, *gate, *conv.geometry),
-        "wgrad": lambda: raw._conv_wgrad(dy, x, list(weight.shape), *on_load, *conv.geometry),
-    }
-
-
 SPLIT = Conv(2, 24, 24, 23, 72)  # two parts of wgrad's reduction
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
-    run = runs(SPLIT, torch.bfloat16)[name]
-    as_list = lambda result: list(result) if isinstance(result, tuple) else [result]  # noqa: E731
-    with emulated():
-        expected = as_list(run())  # type: ignore[operator]
-    schedules = [("reversed", 1)] + [("random", seed) for seed in range(1, 20)]
-    for schedule, seed in schedules:
-        with emulated(schedule=schedule, seed=seed):
-            for index, (a, b) in enumerate(zip(as_list(run()), expected, strict=True)):  # type: ignore[operator]
-                assert torch.equal(a, b), f"{name}: output {index} differs under {schedule} {seed}"
+    check_every_schedule_gives_equal_bits(runs(SPLIT, torch.bfloat16)[name], name)
 
 
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_checked_mode_finds_no_fault(problem: Conv, name: str) -> None:
-    run = runs(problem, torch.bfloat16)[name]
-    for schedule, seed in [("round_robin", 1), ("random", 5)]:
-        with emulated(checked=True, schedule=schedule, seed=seed):
-            run()  # type: ignore[operator]  # a race, a stray access or an uninitialised read raises
+    check_no_fault(runs(problem, torch.bfloat16)[name])
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -211,7 +131,4 @@ def test_16_bit_convolutions_in_whole_pieces_run_on_tensor_cores(name: str) -> N
 @pytest.mark.parametrize("name", PASSES)
 def test_bank_conflicts_stay_below_a_tenth(name: str) -> None:
     conv = Conv(2, 64, 16, 16, 128, 1, 1, padding=(0, 0))
-    with emulated(count=True) as emulator:
-        runs(conv, torch.bfloat16)[name]()  # type: ignore[operator]
-        counters = emulator.launches()[0]["counters"]
-    assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"], counters
+    check_bank_conflicts(runs(conv, torch.bfloat16)[name])

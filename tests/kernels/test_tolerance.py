@@ -1,6 +1,9 @@
-"""The 2x rule on ResNet-50's distinct convolutions: every pass in float32, bfloat16 and float16 against fp64."""
+"""The 2x rule on the distinct convolutions of ResNet-50 and the grouped ones of ResNeXt-50 32x4d: every pass in
+float32, bfloat16 and float16 against fp64."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,10 +23,12 @@ def conv_of(p: problems.ConvProblem) -> Conv:
 
 
 LAYERS = [conv_of(problem) for problem in problems.resnet_layers(50)]
+# Twice as wide as ResNet-50's 3x3 convolutions, in 32 groups (Xie et al. 2017, table 1).
+GROUPED = [replace(c, c=2 * c.c, k=2 * c.k, groups=32) for c in LAYERS if c.r == 3]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("conv", LAYERS, ids=str)
+@pytest.mark.parametrize("conv", [*LAYERS, *GROUPED], ids=str)
 def test_resnet50_convolutions_obey_the_2x_rule(
     conv: Conv, dtype: torch.dtype, device: str
 ) -> None:
@@ -52,7 +57,9 @@ def test_resnet50_convolutions_obey_the_2x_rule(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("conv", LAYERS[1:], ids=str)  # the image itself needs no gradient
+@pytest.mark.parametrize(
+    "conv", [*LAYERS[1:], *GROUPED], ids=str
+)  # the image itself needs no gradient
 def test_resnet50_input_gradients_obey_the_2x_rule(
     conv: Conv, dtype: torch.dtype, device: str
 ) -> None:

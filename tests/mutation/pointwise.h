@@ -1,4 +1,4 @@
-// 1x1 convolutions by any main loop.
+// Convolutions by any main loop, most of them 1x1.
 #pragma once
 
 #include "../device_library/device_library.h"
@@ -28,12 +28,12 @@ struct MatrixSizes {
 };
 
 template <class Mainloop, class Epilogue>
-Status launch_pointwise(const char* name, const MatrixSizes& sizes,
-                        const typename Mainloop::Params& operands, const Epilogue& epilogue) {
+Status launch_matrix(const char* name, const MatrixSizes& sizes,
+                     const typename Mainloop::Params& operands, const Epilogue& epilogue) {
   const auto [rows, columns, depth] = sizes;
   const uint32_t column_tiles = divide_up(columns, Mainloop::kColumns);
   const GemmShape shape = {
-      rows, columns, depth, 1, 1, depth, 0, columns, FastDivmod(int32_t(column_tiles)), 0};
+      rows, columns, depth, 1, 1, depth, 0, columns, FastDivmod(int32_t(column_tiles)), 0, false};
   const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{{{shape, operands, {}}},
                                                                     epilogue};
   return launch_kernel(name, implicit_gemm_kernel<Mainloop, DenseRows, 1, Epilogue>,
@@ -43,19 +43,26 @@ Status launch_pointwise(const char* name, const MatrixSizes& sizes,
 }
 
 // With batch norm's statistics.
+// buffers: y, partials, ...
+template <class Mainloop, class T>
+Status matrix_with_statistics(const LaunchArguments& arguments, const MatrixSizes& sizes,
+                              const typename Mainloop::Params& operands) {
+  const StoreWithBnStats<T> epilogue = {arguments.buffer<T>(0), arguments.buffer<AccOf<T>>(1),
+                                        sizes.columns, false};
+  return launch_matrix<Mainloop>("conv_with_statistics", sizes, operands, epilogue);
+}
+
+// A 1x1 convolution.
 // buffers: y, partials, x, weight; numbers: pixels, channels, filters
 template <class Mainloop, class T, class Prologue>
 Status pointwise_with_statistics(const LaunchArguments& arguments, const Prologue& prologue) {
   const int32_t pixels = arguments.number(0), channels = arguments.number(1),
                 filters = arguments.number(2);
   const Conv2dProblem problem = pointwise_problem(pixels, channels, filters);
-  const StoreWithBnStats<T> epilogue = {arguments.buffer<T>(0), arguments.buffer<AccOf<T>>(1),
-                                        filters, false};
-  return launch_pointwise<Mainloop>(
-      "conv_with_statistics", {pixels, filters, channels},
+  return matrix_with_statistics<Mainloop, T>(
+      arguments, {pixels, filters, channels},
       {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
-       FilterRows<T>(arguments.buffer<const T>(3), filters, channels)},
-      epilogue);
+       FilterRows<T>(arguments.buffer<const T>(3), filters, channels)});
 }
 
 }  // namespace rnc

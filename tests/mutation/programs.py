@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch.nn.functional import conv1d
 
 from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
@@ -45,6 +46,7 @@ PROGRAMS = {
 # must be here.
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
@@ -89,7 +91,12 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             problems.conv_wgrad(BFLOAT16, Conv(2, 10, 13, 64, 64), 1),
         ),
         FIRST: lambda: (scale_matrix(),),
-        "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
+        "simt": lambda: (
+            conv_with_statistics(),
+            depthwise_conv_with_statistics(),
+            bn_finalize(),
+            global_avg_pool(),
+        ),
         "sm80": lambda: (
             normalised_conv_with_statistics("normalised_conv_with_statistics", BFLOAT16, 200),
             normalised_conv_with_statistics("normalised_conv_with_statistics_tf32", FLOAT32, 100),
@@ -116,7 +123,21 @@ def conv_with_statistics() -> Problem:
     pixels, channels, filters = 100, 40, 70
     x = problems.random_tensor(1, pixels, channels, dtype=FLOAT32)
     weight = problems.random_tensor(2, filters, channels, dtype=FLOAT32)
-    return with_statistics("conv_with_statistics", SIMT, FLOAT32, x, x, weight)
+    return with_statistics("conv_with_statistics", SIMT, FLOAT32, product(x, weight), x, weight)
+
+
+def depthwise_conv_with_statistics() -> Problem:
+    # More taps than are published at once, two parts of 64 rows, and a second tile of channels.
+    pixels, channels, taps = 100, 70, 67
+    x = problems.random_tensor(1, pixels, channels, dtype=FLOAT32)
+    weight = problems.random_tensor(2, channels, taps, dtype=FLOAT32)
+
+    def convolved(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return conv1d(x.double().T, weight.double()[:, None], padding=taps // 2, groups=channels).T
+
+    exact = convolved(x, weight), convolved(x.abs(), weight.abs())
+    name = "depthwise_conv_with_statistics"
+    return with_statistics(name, SIMT, FLOAT32, exact, x, weight, numbers=(pixels, channels, taps))
 
 
 def normalised_conv_with_statistics(name: str, dtype: torch.dtype, channels: int) -> Problem:
@@ -127,7 +148,8 @@ def normalised_conv_with_statistics(name: str, dtype: torch.dtype, channels: int
     scale = problems.random_tensor(3, channels, dtype=FLOAT32)
     bias = problems.random_tensor(4, channels, dtype=FLOAT32)
     activation = multiplied(normalised(x, scale, bias))
-    return with_statistics(name, SM80, dtype, x, activation, weight, scale, bias)
+    exact = product(activation, weight)
+    return with_statistics(name, SM80, dtype, exact, x, weight, scale, bias)
 
 
 def normalised(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -168,14 +190,16 @@ def with_statistics(
     name: str,
     library: str,
     dtype: torch.dtype,
+    exact: tuple[torch.Tensor, torch.Tensor],
     x: torch.Tensor,
-    activation: torch.Tensor,
     weight: torch.Tensor,
     *vectors: torch.Tensor,
+    numbers: tuple[int, ...] = (),
 ) -> Problem:
+    """exact: the output, and the sum of its products' magnitudes. numbers: pixels, channels, filters unless given."""
     tile = 64
     (pixels, channels), filters = x.shape, weight.shape[0]
-    y, magnitude = product(activation, weight)
+    y, magnitude = exact
     partials = torch.stack(
         [
             statistic
@@ -196,7 +220,7 @@ def with_statistics(
             Input("weight", weight),
             *(Input(name, vector) for name, vector in zip(names, vectors, strict=False)),
         ),
-        (pixels, channels, filters),
+        numbers or (pixels, channels, filters),
         (y, partials),
         (problems.allowance(y, magnitude, dtype), rounding + rounding * partials.abs()),
     )

@@ -1,6 +1,7 @@
 // The shipped kernels that synchronise, each once, in float: what tests/mutation deletes from.
 #include "../device_library/device_library.h"
 #include "kernels/batch_norm/batch_norm_finalize.cuh"
+#include "kernels/conv/direct/depthwise.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/pool/global_avg_pool.cuh"
 #include "launch/launch_kernel.h"
@@ -14,6 +15,27 @@ namespace {
 Status conv_with_statistics(const LaunchArguments& arguments) {
   using Mainloop = SimtMainloop<PixelRows<float, Identity<float>>, FilterRows<float>>;
   return pointwise_with_statistics<Mainloop, float>(arguments, Identity<float>{});
+}
+
+// A depthwise convolution along a row of pixels, as long as the row.
+// buffers: y, partials, x, weight; numbers: pixels, channels, taps (odd)
+Status depthwise_conv_with_statistics(const LaunchArguments& arguments) {
+  using Window = WindowRows<float, Identity<float>>;
+  using Filter = FilterRows<float>;
+  const int32_t pixels = arguments.number(0), channels = arguments.number(1),
+                taps = arguments.number(2);
+  Conv2dProblem problem = {};
+  problem.N = problem.H = problem.P = problem.R = 1;
+  problem.W = problem.Q = pixels;
+  problem.S = taps;
+  problem.pad_w = taps / 2;
+  problem.stride_h = problem.stride_w = problem.dilation_h = problem.dilation_w = 1;
+  problem.C = problem.K = channels;
+  problem.groups = 1;
+  return matrix_with_statistics<DepthwiseMainloop<Window, Filter>, float>(
+      arguments, {pixels, channels, taps * channels},
+      {Window::of_input(arguments.buffer<const float>(2), {}, problem),
+       Filter(arguments.buffer<const float>(3), 1, taps)});
 }
 
 // buffers: mean, invstd, scale, bias, partials, gamma, beta; numbers: rows, tiles, channels
@@ -49,6 +71,7 @@ Status global_avg_pool(const LaunchArguments& arguments) {
 
 const KernelRegistration kRegistrations[] = {
     {"conv_with_statistics", conv_with_statistics},
+    {"depthwise_conv_with_statistics", depthwise_conv_with_statistics},
     {"bn_finalize", bn_finalize},
     {"global_avg_pool", global_avg_pool},
 };

@@ -26,13 +26,13 @@ Status normalised_weight_gradient(const LaunchArguments& arguments) {
       pointwise_problem(arguments.number(0), arguments.number(1), arguments.number(2));
   const Prologue prologue{arguments.buffer<const float>(3), arguments.buffer<const float>(4)};
   const Gradient gradient(
-      PixelRows<float, Identity<float>>::of_output(arguments.buffer<const float>(1), problem));
+      PixelRows<float, Identity<float>>::of_output(arguments.buffer<const float>(1), {}, problem));
   const Activation activation(
       PixelRows<float, Prologue>::of_input(arguments.buffer<const float>(2), prologue, problem));
   const StorePartial<float> epilogue{arguments.buffer<float>(0), problem.weight_size(), problem.C,
                                      false};
-  return launch_pointwise<Mainloop>("weight_gradient", {problem.K, problem.C, problem.N},
-                                    {gradient, activation}, epilogue);
+  return launch_matrix<Mainloop>("weight_gradient", {problem.K, problem.C, problem.N},
+                                 {gradient, activation}, epilogue);
 }
 
 const KernelRegistration kRegistrations[] = {

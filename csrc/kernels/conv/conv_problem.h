@@ -7,6 +7,12 @@ namespace rnc {
 
 enum class ConvOp : int32_t { kFprop, kDgrad, kWgrad };
 
+// Channels of a super-group into which whole small groups are packed, with as many filters: 64
+// bytes of 16 bits. Of groups of so many channels as one instruction sums over, or fewer, only the
+// super-group's diagonal blocks need be multiplied.
+constexpr int32_t kPackedChannels = 32;
+constexpr int32_t kDiagonalChannels = 16;
+
 // x [N, H, W, C], weight [K, R, S, C / groups], y [N, P, Q, K], all dense with the last index
 // fastest.
 struct Conv2dProblem {
@@ -38,6 +44,16 @@ struct Conv2dProblem {
   // A 1x1 convolution without padding reads each (sampled) pixel's channels as one GEMM row: no
   // im2col.
   bool is_pointwise() const { return R == 1 && S == 1 && pad_h == 0 && pad_w == 0; }
+
+  // One filter for each channel.
+  bool is_depthwise() const { return groups > 1 && groups == C && groups == K; }
+
+  // Whole groups make up super-groups, and no 4 neighbouring channels lie in two groups.
+  bool is_packable() const {
+    const int32_t channels = channels_per_group();
+    return groups > 1 && K == C && C % kPackedChannels == 0 && channels >= 4 &&
+           kPackedChannels % channels == 0;
+  }
 
   // The implicit GEMM of one group: D[m, n] = sum over k of A[m, k] B[n, k].
   int64_t gemm_m(ConvOp op) const {

@@ -18,6 +18,7 @@ struct GemmShape {
   int32_t group_rows, group_columns;
   FastDivmod column_tiles;
   int32_t first_tile_row;  // index of its first 64 rows among those of all GEMMs of the launch
+  bool diagonal;  // only runs of 16 channels and the same 16 filters of a super-group count
 };
 
 // Row m of the GEMM is row m of the output.
@@ -46,6 +47,7 @@ struct GemmTile {
   int32_t first_column, columns;  // columns: of the whole GEMM
   int32_t depth_begin, depth_end;
   int32_t group, split;
+  bool diagonal;
 };
 
 }  // namespace rnc

@@ -36,10 +36,13 @@ union ImplicitGemmStorage {
   } output;
 };
 
+// Mainloop::kMinBlocks is 1, or 0 to let ptxas spill registers where one more block then fits on a
+// multiprocessor.
+//
 // grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
 // A, which is the larger operand, so that it is read from memory once and B stays in the cache.
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
+__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kMinBlocks) implicit_gemm_kernel(
     const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];
@@ -58,6 +61,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
   at.split = int32_t(blockIdx.y) / shape.groups;
   at.depth_begin = at.split * shape.depth_per_split;
   at.depth_end = min(at.depth_begin + shape.depth_per_split, shape.depth);
+  at.diagonal = shape.diagonal;
 
   // Multiply.
   Mainloop tile;
@@ -69,7 +73,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
   coord.columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
   coord.split = at.split;
   RNC_UNROLL
-  for (int part = 0; part < Mainloop::kRows / kStatsTileRows; ++part) {
+  for (int part = 0; part * kStatsTileRows < Mainloop::kRows; ++part) {
     const int32_t first_row = at.first_row + part * kStatsTileRows;
     if (first_row >= shape.rows) break;
     if (part > 0) __syncthreads();

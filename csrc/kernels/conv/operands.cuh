@@ -6,6 +6,7 @@
 // where the tensor starts.
 // kDepthIsContiguous says along which index neighbouring elements are neighbours in memory: as far
 // as the channels of a group go, so that main loops may take pieces of as many as divide them.
+// kPieceBytes: how much of a line a copy may take at once, where the operand is whole and aligned.
 #pragma once
 
 #include "common/fast_divmod.h"
@@ -39,6 +40,7 @@ struct WindowRows {
   using Row = PixelPosition;
   using Depth = TapPosition;
   static constexpr bool kDepthIsContiguous = true;
+  static constexpr int kPieceBytes = 16;
 
   const T* image;
   Prologue prologue;
@@ -114,6 +116,7 @@ struct PixelRows {
     bool valid;
   };
   static constexpr bool kDepthIsContiguous = true;
+  static constexpr int kPieceBytes = 16;
 
   const T* x;
   Prologue prologue;
@@ -179,6 +182,7 @@ struct FilterRows {
     bool valid;
   };
   static constexpr bool kDepthIsContiguous = true;
+  static constexpr int kPieceBytes = 16;
 
   const T* weight;
   Prologue prologue;
@@ -189,6 +193,8 @@ struct FilterRows {
       : weight(static_cast<const T*>(weight)),
         filters_per_group(filters_per_group),
         filter_size(filter_size) {}
+  FilterRows(const void* weight, const Conv2dProblem& problem)
+      : FilterRows(weight, problem.filters_per_group(), problem.filter_size()) {}
 
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t group) const {
     const int64_t filter = int64_t(group) * filters_per_group + n;
@@ -219,6 +225,7 @@ struct FilterColumns {
     const T* filter;  // tap included; null outside
   };
   static constexpr bool kDepthIsContiguous = false;
+  static constexpr int kPieceBytes = 16;
 
   const T* weight;  // at the first tap
   Prologue prologue;
@@ -228,14 +235,18 @@ struct FilterColumns {
   FastDivmod by_filters, by_taps_w;
 
   FilterColumns(const void* weight, const GradientClass& at, const Conv2dProblem& problem)
+      : FilterColumns(weight, at, problem, problem.filters_per_group()) {}
+  // With as many filters in a group of the GEMM.
+  FilterColumns(const void* weight, const GradientClass& at, const Conv2dProblem& problem,
+                int32_t filters_per_group)
       : weight(static_cast<const T*>(weight) +
                (int64_t(at.h.first_tap) * problem.S + at.w.first_tap) *
                    problem.channels_per_group()),
-        filters_per_group(problem.filters_per_group()),
+        filters_per_group(filters_per_group),
         row_step(at.h.tap_step * problem.S * problem.channels_per_group()),
         tap_step(at.w.tap_step * problem.channels_per_group()),
         filter_size(problem.filter_size()),
-        by_filters(problem.filters_per_group()),
+        by_filters(filters_per_group),
         by_taps_w(std::max(at.w.window.taps, 1)) {}
 
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t /*group*/) const {
@@ -266,6 +277,7 @@ struct Transposed {
   using Row = typename Operand::Depth;
   using Depth = typename Operand::Row;
   static constexpr bool kDepthIsContiguous = !Operand::kDepthIsContiguous;
+  static constexpr int kPieceBytes = Operand::kPieceBytes;
 
   Operand operand;
   Prologue prologue;
@@ -298,6 +310,13 @@ __device__ __forceinline__ int32_t channel_of(const Operand& operand,
   } else {
     return operand.channel(row, group);
   }
+}
+
+// The second tensor's element beside an element of the operand's.
+template <class Operand>
+__device__ __forceinline__ const typename Operand::Element* companion_of(
+    const Operand& operand, const typename Operand::Element* element) {
+  return operand.prologue.companion + (element - operand.base());
 }
 
 }  // namespace rnc

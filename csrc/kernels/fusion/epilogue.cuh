@@ -4,6 +4,7 @@
 // (RowPieces).
 #pragma once
 
+#include "kernels/conv/conv_problem.h"
 #include "kernels/fusion/activation.cuh"
 #include "tile/column_sums.cuh"
 
@@ -228,6 +229,43 @@ struct StorePartial {
       ElementGroup<Acc> out;
       tile.get(row, Pieces::column(), out.v);
       out.store(workspace, at.split * split_stride + columns.offset(row), columns.count, aligned);
+    });
+  }
+};
+
+// The same for a super-group of packed groups (conv/packed_filters.cuh): of its filters and
+// channels [R S 32] only those that share a group are elements of the weight.
+template <class T>
+struct StorePackedPartial {
+  using Acc = AccOf<T>;
+  template <class Pieces>
+  using SharedStorage = NoSharedStorage;
+  Acc* workspace;        // [splits][K][R S][channels of a group]
+  int64_t split_stride;  // K * filter size
+  int64_t row_stride;    // filter size
+  int32_t group_channels;
+
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>&) const {
+    using Quad = Vec<Acc, 4>;  // never in two groups
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
+    if (columns.count == 0) return;
+    // [R S 32] -> [R S, 32]
+    const int tap = columns.channel / kPackedChannels;
+    const int first_channel = columns.channel % kPackedChannels;
+    Pieces::for_each(at.rows, [&](int, int filter) {
+      Acc v[kGroupElements];
+      tile.get(filter, Pieces::column(), v);
+      RNC_UNROLL
+      for (int e = 0; e < kGroupElements; e += 4) {
+        const int channel = first_channel + e;
+        if ((channel ^ filter) >= group_channels) continue;  // not of the filter's group
+        const int64_t offset = places.row(at.row + filter) * row_stride + tap * group_channels +
+                               channel % group_channels;
+        ptx::store_global(reinterpret_cast<Quad*>(workspace + at.split * split_stride + offset),
+                          Quad{{v[e], v[e + 1], v[e + 2], v[e + 3]}});
+      }
     });
   }
 };

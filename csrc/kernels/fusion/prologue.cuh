@@ -16,6 +16,11 @@ struct Identity {
   static constexpr bool kHasCompanion = false;
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
+
+  struct Piece {
+    __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/) {}
+    __device__ __forceinline__ T apply(T v, int /*e*/) const { return v; }
+  };
 };
 
 // Normalise-on-load: relu(x * scale + bias), rounded to T as if it had been stored and read back.
@@ -31,14 +36,13 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What the neighbouring channels in 16 bytes need.
+  // What 8 neighbouring channels need, of which `count` exist.
   struct Piece {
-    static constexpr int kElements = 16 / int(sizeof(T));
     ColumnVector<Acc> scale, bias;
 
-    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
-        : scale(prologue.scale, channel, kElements, Acc(0)),
-          bias(prologue.bias, channel, kElements, Acc(0)) {}
+    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count)
+        : scale(prologue.scale, channel, count, Acc(0)),
+          bias(prologue.bias, channel, count, Acc(0)) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
@@ -65,15 +69,16 @@ struct BnBackward {
   const Acc* gate_bias;     // [C]
   int32_t C;
 
-  // What kChannels neighbouring channels need.
+  // What kChannels neighbouring channels need, of which `count` exist.
   template <int kChannels>
   struct Channels {
     Acc c[kBnCoefficients][kChannels];
     Acc gate_scale[kChannels], gate_bias[kChannels];
 
-    __device__ __forceinline__ Channels(const BnBackward& prologue, int32_t channel) {
+    __device__ __forceinline__ Channels(const BnBackward& prologue, int32_t channel, int count) {
       RNC_UNROLL
       for (int e = 0; e < kChannels; ++e) {
+        if (e >= count) break;
         RNC_UNROLL
         for (int i = 0; i < kBnCoefficients; ++i) {
           c[i][e] =
@@ -93,10 +98,10 @@ struct BnBackward {
       return narrow_to<T>(bn_gradient(g, y, c[0][e], c[1][e], c[2][e], c[3][e]));
     }
   };
-  using Piece = Channels<16 / int(sizeof(T))>;
+  using Piece = Channels<kGroupElements>;
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
-    return Acc(widen(Channels<1>(*this, channel).apply(gradient, companion, 0)));
+    return Acc(widen(Channels<1>(*this, channel, 1).apply(gradient, companion, 0)));
   }
 };
 

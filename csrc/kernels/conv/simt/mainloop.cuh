@@ -78,8 +78,8 @@ struct SimtOperandLoader {
     const auto& prologue = operand.prologue;
     const auto value = ptx::load_global_nc(element);
     if constexpr (Operand::Prologue::kHasCompanion) {
-      const auto* beside = prologue.companion + (element - operand.base());
-      return prologue.apply(value, ptx::load_global_nc(beside), channel);
+      const auto* companion = companion_of(operand, element);
+      return prologue.apply(value, ptx::load_global_nc(companion), channel);
     } else {
       return prologue.apply(Acc(widen(value)), channel);
     }
@@ -91,11 +91,13 @@ template <class OperandA, class OperandB>
 struct SimtMainloop {
   using Acc = AccOf<typename OperandA::Element>;
   static constexpr int kThreads = SimtTile::kThreads;
+  static constexpr int kMinBlocks = 0;
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
   using Storage = SimtMainloopStorage<Acc>;
   // A warp stages two rows of 16 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 16>;
+  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;

@@ -9,7 +9,6 @@
 #include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm80/tile.h"
 #include "tile/cp_async_mainloop.cuh"
-#include "tile/mma_tile.cuh"
 #include "tile/row_pieces.cuh"
 
 namespace rnc {
@@ -24,22 +23,24 @@ struct OperandStage<Slice, true> {
   Slice slice, companion;
 };
 
-// One thread's share of the copies of one operand: chunk `chunk` of some of the slice's lines.
+// One thread's share of the copies of one operand: the same piece of some of the slice's lines.
 template <class Operand, class Slice, int kThreads>
 struct SliceCopier {
   using T = typename Operand::Element;
   using Prologue = typename Operand::Prologue;
   using Stage = OperandStage<Slice, Prologue::kHasCompanion>;
   static constexpr bool kAlongDepth = Operand::kDepthIsContiguous;
-  static constexpr int kPieceElements = Slice::kChunkBytes / int(sizeof(T));
-  static constexpr int kLinesAtOnce = kThreads / Slice::kChunks;
+  static constexpr int kPieceBytes = Operand::kPieceBytes;
+  static constexpr int kPieceElements = kPieceBytes / int(sizeof(T));
+  static constexpr int kPieces = Slice::kRowBytes / kPieceBytes;  // of a line
+  static constexpr int kLinesAtOnce = kThreads / kPieces;
   static constexpr int kCopies = Slice::kLines / kLinesAtOnce;
-  static_assert(kThreads % Slice::kChunks == 0 && Slice::kLines % kLinesAtOnce == 0);
+  static_assert(kThreads % kPieces == 0 && Slice::kLines % kLinesAtOnce == 0);
   static constexpr int kRowsHeld = kAlongDepth ? kCopies : 1;
 
   const Operand& operand;
   const int32_t group;
-  const bool piece_is_row;  // whether this thread's chunk holds rows of the operand
+  const bool piece_is_row;  // whether this thread's piece holds rows of the operand
   typename Operand::Row rows[kRowsHeld];
 
   // Finds the rows this thread will copy, once for all slices.
@@ -52,10 +53,12 @@ struct SliceCopier {
     }
   }
 
-  static __device__ __forceinline__ int chunk() { return int(threadIdx.x) % Slice::kChunks; }
-  static __device__ __forceinline__ int piece() { return chunk() * kPieceElements; }
+  // The piece's first element in its line.
+  static __device__ __forceinline__ int piece() {
+    return int(threadIdx.x) % kPieces * kPieceElements;
+  }
   static __device__ __forceinline__ int line(int i) {
-    return int(threadIdx.x) / Slice::kChunks + i * kLinesAtOnce;
+    return int(threadIdx.x) / kPieces + i * kLinesAtOnce;
   }
 
   // Calls fn(i, source) with the i-th piece of the slice at `first_depth`; null where it is zero.
@@ -80,7 +83,8 @@ struct SliceCopier {
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       copy_piece(shared.slice, i, source ? source : operand.base(), source);
       if constexpr (Prologue::kHasCompanion) {
-        copy_piece(shared.companion, i, companion(source ? source : operand.base()), source);
+        copy_piece(shared.companion, i, companion_of(operand, source ? source : operand.base()),
+                   source);
       }
     });
   }
@@ -91,8 +95,8 @@ struct SliceCopier {
     const bool exists = kAlongDepth ? first_depth + piece() < depth_end : piece_is_row;
     if (!exists) return;
     const auto depth = operand.depth(first_depth + (kAlongDepth ? piece() : 0), depth_end, group);
-    const typename Prologue::Piece prologue(operand.prologue,
-                                            channel_of(operand, rows[0], depth, group));
+    const typename Prologue::Piece prologue(
+        operand.prologue, channel_of(operand, rows[0], depth, group), kPieceElements);
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
       Piece elements = *piece_at(shared.slice, i);
@@ -116,18 +120,14 @@ struct SliceCopier {
   using Piece = Vec<T, kPieceElements>;
 
   static __device__ __forceinline__ Piece* piece_at(Slice& slice, int i) {
-    return const_cast<Piece*>(static_cast<const Piece*>(slice.chunk(line(i), chunk())));
+    return const_cast<Piece*>(
+        static_cast<const Piece*>(slice.at(line(i), piece() * int(sizeof(T)))));
   }
 
   static __device__ __forceinline__ void copy_piece(Slice& slice, int i, const T* source,
                                                     bool exists) {
-    ptx::cp_async<Slice::kChunkBytes>(ptx::shared_address(slice.chunk(line(i), chunk())), source,
-                                      exists ? Slice::kChunkBytes : 0);
-  }
-
-  // The second tensor's element beside an element of the operand's.
-  __device__ __forceinline__ const T* companion(const T* element) const {
-    return operand.prologue.companion + (element - operand.base());
+    ptx::cp_async<kPieceBytes>(ptx::shared_address(piece_at(slice, i)), source,
+                               exists ? kPieceBytes : 0);
   }
 };
 
@@ -136,6 +136,7 @@ struct Sm80Mainloop {
   using T = typename OperandA::Element;
   using Acc = AccOf<T>;
   static constexpr int kThreads = Tile::kThreads;
+  static constexpr int kMinBlocks = Tile::kMinBlocks;
   static constexpr int kRows = Tile::kRows;
   static constexpr int kColumns = Tile::kColumns;
   static constexpr int kStages = Tile::kStages;
@@ -153,12 +154,13 @@ struct Sm80Mainloop {
   };
   // A warp stages 8 rows of 8 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 8>;
+  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;
   };
 
-  MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2> tile;
+  typename Tile::template WarpTile<T> tile;
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
@@ -179,7 +181,13 @@ struct Sm80Mainloop {
           activate(copy_b, shared.b[stage], depth, at.depth_end);
         },
         [&](int stage) {
-          tile.multiply(shared.a[stage].slice, warp_row(), shared.b[stage].slice, warp_column());
+          const SliceA& a = shared.a[stage].slice;
+          const SliceB& b = shared.b[stage].slice;
+          if constexpr (Tile::kPacksGroups) {
+            tile.multiply(a, warp_row(), b, warp_column(), at.diagonal);
+          } else {
+            tile.multiply(a, warp_row(), b, warp_column());
+          }
         });
   }
 
@@ -202,10 +210,11 @@ struct Sm80Mainloop {
 
  private:
   static __device__ __forceinline__ int warp_row() {
-    return int(threadIdx.x) / 32 % 2 * (kRows / 2);
+    return int(threadIdx.x) / 32 % Tile::kWarpsDown * (kRows / Tile::kWarpsDown);
   }
   static __device__ __forceinline__ int warp_column() {
-    return int(threadIdx.x) / 64 * (kColumns / 2);
+    constexpr int kWarpsAcross = kThreads / 32 / Tile::kWarpsDown;
+    return int(threadIdx.x) / 32 / Tile::kWarpsDown * (kColumns / kWarpsAcross);
   }
 
   template <class Copier>

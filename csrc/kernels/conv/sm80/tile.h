@@ -1,8 +1,9 @@
-// The tiles of the Ampere main loop: four warps, two along each side.
+// The tiles of the Ampere main loop: four warps.
 #pragma once
 
 #include "common/dtype.h"
-#include "ptx/mma_sync.cuh"
+#include "tile/mma_tile.cuh"
+#include "tile/packed_groups_tile.cuh"
 
 namespace rnc {
 
@@ -24,11 +25,17 @@ struct MmaOfTrait<float> {
 template <class T>
 inline constexpr bool kHasMma = requires { MmaOfTrait<T>::kMma; };
 
+// Two warps along each side.
 template <int kTileRows, int kTileColumns>
 struct Sm80Tile {
   static constexpr int kRows = kTileRows;
   static constexpr int kColumns = kTileColumns;
+  static constexpr int kWarpsDown = 2;
+  static constexpr bool kPacksGroups = false;
+  template <class T>
+  using WarpTile = MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2>;
   static constexpr int kThreads = 128;
+  static constexpr int kMinBlocks = 0;
   static constexpr int kStages = 4;
   static constexpr int kSliceBytes = 64;  // of depth
 };
@@ -37,5 +44,18 @@ struct Sm80Tile {
 using Sm80LargeTile = Sm80Tile<128, 128>;
 // For 64 columns, and where large tiles would leave multiprocessors idle.
 using Sm80NarrowTile = Sm80Tile<128, 64>;
+
+// A super-group of packed groups (packed_filters.cuh): the warps lie side by side along the pixels
+// of fprop and dgrad, along the taps of wgrad.
+template <int kTileRows, int kTileColumns, PackedAlong kAlong>
+struct Sm80PackedTile : Sm80Tile<kTileRows, kTileColumns> {
+  static constexpr int kMinBlocks = 1;
+  static constexpr int kWarpsDown = kTileRows / kPackedChannels;
+  static constexpr bool kPacksGroups = true;
+  template <class T>
+  using WarpTile = PackedGroupsTile<MmaOfTrait<T>::kMma, kAlong>;
+};
+using Sm80PackedPixelsTile = Sm80PackedTile<128, kPackedChannels, PackedAlong::kDepth>;
+using Sm80PackedFiltersTile = Sm80PackedTile<kPackedChannels, 128, PackedAlong::kRows>;
 
 }  // namespace rnc

@@ -1,0 +1,53 @@
+// Pieces of 8 neighbouring channels of an operand, straight from memory through its prologue: what
+// main loops without shared memory between multiply.
+#pragma once
+
+#include "kernels/conv/operands.cuh"
+#include "tile/element_group.cuh"
+
+namespace rnc {
+
+// Whether every such piece is a whole vector. operand: not transposed.
+template <class Operand>
+bool pieces_are_whole(const Operand& operand) {
+  bool aligned = is_vector_aligned(operand.base());
+  if constexpr (Operand::Prologue::kHasCompanion) {
+    aligned = aligned && is_vector_aligned(operand.prologue.companion);
+  }
+  return aligned && rows_are_vectors<typename Operand::Element>(operand.C);
+}
+
+template <class Operand>
+struct ActivatedPieces {
+  using T = typename Operand::Element;
+  using Prologue = typename Operand::Prologue;
+  const Operand& operand;
+  const typename Prologue::Piece prologue;
+  const int count;
+  const bool whole;
+
+  // Those of channels channel .. channel + count - 1.
+  __device__ __forceinline__ ActivatedPieces(const Operand& operand, int32_t channel, int count,
+                                             bool whole)
+      : operand(operand), prologue(operand.prologue, channel, count), count(count), whole(whole) {}
+
+  __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
+    ElementGroup<T> piece, companion;
+    piece.load(source, 0, count, whole);
+    if constexpr (Prologue::kHasCompanion) {
+      companion.load(companion_of(operand, source), 0, count, whole);
+    }
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) {
+      if (e >= count) break;
+      if constexpr (Prologue::kHasCompanion) {
+        piece.v[e] = prologue.apply(piece.v[e], companion.v[e], e);
+      } else {
+        piece.v[e] = prologue.apply(piece.v[e], e);
+      }
+    }
+    return piece;
+  }
+};
+
+}  // namespace rnc
