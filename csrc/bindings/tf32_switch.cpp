@@ -1,5 +1,4 @@
-// The stable ABI has no function for the switch; Python has, and whoever loaded this module runs
-// it.
+// The stable ABI does not know the switch. Python does, and whoever has loaded this module runs it.
 #include "bindings/tf32_switch.h"
 
 #include <Python.h>
@@ -19,19 +18,24 @@ struct InterpreterLock {
 struct Reference {
   PyObject* object;
   ~Reference() { Py_XDECREF(object); }
-
-  Reference attribute(const char* name) const {
-    return {object ? PyObject_GetAttrString(object, name) : nullptr};
-  }
 };
+
+// torch.backends.cudnn.conv: looked for once, and never released.
+PyObject* cudnn_conv() {
+  static PyObject* conv = nullptr;
+  if (!conv) {
+    const Reference cudnn{PyImport_ImportModule("torch.backends.cudnn")};
+    conv = cudnn.object ? PyObject_GetAttrString(cudnn.object, "conv") : nullptr;
+  }
+  return conv;
+}
 
 }  // namespace
 
 bool torch_allows_tf32() {
   const InterpreterLock lock;
-  const Reference cudnn{PyImport_ImportModule("torch.backends.cudnn")};
-  const Reference conv = cudnn.attribute("conv");
-  const Reference precision = conv.attribute("fp32_precision");
+  PyObject* const conv = cudnn_conv();
+  const Reference precision{conv ? PyObject_GetAttrString(conv, "fp32_precision") : nullptr};
   if (!precision.object || !PyUnicode_Check(precision.object)) {
     PyErr_Clear();
     throw std::runtime_error(
