@@ -1,6 +1,6 @@
-// Loads and stores of global memory: ld.global, ld.global.nc, st.global of 1 to 16 bytes as ONE
-// access. Kernels use them for all global memory: the emulator checks and counts exactly these, and
-// a raw dereference of a vector may be split by the compiler.
+// Loads and stores of 1 to 16 bytes as ONE access: ld.global, ld.global.nc, st.global, ld.shared,
+// st.shared. Kernels use them for all global memory, of which the emulator checks and counts
+// exactly these, and for vectors in shared memory: compilers may split a raw dereference of one.
 #pragma once
 
 #include <cstddef>
@@ -42,26 +42,27 @@ struct Register<16> {
 };
 template <class T>
 using RegisterOf = typename Register<sizeof(T)>::type;
+
+template <class T>
+__device__ __forceinline__ T from_register(const RegisterOf<T>& bits) {
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
 }  // namespace detail
 
 // Address aligned to sizeof(T).
 template <class T>
 __device__ __forceinline__ T load_global(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-  const auto bits = *reinterpret_cast<const detail::RegisterOf<T>*>(address);
-  T value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+  return detail::from_register<T>(*reinterpret_cast<const detail::RegisterOf<T>*>(address));
 }
 
 // The read-only path: nothing may write the address during the launch.
 template <class T>
 __device__ __forceinline__ T load_global_nc(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-  const auto bits = __ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address));
-  T value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+  return detail::from_register<T>(__ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address)));
 }
 
 template <class T>
@@ -70,6 +71,17 @@ __device__ __forceinline__ void store_global(T* address, std::type_identity_t<T>
   detail::RegisterOf<T> bits;
   memcpy(&bits, &value, sizeof value);
   *reinterpret_cast<detail::RegisterOf<T>*>(address) = bits;
+}
+
+// Shared memory: once inlined, the compiler knows where the address comes from.
+template <class T>
+__device__ __forceinline__ T load_shared(const T* address) {
+  return load_global(address);
+}
+
+template <class T>
+__device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T> value) {
+  store_global(address, value);
 }
 
 #else
@@ -104,6 +116,21 @@ __device__ __forceinline__ void store_global(T* address, std::type_identity_t<T>
   if (__builtin_expect(reinterpret_cast<uintptr_t>(address) % sizeof value != 0, 0)) {
     emulator::misaligned_access(address, sizeof value, true);
   }
+  std::memcpy(static_cast<void*>(address), &value, sizeof value);
+}
+
+// The instrumented library sees these like every other access of shared memory.
+template <class T>
+__device__ __forceinline__ T load_shared(const T* address) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  T value;
+  std::memcpy(&value, address, sizeof value);
+  return value;
+}
+
+template <class T>
+__device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T> value) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
   std::memcpy(static_cast<void*>(address), &value, sizeof value);
 }
 

@@ -11,17 +11,14 @@ template <class Acc, class RowPieces>
 struct ColumnSums {
   using Pieces = RowPieces;
   static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
-  Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns];
-  Acc total[Pieces::kColumns];
+  alignas(SharedRun<Acc>) Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns];
+  alignas(SharedRun<Acc>) Acc total[Pieces::kColumns];
 
   // Leaves the sums of every column in `total`, visible to every thread. `sums`: of the calling
   // thread's pieces.
   __device__ __forceinline__ void reduce(const Acc (&sums)[kGroupElements]) {
     // Publish this thread's sums.
-    RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      partial[Pieces::row(0)][spread_column(Pieces::column() + e)] = sums[e];
-    }
+    put_piece(partial[Pieces::row(0)], Pieces::column(), sums);
     __syncthreads();
     // Add those of each column, one thread per column.
     if (threadIdx.x < Pieces::kColumns) {
@@ -38,16 +35,19 @@ struct ColumnSums {
         }
         sum += run;
       }
-      total[threadIdx.x] = sum;
+      total[spread_column(int(threadIdx.x))] = sum;
     }
     __syncthreads();
   }
+
+  // The sum of a column.
+  __device__ __forceinline__ Acc of(int column) const { return total[spread_column(column)]; }
 
   // The same, written to out[column].
   __device__ __forceinline__ void store(const Acc (&sums)[kGroupElements], int columns, Acc* out) {
     reduce(sums);
     const int column = int(threadIdx.x);
-    if (column < columns) ptx::store_global(out + column, total[column]);
+    if (column < columns) ptx::store_global(out + column, of(column));
   }
 };
 
@@ -69,9 +69,10 @@ __device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>&
   // Square the distances from them.
   const Acc inverse_rows = Acc(1) / Acc(rows);
   Acc mean[kGroupElements];
+  get_piece(shared.total, Pieces::column(), mean);
   RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
-    mean[e] = shared.total[Pieces::column() + e] * inverse_rows;
+    mean[e] *= inverse_rows;
     sums[e] = Acc(0);
   }
   Pieces::for_each(rows, [&](int i, int row) {
@@ -83,12 +84,12 @@ __device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>&
     }
   });
   const int column = int(threadIdx.x);
-  const Acc column_mean = column < columns ? shared.total[column] * inverse_rows : Acc(0);
+  const Acc column_mean = column < columns ? shared.of(column) * inverse_rows : Acc(0);
   shared.reduce(sums);
   // Write both, one thread per column.
   if (column < columns) {
     ptx::store_global(mean_out + column, column_mean);
-    ptx::store_global(m2_out + column, shared.total[column]);
+    ptx::store_global(m2_out + column, shared.of(column));
   }
 }
 

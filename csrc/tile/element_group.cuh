@@ -17,7 +17,9 @@ inline int64_t group_blocks(int64_t size) {
 }
 
 // Whether groups of this tensor can move as 16-byte vectors. True for null.
-inline bool is_vector_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+RNC_HOST_DEVICE bool is_vector_aligned(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
 
 // Whether every row of a matrix with rows of so many elements starts at such a vector if the first
 // does.

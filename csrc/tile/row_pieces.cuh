@@ -8,23 +8,21 @@
 
 namespace rnc {
 
-template <int kTileColumns, int kBlockThreads>
+template <int kTileColumns, int kBlockThreads, int kPieceElements = kGroupElements>
 struct RowPieces {
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = kTileColumns;
   static constexpr int kThreads = kBlockThreads;
-  static constexpr int kPerRow = kColumns / kGroupElements;
+  static constexpr int kElements = kPieceElements;
+  static constexpr int kPerRow = kColumns / kElements;
   static constexpr int kRowsAtOnce = kThreads / kPerRow;
   static constexpr int kPerThread = kRows / kRowsAtOnce;
-  static_assert(kColumns % kGroupElements == 0 && kThreads % kPerRow == 0 &&
-                kRows % kRowsAtOnce == 0);
+  static_assert(kColumns % kElements == 0 && kThreads % kPerRow == 0 && kRows % kRowsAtOnce == 0);
 
-  // The first column of the calling thread's pieces, and how many of the 8 lie inside `columns`.
-  static __device__ __forceinline__ int column() {
-    return int(threadIdx.x) % kPerRow * kGroupElements;
-  }
+  // The first column of the calling thread's pieces, and how many of theirs lie inside `columns`.
+  static __device__ __forceinline__ int column() { return int(threadIdx.x) % kPerRow * kElements; }
   static __device__ __forceinline__ int count(int columns) {
-    return max(0, min(columns - column(), kGroupElements));
+    return max(0, min(columns - column(), kElements));
   }
   // The row of its i-th piece.
   static __device__ __forceinline__ int row(int i) {
@@ -51,9 +49,11 @@ struct ColumnVector {
 
   __device__ __forceinline__ ColumnVector(const Acc* vector, int32_t channel, int count,
                                           Acc otherwise) {
+    ElementGroup<Acc> loaded;
+    if (vector) loaded.load(vector, channel, count, is_vector_aligned(vector + channel));
     RNC_UNROLL
     for (int e = 0; e < kGroupElements; ++e) {
-      v[e] = vector && e < count ? ptx::load_global_nc(vector + channel + e) : otherwise;
+      v[e] = vector && e < count ? loaded.v[e] : otherwise;
     }
   }
 };
@@ -62,29 +62,59 @@ struct ColumnVector {
 // of 8 neighbouring pieces hit 32 different banks.
 __device__ __forceinline__ int spread_column(int column) { return column ^ (column >> 3 & 4); }
 
+// Neighbouring elements that one access moves.
+template <class Acc>
+struct SharedRun : Vec<Acc, 16 / sizeof(Acc)> {
+  static constexpr int kElements = 16 / sizeof(Acc);
+};
+
+// A piece in a row of shared memory whose columns are spread.
+template <class Acc>
+__device__ __forceinline__ void put_piece(Acc* row, int column,
+                                          const Acc (&piece)[kGroupElements]) {
+  using Run = SharedRun<Acc>;
+  RNC_UNROLL
+  for (int i = 0; i < kGroupElements; i += Run::kElements) {
+    Run run;
+    RNC_UNROLL
+    for (int e = 0; e < Run::kElements; ++e) run.v[e] = piece[i + e];
+    ptx::store_shared(reinterpret_cast<Run*>(row + spread_column(column + i)), run);
+  }
+}
+
+template <class Acc>
+__device__ __forceinline__ void get_piece(const Acc* row, int column,
+                                          Acc (&piece)[kGroupElements]) {
+  using Run = SharedRun<Acc>;
+  RNC_UNROLL
+  for (int i = 0; i < kGroupElements; i += Run::kElements) {
+    const Run run = ptx::load_shared(reinterpret_cast<const Run*>(row + spread_column(column + i)));
+    RNC_UNROLL
+    for (int e = 0; e < Run::kElements; ++e) piece[i + e] = run.v[e];
+  }
+}
+
 // 64 rows of a finished tile in shared memory. kPadding elements per row keep the rows that one
 // access of the writing warp touches in different banks.
 template <class Acc, int kTileColumns, int kPadding>
 struct StagedRows {
   static constexpr int kColumns = kTileColumns;
-  static constexpr int kHalf = kGroupElements / 2;
-  using Half = Vec<Acc, kHalf>;
-  alignas(sizeof(Half)) Acc v[kStatsTileRows][kColumns + kPadding];
+  alignas(SharedRun<Acc>) Acc v[kStatsTileRows][kColumns + kPadding];
 
-  // kCount neighbouring elements; kCount divides 4.
+  // kCount neighbouring elements that one access can move.
   template <int kCount>
   __device__ __forceinline__ void put(int row, int column, const Vec<Acc, kCount>& elements) {
-    static_assert(kHalf % kCount == 0);
-    *reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread_column(column)]) = elements;
+    ptx::store_shared(reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread_column(column)]),
+                      elements);
   }
 
   __device__ __forceinline__ void get(int row, int column, Acc (&piece)[kGroupElements]) const {
-    RNC_UNROLL
-    for (int i = 0; i < kGroupElements; i += kHalf) {
-      const Half half = *reinterpret_cast<const Half*>(&v[row][spread_column(column + i)]);
-      RNC_UNROLL
-      for (int e = 0; e < kHalf; ++e) piece[i + e] = half.v[e];
-    }
+    get_piece(v[row], column, piece);
+  }
+
+  __device__ __forceinline__ SharedRun<Acc> run(int row, int column) const {
+    return ptx::load_shared(
+        reinterpret_cast<const SharedRun<Acc>*>(&v[row][spread_column(column)]));
   }
 };
 

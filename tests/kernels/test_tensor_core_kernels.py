@@ -192,12 +192,3 @@ def test_16_bit_convolutions_in_whole_pieces_run_on_tensor_cores(name: str) -> N
     assert kernels_of(runs(aligned, torch.bfloat16)[name])[0] == f"conv_{name}_sm80_im2col"
     assert kernels_of(runs(odd, torch.bfloat16)[name])[0] == f"conv_{name}_simt_im2col"
     assert kernels_of(runs(aligned, torch.float32)[name])[0] == f"conv_{name}_simt_im2col"
-
-
-@pytest.mark.parametrize("name", PASSES)
-def test_bank_conflicts_stay_below_a_tenth(name: str) -> None:
-    conv = Conv(2, 64, 16, 16, 128, 1, 1, padding=(0, 0))
-    with emulated(count=True) as emulator:
-        runs(conv, torch.bfloat16)[name]()  # type: ignore[operator]
-        counters = emulator.launches()[0]["counters"]
-    assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"], counters

@@ -39,6 +39,11 @@ def access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
     return kernel, (rf"LDG\.E{plain} ", rf"LDG\.E{plain}\.CONSTANT ", rf"STG\.E{plain} ")
 
 
+def shared_access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
+    plain = rf"\.{suffix}" if suffix else ""
+    return kernel, (rf"LDS{plain} ", rf"STS{plain} ")
+
+
 # Part of the kernel's mangled name, and patterns of which each must begin one instruction at least. Every kernel has
 # exactly one row, but those of wgmma, whose names say all.
 Row = tuple[str, tuple[str, ...]]
@@ -48,6 +53,9 @@ AMPERE_ROWS: list[Row] = [
     access("reverse_kernelIjE", ""),
     access("reverse_kernelINS1_5BytesILm8EEE", "64"),
     access("reverse_kernelINS1_5BytesILm16EEE", "128"),
+    shared_access("reverse_in_shared_kernelIjE", ""),
+    shared_access("reverse_in_shared_kernelINS1_5BytesILm8EEE", "64"),
+    shared_access("reverse_in_shared_kernelINS1_5BytesILm16EEE", "128"),
     ("shuffle_kernel", (r"SHFL\.IDX", r"SHFL\.UP", r"SHFL\.DOWN", r"SHFL\.BFLY")),
     ("vote_kernel", (r"VOTE\.ANY",)),
     ("atomic_kernel", (r"ATOMS\.ADD", r"ATOMS\.CAS", r"ATOMS\.MIN\.S32", r"REDG?\.E\.ADD")),
