@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from passes import (
-    Conv,
-    class_tile_sums,
-    normalise_relu,
-    per_channel,
-    tile_statistics,
-    vector,
+from fused_checks import (
+    check_dgrad_that_adds_gates_and_reduces,
+    check_fprop_and_its_statistics,
+    check_fprop_epilogue,
+    check_fprop_normalising_on_load,
+    check_stored,
+    check_wgrad,
 )
-from torch import Tensor
+from passes import Conv, per_channel, vector
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
-from resnet_cuda.testing import check_gradient_rule, check_rule, emulated
+from resnet_cuda.testing import emulated
 
 raw = torch.ops.resnet_cuda
 DTYPES = [torch.bfloat16, torch.float16]
@@ -53,85 +53,32 @@ def kernels_of(run) -> list[str]:  # type: ignore[no-untyped-def]
         return [launch["kernel"] for launch in emulator.launches()]
 
 
-def rounded(t: Tensor, like: Tensor) -> Tensor:
-    return t.to(like.dtype).double()
-
-
-def check_stored(actual: Tensor, exact: Tensor, name: str) -> None:
-    """A result of fp32 sums that was rounded once."""
-    check_rule(actual.cpu(), exact.to(actual.dtype), exact, name=name)
-
-
 def test_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    x, weight, _ = conv.random(dtype)
-    args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
-    check_stored(y, conv.forward(x.double(), weight.double()), "y")
-    torch.testing.assert_close(
-        partials.cpu().double(), tile_statistics(y.cpu().double()), rtol=2e-5, atol=2e-5
-    )
+    check_fprop_and_its_statistics(conv, dtype, device)
 
 
 def test_fprop_normalises_on_load_and_pads_after_the_activation(
     conv: Conv, dtype: torch.dtype, device: str
 ) -> None:
-    x, weight, _ = conv.random(dtype)
-    scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
-    args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
-    activation = rounded(normalise_relu(x.double(), scale.double(), bias.double()), x)
-    check_stored(y, conv.forward(activation, weight.double()), "y")
+    check_fprop_normalising_on_load(conv, dtype, device)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_fprop_epilogue_scales_adds_and_activates(
     conv: Conv, dtype: torch.dtype, device: str, relu: bool
 ) -> None:
-    x, weight, residual = conv.random(dtype)
-    scale, bias = vector(conv.k, dtype, 1), vector(conv.k, dtype, 2)
-    to = [t.to(device) for t in (x, weight, scale, bias, residual)]
-    y, _ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
-    exact = conv.forward(x.double(), weight.double()) * per_channel(scale.double())
-    exact = exact + per_channel(bias.double()) + residual.double()
-    check_stored(y, torch.relu(exact) if relu else exact, "y")
+    check_fprop_epilogue(conv, dtype, device, relu)
 
 
 def test_dgrad_adds_gates_and_reduces(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    act, weight, dy = conv.random(dtype)
-    addend = act.flip(0, 1).contiguous(memory_format=torch.channels_last)
-    scale, bias, mean = (vector(conv.c, dtype, seed) for seed in (4, 5, 6))
-    to = [t.to(device) for t in (dy, weight, addend, act, scale, bias, mean)]
-    dx, partials = raw._conv_dgrad(to[0], to[1], list(act.shape), *to[2:], *conv.geometry)
-    pre = act.double() * per_channel(scale.double()) + per_channel(bias.double())
-    gate = pre.float().to(dtype) > 0  # as a fused multiply-add rounds
-    exact = conv.dgrad(dy.double(), weight.double()) + addend.double()
-    check_gradient_rule(
-        dx.cpu(),
-        torch.where(gate, exact, 0.0).to(dtype),
-        torch.where(gate, exact, 0.0),
-        name="dx",
-    )
-    stored = dx.cpu().double()
-    moment = stored * (act.double() - per_channel(mean.double()))
-    sums = class_tile_sums(stored, moment, conv.stride)
-    torch.testing.assert_close(partials.cpu().double(), sums, rtol=1e-5, atol=1e-4)
+    check_dgrad_that_adds_gates_and_reduces(conv, dtype, device)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_wgrad_is_the_weight_gradient(
     conv: Conv, dtype: torch.dtype, device: str, normalise: bool
 ) -> None:
-    x, weight, dy = conv.random(dtype)
-    scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
-    on_load = [scale.to(device), bias.to(device)] if normalise else [None, None]
-    dweight = raw._conv_wgrad(
-        dy.to(device), x.to(device), list(weight.shape), *on_load, *conv.geometry
-    )
-    activation = x.double()
-    if normalise:
-        activation = rounded(normalise_relu(activation, scale.double(), bias.double()), x)
-    exact = conv.wgrad(dy.double(), activation)
-    check_gradient_rule(dweight.cpu(), exact.to(dtype), exact, name="dweight")
+    check_wgrad(conv, dtype, device, normalise)
 
 
 def test_the_projection_shares_the_expand_s_tile(dtype: torch.dtype, device: str) -> None:
