@@ -45,7 +45,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   return plan_conv(ConvOp::kFprop, params.problem, dtype,
-                   {are_vector_aligned({params.x, params.weight})});
+                   {are_vector_aligned({params.x, params.weight, params.x_scale, params.x_bias})});
 }
 
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

@@ -40,8 +40,8 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params, const Prologu
 }  // namespace
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
-  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype,
-                                  {are_vector_aligned({params.dy, params.x}), params.splits});
+  const bool aligned = are_vector_aligned({params.dy, params.x, params.x_scale, params.x_bias});
+  const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype, {aligned, params.splits});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);

@@ -97,7 +97,9 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
-  if (std::max({p.input_pixels(), p.output_pixels(), k}) > INT32_MAX - tile.m) {
+  // Indices may pass the end by a tile, and by a slice for each part.
+  const int64_t largest = INT32_MAX - tile.m - int64_t(plan.splits) * tile.k;
+  if (std::max({p.input_pixels(), p.output_pixels(), p.filter_size(), k}) > largest) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
   } else if (plan.grid[0] > INT32_MAX) {
     plan.error = "the convolution has more than 2^31 output tiles";

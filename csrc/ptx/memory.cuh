@@ -42,27 +42,26 @@ struct Register<16> {
 };
 template <class T>
 using RegisterOf = typename Register<sizeof(T)>::type;
-
-template <class T>
-__device__ __forceinline__ T from_register(const RegisterOf<T>& bits) {
-  T value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
 }  // namespace detail
 
 // Address aligned to sizeof(T).
 template <class T>
 __device__ __forceinline__ T load_global(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-  return detail::from_register<T>(*reinterpret_cast<const detail::RegisterOf<T>*>(address));
+  const auto bits = *reinterpret_cast<const detail::RegisterOf<T>*>(address);
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 // The read-only path: nothing may write the address during the launch.
 template <class T>
 __device__ __forceinline__ T load_global_nc(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-  return detail::from_register<T>(__ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address)));
+  const auto bits = __ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address));
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
 }
 
 template <class T>

@@ -17,9 +17,7 @@ inline int64_t group_blocks(int64_t size) {
 }
 
 // Whether groups of this tensor can move as 16-byte vectors. True for null.
-RNC_HOST_DEVICE bool is_vector_aligned(const void* p) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
-}
+inline bool is_vector_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 // Whether every row of a matrix with rows of so many elements starts at such a vector if the first
 // does.

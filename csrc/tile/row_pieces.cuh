@@ -49,12 +49,18 @@ struct ColumnVector {
 
   __device__ __forceinline__ ColumnVector(const Acc* vector, int32_t channel, int count,
                                           Acc otherwise) {
-    ElementGroup<Acc> loaded;
-    if (vector) loaded.load(vector, channel, count, is_vector_aligned(vector + channel));
     RNC_UNROLL
     for (int e = 0; e < kGroupElements; ++e) {
-      v[e] = vector && e < count ? loaded.v[e] : otherwise;
+      v[e] = vector && e < count ? ptx::load_global_nc(vector + channel + e) : otherwise;
     }
+  }
+
+  // All 8 columns, of a vector of which they start at a multiple of 16 bytes.
+  __device__ __forceinline__ ColumnVector(const Acc* vector, int32_t channel) {
+    ElementGroup<Acc> loaded;
+    loaded.load(vector, channel, kGroupElements, true);
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) v[e] = loaded.v[e];
   }
 };
 

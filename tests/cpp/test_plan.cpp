@@ -129,6 +129,17 @@ RNC_TEST(a_problem_that_32_bit_pixel_indices_cannot_hold_is_refused) {
   Conv2dProblem p = square(1, 46341, 1, 1, 1, 1);  // 46341^2 > 2^31
   EXPECT(p.input_pixels() > INT32_MAX);
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);
+  p = square(1, 8, 1 << 28, 8, 3, 1);  // a filter of 9 * 2^28 elements
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).error != nullptr);
+  }
+  p = square(1, 46340, 1, 1, 1, 1);  // 88,048 pixels less than 2^31
+  EXPECT(rnc::plan_conv(ConvOp::kWgrad, p, DType::kFloat32).error == nullptr);
+  p = square(1, 8, 8, 8, 1, 1);
+  p.H = p.P = 1;
+  p.W = p.Q = INT32_MAX - 4096;  // the last part's last slice would end beyond 2^31
+  EXPECT(rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16).error != nullptr);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kBFloat16).error == nullptr);
   p = square(1, 8, 8, 8, 1, 1);
   p.C = p.K = p.groups = 70000;  // one GEMM for each group, along the grid's y
   EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).error != nullptr);

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.device_library.library import library_path
-from tests.device_library.sass import Kernel, kernels
+from tests.device_library.sass import Kernel, kernels, spilling
 
 EXPECT_ON_BARRIER = r"SYNCS\.ARRIVE\.TRANS64 "
 LOAD_PHASES = (
@@ -222,16 +222,6 @@ def without_instructions_meant(found: list[Kernel], table: list[Row]) -> Iterato
     for part, _ in table:
         if not any(part in kernel.name for kernel in found):
             yield f"no kernel is called {part}"
-
-
-def spilling(found: list[Kernel]) -> Iterator[str]:
-    for kernel in found:
-        accesses = kernel.count(r"(LDL|STL)\b")
-        if kernel.stack_bytes or kernel.local_bytes or accesses:
-            yield (
-                f"{kernel.architecture} {kernel.name}: {kernel.stack_bytes} bytes of stack, "
-                f"{kernel.local_bytes} of local memory, {accesses} accesses of it"
-            )
 
 
 # One test for each library: taking it apart takes seconds.

@@ -39,7 +39,7 @@ union ImplicitGemmStorage {
 // grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
 // A, which is the larger operand, so that it is read from memory once and B stays in the cache.
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
+__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implicit_gemm_kernel(
     const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];

@@ -27,13 +27,12 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What 8 neighbouring channels need.
+  // What 8 neighbouring channels need; they start at a multiple of 16 bytes of both vectors.
   struct Piece {
     ColumnVector<Acc> scale, bias;
 
     __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel)
-        : scale(prologue.scale, channel, kGroupElements, Acc(0)),
-          bias(prologue.bias, channel, kGroupElements, Acc(0)) {}
+        : scale(prologue.scale, channel), bias(prologue.bias, channel) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));

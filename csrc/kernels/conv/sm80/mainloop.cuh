@@ -100,6 +100,7 @@ struct Sm80Mainloop {
   using T = typename OperandA::Element;
   using Acc = AccOf<T>;
   static constexpr int kThreads = Tile::kThreads;
+  static constexpr int kBlocks = Tile::kBlocks;
   static constexpr int kRows = Tile::kRows;
   static constexpr int kColumns = Tile::kColumns;
   static constexpr int kStages = Tile::kStages;
