@@ -2,6 +2,9 @@
 // its operands say where elements come from, the epilogue says where results go.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/fusion/epilogue.cuh"
 
@@ -36,11 +39,22 @@ union ImplicitGemmStorage {
   } output;
 };
 
+// Blocks that registers must leave room for on a multiprocessor. Sums per column and the places of
+// several GEMMs' rows do not fit beside those of three.
+template <class Mainloop, int kGemms, class Epilogue>
+constexpr int blocks_together() {
+  using Shared = typename Epilogue::template SharedStorage<EpiloguePieces<Mainloop>>;
+  const bool crowded = kGemms > 1 && !std::is_same_v<Shared, NoSharedStorage>;
+  return crowded ? std::min(Mainloop::kBlocks, 2) : Mainloop::kBlocks;
+}
+
 // grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
 // A, which is the larger operand, so that it is read from memory once and B stays in the cache.
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implicit_gemm_kernel(
-    const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
+__global__ void __launch_bounds__(Mainloop::kThreads,
+                                  (blocks_together<Mainloop, kGemms, Epilogue>()))
+    implicit_gemm_kernel(
+        const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];
   const GemmShape& shape = gemm.shape;
