@@ -82,8 +82,11 @@ __global__ void __launch_bounds__(Mainloop::kThreads,
   coord.channel = at.group * shape.group_columns + at.first_column;
   coord.columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
   coord.split = at.split;
-  RNC_UNROLL
-  for (int part = 0; part < Mainloop::kRows / kStatsTileRows; ++part) {
+  constexpr int kParts = Mainloop::kRows / kStatsTileRows;
+  [[maybe_unused]] constexpr int kUnrolled =
+      Mainloop::kBlocks > 1 ? kParts : 1;  // where registers allow
+  RNC_UNROLL_BY(kUnrolled)
+  for (int part = 0; part < kParts; ++part) {
     const int32_t first_row = at.first_row + part * kStatsTileRows;
     if (first_row >= shape.rows) break;
     if (part > 0) __syncthreads();
