@@ -23,7 +23,7 @@ struct Sm80Tile {
   static constexpr int kColumns = kTileColumns;
   static constexpr int kThreads = 128;
   static constexpr int kBlocks = kBlocksTogether;  // on a multiprocessor: what registers allow
-  static constexpr int kSliceBytes = 64;  // of depth
+  static constexpr int kSliceBytes = 64;           // of depth
   // As many as let two blocks share the 100 KB of a multiprocessor of sm_86 and sm_89.
   static constexpr int kStages = 48 * 1024 / ((kRows + kColumns) * kSliceBytes);
 };
