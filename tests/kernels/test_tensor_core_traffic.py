@@ -14,8 +14,8 @@ from resnet_cuda import _host
 from resnet_cuda.testing import emulated
 
 SECTOR = 32
-# Where half more is not kept: what is read again comes from L1. Epilogues read per-channel vectors element by element (as
-# vectors, with a fallback for odd columns, they made kernels spill); wgrad reads its prologue's with every slice.
+# Where half more is not kept: what is read again comes from L1. Epilogues read per-channel vectors element by element
+# (as vectors, with a fallback for odd columns, they made kernels spill); wgrad reads its prologue's with every slice.
 KNOWN_SECTORS = {
     "fprop affine residual relu": 2.5,
     "dgrad add gate": 1.75,
