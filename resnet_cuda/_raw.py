@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,39 @@ def require_cuda() -> None:
         raise RuntimeError(
             f"the extension was built without nvcc, so it has no kernels for a GPU; {_HOW_TO_BUILD}"
         )
+
+
+def runs_on(capability: tuple[int, int], architectures: str) -> bool:
+    """Whether a GPU of this compute capability can run code compiled for `architectures`, as CMake
+    names them: "80-real" runs on 8.0 and 8.6, "80" on all from 8.0 by its PTX, "90a-real" on 9.0 only."""
+    major, minor = capability
+    for name in architectures.split():
+        number, _, kind = name.partition("-")
+        own = divmod(int(number.rstrip("af")), 10)
+        exact = number[-1] == "a"
+        if capability == own and kind != "virtual":
+            return True
+        if not exact and kind != "virtual" and own[0] == major and own[1] <= minor:
+            return True
+        if not exact and kind != "real" and own <= capability:
+            return True
+    return False
+
+
+@cache
+def require_code_for(device: torch.device) -> None:
+    """Raises RuntimeError where the kernels were not compiled for this GPU."""
+    capability, architectures = torch.cuda.get_device_capability(device), _architectures()
+    if not runs_on(capability, architectures):
+        raise RuntimeError(
+            f"{device} has compute capability {capability[0]}.{capability[1]}, and the kernels were "
+            f"compiled for {architectures}; accepted: a GPU of these, 8.0 or newer (an 8.0 without "
+            '-real includes all newer ones), or use_backend("reference")'
+        )
+
+
+def _architectures() -> str:
+    return str(build_info()["architectures"])
 
 
 def emulator_library(checked: bool) -> Path:

@@ -7,6 +7,22 @@
 namespace rnc::bindings {
 namespace {
 
+// Acc [splits, K R S C / groups]: as many parts as the plan wants or, where memory is short, as
+// many as there is room for. Fewer take longer and round differently.
+Tensor parts_of_the_sum(const Arguments& args, const Conv2dProblem& problem,
+                        const PlanLimits& limits) {
+  const int64_t size = problem.weight_size();
+  for (int32_t splits = plan_conv(ConvOp::kWgrad, problem, args.dtype(), limits).splits;;
+       splits /= 2) {
+    try {
+      return args.new_accumulators({splits, size});
+    } catch (const std::exception& error) {
+      args.require(splits > 1, "there is no memory for its workspace, not even for one part of ",
+                   size, " accumulators: ", error.what());
+    }
+  }
+}
+
 Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
                   const OptionalTensor& x_scale, const OptionalTensor& x_bias, const Sizes& stride,
                   const Sizes& padding, const Sizes& dilation, int64_t groups,
@@ -28,8 +44,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   Stage stage(args);
   PlanLimits limits;
   limits.allow_tf32 = stage.allows_tf32();
-  const int32_t splits = plan_conv(ConvOp::kWgrad, problem, args.dtype(), limits).splits;
-  const Tensor workspace = args.new_accumulators({splits, problem.weight_size()});
+  const Tensor workspace = parts_of_the_sum(args, problem, limits);
   ConvWgradParams params{};
   params.problem = problem;
   params.dy = stage.in("dy", dy);
@@ -39,7 +54,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   params.x_scale = stage.in("x_scale", x_scale);
   params.x_bias = stage.in("x_bias", x_bias);
   params.workspace = stage.workspace("workspace", workspace);
-  params.splits = splits;
+  params.splits = int32_t(workspace.size(0));
   params.allow_tf32 = limits.allow_tf32;
   stage.run(&KernelLibrary::conv_wgrad, params);
   return dweight;

@@ -70,11 +70,14 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogu
 }  // namespace
 
 Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
+  const BnBackwardOnLoad& on_load = params.on_load;
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.weight});
+  limits.aligned =
+      are_vector_aligned({params.dy, params.weight, on_load.y}) &&
+      are_vector_aligned({on_load.coefficients, on_load.gate_scale, on_load.gate_bias});
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
-  limits.narrow = params.on_load.y != nullptr;
+  limits.narrow = on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {

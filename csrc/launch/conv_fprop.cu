@@ -51,7 +51,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.x, params.weight});
+  limits.aligned = are_vector_aligned({params.x, params.weight, params.x_scale, params.x_bias});
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
   return plan_conv(ConvOp::kFprop, params.problem, dtype, limits);

@@ -66,12 +66,15 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params,
 }  // namespace
 
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
+  const BnBackwardOnLoad& on_load = params.on_load;
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.dy, params.on_load.y, params.x, params.workspace});
+  limits.aligned = are_vector_aligned({params.dy, params.x, params.x_scale, params.x_bias}) &&
+                   are_vector_aligned({on_load.y, on_load.coefficients, on_load.gate_scale}) &&
+                   are_vector_aligned({on_load.gate_bias, params.workspace});
   limits.splits = params.splits;
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
-  limits.narrow = params.on_load.y != nullptr;
+  limits.narrow = on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) {

@@ -64,14 +64,11 @@ Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 b
 // The device that launches go to, for plans.
 inline PlanDevice current_device() {
   PlanDevice device;
-  int index = 0, multiprocessors = 0, shared_bytes = 0;
-  const bool known =
-      cudaGetDevice(&index) == cudaSuccess &&
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index) ==
-          cudaSuccess &&
-      cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, index) ==
-          cudaSuccess;
-  if (known) device = {multiprocessors, shared_bytes};
+  int index = 0, multiprocessors = 0;
+  const bool known = cudaGetDevice(&index) == cudaSuccess &&
+                     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
+                                            index) == cudaSuccess;
+  if (known) device.multiprocessors = multiprocessors;
   return device;
 }
 

@@ -15,8 +15,6 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 // shared memory per product, 288 cycles of shared memory.
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
-// Of a block with a large tile, and what every block takes beside.
-constexpr int32_t kLargeTileSharedBytes = 64 * 1024, kReservedSharedBytes = 1024;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
 // sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
@@ -100,12 +98,6 @@ struct TileChoice {
   int32_t m, n, k;
 };
 
-// Two blocks with large tiles on a multiprocessor are enough to hide latency, one is not.
-bool holds_large_tiles(const PlanDevice& device) {
-  return kBlocksPerMultiprocessor * (kLargeTileSharedBytes + kReservedSharedBytes) <=
-         device.shared_bytes;
-}
-
 // Of the main loop with tiles of several sizes. `gemms`: how many GEMMs of m x n the launch
 // computes.
 int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits,
@@ -117,8 +109,7 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
     const int64_t rounds = op == ConvOp::kWgrad ? blocks : ceil_div(blocks, device.multiprocessors);
     return double(rounds) * of_block;
   };
-  const bool large = !limits.narrow && holds_large_tiles(device) &&
-                     cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
+  const bool large = !limits.narrow && cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
   return large ? 128 : 64;
 }
 
@@ -185,7 +176,10 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
 
   plan.macs = p.macs();
   plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
-  if (std::max({p.input_pixels(), p.output_pixels(), k, gemm.gemm_n(op)}) > INT32_MAX - tile.m) {
+  // Indices may pass the end by a tile, and by a slice for each part.
+  const int64_t largest = INT32_MAX - tile.m - int64_t(plan.splits) * tile.k;
+  if (std::max({p.input_pixels(), p.output_pixels(), p.filter_size(), gemm.gemm_n(op), k}) >
+      largest) {
     plan.error = "the convolution has more than 2^31 pixels or filter elements";
   } else if (plan.grid[0] > INT32_MAX) {
     plan.error = "the convolution has more than 2^31 output tiles";

@@ -41,7 +41,6 @@ struct ConvPlan {
 // order, and the parts of a reduction are those of the device that is described here.
 struct PlanDevice {
   int32_t multiprocessors = 132;
-  int32_t shared_bytes = 228 * 1024;  // of a multiprocessor
 };
 
 // What the shape does not say.

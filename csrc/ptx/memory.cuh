@@ -1,6 +1,6 @@
-// Loads and stores of global memory: ld.global, ld.global.nc, st.global of 1 to 16 bytes as ONE
-// access. Kernels use them for all global memory: the emulator checks and counts exactly these, and
-// a raw dereference of a vector may be split by the compiler.
+// Loads and stores of 1 to 16 bytes as ONE access: ld.global, ld.global.nc, st.global, ld.shared,
+// st.shared. Kernels use them for all global memory, of which the emulator checks and counts
+// exactly these, and for vectors in shared memory: compilers may split a raw dereference of one.
 #pragma once
 
 #include <cstddef>
@@ -72,6 +72,17 @@ __device__ __forceinline__ void store_global(T* address, std::type_identity_t<T>
   *reinterpret_cast<detail::RegisterOf<T>*>(address) = bits;
 }
 
+// Shared memory: once inlined, the compiler knows where the address comes from.
+template <class T>
+__device__ __forceinline__ T load_shared(const T* address) {
+  return load_global(address);
+}
+
+template <class T>
+__device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T> value) {
+  store_global(address, value);
+}
+
 #else
 
 template <class T>
@@ -104,6 +115,21 @@ __device__ __forceinline__ void store_global(T* address, std::type_identity_t<T>
   if (__builtin_expect(reinterpret_cast<uintptr_t>(address) % sizeof value != 0, 0)) {
     emulator::misaligned_access(address, sizeof value, true);
   }
+  std::memcpy(static_cast<void*>(address), &value, sizeof value);
+}
+
+// The instrumented library sees these like every other access of shared memory.
+template <class T>
+__device__ __forceinline__ T load_shared(const T* address) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+  T value;
+  std::memcpy(&value, address, sizeof value);
+  return value;
+}
+
+template <class T>
+__device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T> value) {
+  static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
   std::memcpy(static_cast<void*>(address), &value, sizeof value);
 }
 

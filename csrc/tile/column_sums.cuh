@@ -11,18 +11,14 @@ template <class Acc, class RowPieces>
 struct ColumnSums {
   using Pieces = RowPieces;
   static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
-  // One column of padding: lanes of different rows store to different banks.
-  Acc partial[Pieces::kRowsAtOnce][Pieces::kColumns + 1];
-  Acc total[Pieces::kColumns];
+  SpreadRows<Acc, Pieces::kRowsAtOnce, Pieces::kColumns, 0> partial;
+  SpreadRows<Acc, 1, Pieces::kColumns, 0> total;
 
   // Leaves the sums of every column in `total`, visible to every thread. `sums`: of the calling
   // thread's pieces.
   __device__ __forceinline__ void reduce(const Acc (&sums)[kGroupElements]) {
     // Publish this thread's sums.
-    RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      partial[Pieces::row(0)][spread_column(Pieces::column() + e)] = sums[e];
-    }
+    partial.put(Pieces::row(0), Pieces::column(), sums);
     __syncthreads();
     // Add those of each column, one thread per column.
     if (threadIdx.x < Pieces::kColumns) {
@@ -34,21 +30,22 @@ struct ColumnSums {
       for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
         Acc run = Acc(0);
         RNC_UNROLL
-        for (int t = 0; t < kRun; ++t) {
-          run += partial[first + t][spread_column(int(threadIdx.x))];
-        }
+        for (int t = 0; t < kRun; ++t) run += partial.at(first + t, int(threadIdx.x));
         sum += run;
       }
-      total[threadIdx.x] = sum;
+      total.at(0, int(threadIdx.x)) = sum;
     }
     __syncthreads();
   }
+
+  // The sum of a column.
+  __device__ __forceinline__ Acc of(int column) const { return total.at(0, column); }
 
   // The same, written to out[column].
   __device__ __forceinline__ void store(const Acc (&sums)[kGroupElements], int columns, Acc* out) {
     reduce(sums);
     const int column = int(threadIdx.x);
-    if (column < columns) ptx::store_global(out + column, total[column]);
+    if (column < columns) ptx::store_global(out + column, of(column));
   }
 };
 
@@ -70,9 +67,10 @@ __device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>&
   // Square the distances from them.
   const Acc inverse_rows = Acc(1) / Acc(rows);
   Acc mean[kGroupElements];
+  shared.total.get(0, Pieces::column(), mean);
   RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
-    mean[e] = shared.total[Pieces::column() + e] * inverse_rows;
+    mean[e] *= inverse_rows;
     sums[e] = Acc(0);
   }
   Pieces::for_each(rows, [&](int i, int row) {
@@ -84,12 +82,12 @@ __device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>&
     }
   });
   const int column = int(threadIdx.x);
-  const Acc column_mean = column < columns ? shared.total[column] * inverse_rows : Acc(0);
+  const Acc column_mean = column < columns ? shared.of(column) * inverse_rows : Acc(0);
   shared.reduce(sums);
   // Write both, one thread per column.
   if (column < columns) {
     ptx::store_global(mean_out + column, column_mean);
-    ptx::store_global(m2_out + column, shared.total[column]);
+    ptx::store_global(m2_out + column, shared.of(column));
   }
 }
 

@@ -8,23 +8,21 @@
 
 namespace rnc {
 
-template <int kTileColumns, int kBlockThreads>
+template <int kTileColumns, int kBlockThreads, int kPieceElements = kGroupElements>
 struct RowPieces {
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = kTileColumns;
   static constexpr int kThreads = kBlockThreads;
-  static constexpr int kPerRow = kColumns / kGroupElements;
+  static constexpr int kElements = kPieceElements;
+  static constexpr int kPerRow = kColumns / kElements;
   static constexpr int kRowsAtOnce = kThreads / kPerRow;
   static constexpr int kPerThread = kRows / kRowsAtOnce;
-  static_assert(kColumns % kGroupElements == 0 && kThreads % kPerRow == 0 &&
-                kRows % kRowsAtOnce == 0);
+  static_assert(kColumns % kElements == 0 && kThreads % kPerRow == 0 && kRows % kRowsAtOnce == 0);
 
-  // The first column of the calling thread's pieces, and how many of the 8 lie inside `columns`.
-  static __device__ __forceinline__ int column() {
-    return int(threadIdx.x) % kPerRow * kGroupElements;
-  }
+  // The first column of the calling thread's pieces, and how many of theirs lie inside `columns`.
+  static __device__ __forceinline__ int column() { return int(threadIdx.x) % kPerRow * kElements; }
   static __device__ __forceinline__ int count(int columns) {
-    return max(0, min(columns - column(), kGroupElements));
+    return max(0, min(columns - column(), kElements));
   }
   // The row of its i-th piece.
   static __device__ __forceinline__ int row(int i) {
@@ -44,64 +42,90 @@ struct RowPieces {
 // The tile of the kernels that work on rows without multiplying: 64 x 64 by 256 threads.
 using StatsPieces = RowPieces<64, 256>;
 
-// Per-channel numbers of the calling thread's 8 columns; `otherwise` where there are none.
+// Neighbouring elements that one access moves.
+template <class Acc>
+struct ColumnRun : Vec<Acc, 16 / sizeof(Acc)> {
+  static constexpr int kElements = 16 / sizeof(Acc);
+};
+
+// Per-channel numbers of 8 neighbouring columns, of which `count` exist; `otherwise` where there is
+// no vector. whole: the columns that exist are whole, aligned runs of 16 bytes.
 template <class Acc>
 struct ColumnVector {
   Acc v[kGroupElements];
 
   __device__ __forceinline__ ColumnVector(const Acc* vector, int32_t channel, int count,
-                                          Acc otherwise) {
+                                          Acc otherwise, bool whole = false) {
+    using Run = ColumnRun<Acc>;
     RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      v[e] = vector && e < count ? ptx::load_global_nc(vector + channel + e) : otherwise;
+    for (int i = 0; i < kGroupElements; i += Run::kElements) {
+      if (whole && vector && i < count) {
+        const Run run = ptx::load_global_nc(reinterpret_cast<const Run*>(vector + channel + i));
+        RNC_UNROLL
+        for (int e = 0; e < Run::kElements; ++e) v[i + e] = run.v[e];
+        continue;
+      }
+      RNC_UNROLL
+      for (int e = i; e < i + Run::kElements; ++e) {
+        v[e] = vector && e < count ? ptx::load_global_nc(vector + channel + e) : otherwise;
+      }
     }
   }
 };
 
-// Bit 2 of a column is flipped in every other run of 32 columns: then 8 lanes that access 4 floats
-// of 8 neighbouring pieces hit 32 different banks.
-__device__ __forceinline__ int spread_column(int column) { return column ^ (column >> 3 & 4); }
-
-// 64 rows of a finished tile in shared memory. kPadding elements per row keep the rows that one
-// access of the writing warp touches in different banks. Rows of at most 32 columns, of which a
-// reading warp takes several, flip the bit in every other row.
-template <class Acc, int kTileColumns, int kPadding>
-struct StagedRows {
+// Rows of columns in shared memory, accessed in pieces and runs. kPadding elements per row keep the
+// rows that one access of a warp touches in different banks.
+template <class Acc, int kRowCount, int kTileColumns, int kPadding>
+struct SpreadRows {
   static constexpr int kColumns = kTileColumns;
-  static constexpr int kHalf = kGroupElements / 2;
-  using Half = Vec<Acc, kHalf>;
-  alignas(sizeof(Half)) Acc v[kStatsTileRows][kColumns + kPadding];
+  using Run = ColumnRun<Acc>;
+  alignas(Run) Acc v[kRowCount][kColumns + kPadding];
 
-  // kCount neighbouring elements; kCount divides 4.
+  // kCount neighbouring elements that one access can move.
   template <int kCount>
   __device__ __forceinline__ void put(int row, int column, const Vec<Acc, kCount>& elements) {
-    static_assert(kHalf % kCount == 0);
-    *reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread(row, column)]) = elements;
+    ptx::store_shared(reinterpret_cast<Vec<Acc, kCount>*>(&v[row][spread(row, column)]), elements);
   }
 
   __device__ __forceinline__ void put(int row, int column, const Acc (&piece)[kGroupElements]) {
     RNC_UNROLL
-    for (int i = 0; i < kGroupElements; i += kHalf) {
-      Half half;
+    for (int i = 0; i < kGroupElements; i += Run::kElements) {
+      Run run;
       RNC_UNROLL
-      for (int e = 0; e < kHalf; ++e) half.v[e] = piece[i + e];
-      put<kHalf>(row, column + i, half);
+      for (int e = 0; e < Run::kElements; ++e) run.v[e] = piece[i + e];
+      put<Run::kElements>(row, column + i, run);
     }
+  }
+
+  __device__ __forceinline__ Run run(int row, int column) const {
+    return ptx::load_shared(reinterpret_cast<const Run*>(&v[row][spread(row, column)]));
   }
 
   __device__ __forceinline__ void get(int row, int column, Acc (&piece)[kGroupElements]) const {
     RNC_UNROLL
-    for (int i = 0; i < kGroupElements; i += kHalf) {
-      const Half half = *reinterpret_cast<const Half*>(&v[row][spread(row, column + i)]);
+    for (int i = 0; i < kGroupElements; i += Run::kElements) {
+      const Run part = run(row, column + i);
       RNC_UNROLL
-      for (int e = 0; e < kHalf; ++e) piece[i + e] = half.v[e];
+      for (int e = 0; e < Run::kElements; ++e) piece[i + e] = part.v[e];
     }
   }
 
+  __device__ __forceinline__ Acc& at(int row, int column) { return v[row][spread(row, column)]; }
+  __device__ __forceinline__ const Acc& at(int row, int column) const {
+    return v[row][spread(row, column)];
+  }
+
  private:
+  // Bit 2 of a column is flipped in every other run of 32 columns: then 8 lanes that access 4
+  // floats of 8 neighbouring pieces hit 32 different banks. Of rows of at most 32 columns such
+  // lanes access several: there it is flipped in every other row.
   static __device__ __forceinline__ int spread(int row, int column) {
-    return kColumns > 32 ? spread_column(column) : column ^ (row & 1) << 2;
+    return kColumns > 32 ? column ^ (column >> 3 & 4) : column ^ (row & 1) << 2;
   }
 };
+
+// 64 rows of a finished tile in shared memory.
+template <class Acc, int kTileColumns, int kPadding>
+using StagedRows = SpreadRows<Acc, kStatsTileRows, kTileColumns, kPadding>;
 
 }  // namespace rnc

@@ -25,11 +25,13 @@ def fprop(
     vectors: int = 0,
     residual: bool = False,
     statistics: bool = False,
+    on_load: bool = False,
 ) -> Part:
-    """The convolution, with so many per-channel vectors, and what is added, read in the same pass."""
+    """The convolution, with so many per-channel vectors, and what is added, read in the same pass; on_load: its input
+    is normalised on its way in."""
     outputs = _output(conv) * (2 if residual else 1)
     size = (_read(conv) + _weight(conv) + outputs) * dtype.itemsize
-    size += vectors * conv.K * _accumulator(dtype)
+    size += (vectors * conv.K + 2 * on_load * conv.C) * _accumulator(dtype)
     if statistics:
         size += partials((conv.N, conv.K, conv.P, conv.Q), dtype)
     return 2 * conv.macs, size
@@ -41,9 +43,10 @@ def dgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
     return 2 * conv.macs, (x + _weight(conv) + _output(conv)) * dtype.itemsize
 
 
-def wgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
+def wgrad(conv: ConvProblem, dtype: torch.dtype, *, on_load: bool = False) -> Part:
     """The weight's gradient."""
-    return 2 * conv.macs, (_read(conv) + _weight(conv) + _output(conv)) * dtype.itemsize
+    size = (_read(conv) + _weight(conv) + _output(conv)) * dtype.itemsize
+    return 2 * conv.macs, size + 2 * on_load * conv.C * _accumulator(dtype)
 
 
 def expand_projection(conv: ConvProblem, projection: ConvProblem, dtype: torch.dtype) -> Part:

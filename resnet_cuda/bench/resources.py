@@ -56,8 +56,12 @@ class Multiprocessor:
 # CUDA C++ Programming Guide, "Compute Capabilities", table "Technical Specifications per Compute Capability".
 MULTIPROCESSORS = {
     "sm_80": Multiprocessor(threads=2048, blocks=32, registers=65536, shared=164 * 1024),
+    "sm_86": Multiprocessor(threads=1536, blocks=16, registers=65536, shared=100 * 1024),
+    "sm_89": Multiprocessor(threads=1536, blocks=24, registers=65536, shared=100 * 1024),
     "sm_90": Multiprocessor(threads=2048, blocks=32, registers=65536, shared=228 * 1024),
 }
+# GPUs that run the machine code of another architecture as it is.
+GUESTS = {"sm_80": ("sm_86", "sm_89")}
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,13 @@ class Kernel:
     @cached_property
     def occupancy(self) -> Occupancy | None:
         """None where the architecture's limits or the block's size are unknown."""
+        return self.occupancy_on(self.architecture)
+
+    def occupancy_on(self, architecture: str) -> Occupancy | None:
+        """The same of a GPU that runs this code (see GUESTS)."""
         if self.threads is None:
             return None
-        return occupancy(self.architecture, self.threads, self.registers, self.shared)
+        return occupancy(architecture, self.threads, self.registers, self.shared)
 
     @cached_property
     def _template(self) -> str:
@@ -186,6 +194,16 @@ class Resources:
     @property
     def architectures(self) -> list[str]:
         return sorted({kernel.architecture for kernel in self.kernels})
+
+    @property
+    def guests(self) -> list[tuple[str, str]]:
+        """(GPU, the architecture whose code it runs) of GPUs that have no code of their own."""
+        return [
+            (guest, host)
+            for host in self.architectures
+            for guest in GUESTS.get(host, ())
+            if guest not in self.architectures
+        ]
 
     @property
     def build_cost(self) -> float:
@@ -242,7 +260,7 @@ def overview(resources: Resources) -> Table:
     for name, kernels in by_pass(resources.kernels):
         for dtype in _DTYPES.values():
             if group := [kernel for kernel in kernels if kernel.dtype == dtype]:
-                rows.append(_row(name, group, resources.architectures))
+                rows.append(_row(name, group, resources))
     return _table("compiled kernels by pass", rows, resources)
 
 
@@ -252,9 +270,7 @@ def details(resources: Resources, text: str) -> Table:
     for _, kernels in by_pass(k for k in resources.kernels if text in k.title):
         for _, group in groupby(kernels, lambda kernel: kernel.title):
             same = list(group)
-            rows.append(
-                _row(f"{same[0].pass_name} {same[0].instantiation}", same, resources.architectures)
-            )
+            rows.append(_row(f"{same[0].pass_name} {same[0].instantiation}", same, resources))
     return _table(f"compiled kernels with {text!r}", rows, resources)
 
 
@@ -266,21 +282,26 @@ def _table(title: str, rows: list[list[Cell]], resources: Resources) -> Table:
         "threads",
         "shared B",
         *resources.architectures,
+        *(guest for guest, _ in resources.guests),
         "spills B",
     ]
     notes = [
         "for an architecture: registers of a thread / blocks that fit on a multiprocessor / the part of its warps that "
         "they fill; spills: bytes that a thread of the worst kernel stores, on each architecture"
     ]
+    notes += [f"{guest} runs the code for {host}" for guest, host in resources.guests]
     return Table(title, header, rows, notes)
 
 
-def _row(title: str, kernels: list[Kernel], architectures: Sequence[str]) -> list[Cell]:
+def _row(title: str, kernels: list[Kernel], resources: Resources) -> list[Cell]:
+    architectures = resources.architectures
     cells = [Cell(title), Cell(kernels[0].dtype)]
     cells.append(Cell(str(len({kernel.symbol for kernel in kernels}))))
     cells += [Cell(_range(k.threads for k in kernels)), Cell(_range(k.shared for k in kernels))]
     for architecture in architectures:
         cells.append(_compiled([k for k in kernels if k.architecture == architecture]))
+    for guest, host in resources.guests:
+        cells.append(Cell(_fitting([k for k in kernels if k.architecture == host], guest) or "-"))
     spills = [
         max((k.spill_stores for k in kernels if k.architecture == architecture), default=0)
         for architecture in architectures
@@ -293,10 +314,17 @@ def _compiled(kernels: list[Kernel]) -> Cell:
     if not kernels:
         return Cell("-")
     text = _range(kernel.registers for kernel in kernels)
-    if fitting := [kernel.occupancy for kernel in kernels if kernel.occupancy]:
-        text += f" / {_range(o.blocks for o in fitting)}"
-        text += f" / {_range(round(100 * o.fraction) for o in fitting)}%"
+    if fitting := _fitting(kernels, kernels[0].architecture):
+        text += f" / {fitting}"
     return Cell(text)
+
+
+def _fitting(kernels: list[Kernel], architecture: str) -> str:
+    """ "blocks / part of the warps" on a multiprocessor; "" where nothing is known of it."""
+    found = [o for kernel in kernels if (o := kernel.occupancy_on(architecture))]
+    if not found:
+        return ""
+    return f"{_range(o.blocks for o in found)} / {_range(round(100 * o.fraction) for o in found)}%"
 
 
 def _range(values: Iterable[int | None]) -> str:

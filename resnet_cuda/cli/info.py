@@ -74,7 +74,7 @@ def facts() -> Iterator[tuple[str, str]]:
                 f"GPU {i}",
                 f"{properties.name}, sm_{properties.major}{properties.minor}, "
                 f"{properties.total_memory / 2**30:.0f} GiB, "
-                f"{properties.multi_processor_count} SMs",
+                f"{properties.multi_processor_count} SMs{_supported(i)}",
             )
     else:
         yield "GPU", "none that torch can use"
@@ -86,6 +86,17 @@ def facts() -> Iterator[tuple[str, str]]:
         yield f"built: {key.replace('_', ' ')}", "none" if value is None else str(value)
     for name in _EMULATORS:
         yield name, "built" if (_raw.PACKAGE / name).exists() else "not built"
+
+
+def _supported(index: int) -> str:
+    """What the compiled kernels think of a GPU; nothing where there are none or all is well."""
+    if not _raw.build_info().get("cuda_compiled"):
+        return ""
+    try:
+        _raw.require_code_for(torch.device("cuda", index))
+    except RuntimeError as error:
+        return f"; not supported: {error}"
+    return ""
 
 
 def _version(name: str) -> str:

@@ -452,6 +452,11 @@ class CudaBackend(KernelBackend):
     def __init__(self) -> None:
         _raw.require_cuda()
 
+    def prepare(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            _raw.require_code_for(x.device)
+        return super().prepare(x)
+
 
 class EmulatedBackend(KernelBackend):
     """Our kernels compiled for the host and run on CPU tensors; `library` is which build of them, `allow_tf32`

@@ -131,9 +131,11 @@ _BLOCKS = {
 }
 
 
-def resnet_layers(depth: int, batch: int = 1, size: int = 224) -> list[ConvProblem]:
+def resnet_layers(
+    depth: int, batch: int = 1, size: int = 224, *, groups: int = 1, group_width: int = 64
+) -> list[ConvProblem]:
     """The distinct convolutions of ResNet-`depth` (He et al. 2015, table 1; stride in the 3x3,
-    "v1.5") with their counts."""
+    "v1.5") with their counts; of ResNeXt where there are groups (Xie et al. 2017, table 1)."""
     kind, stages = _BLOCKS[depth]
     problems = [ConvProblem(batch, 3, size, size, 64, 7, 7, 2, 3)]
     channels, pixels = 64, (size // 2 - 1) // 2 + 1  # after the stem and the max pool
@@ -143,20 +145,45 @@ def resnet_layers(depth: int, batch: int = 1, size: int = 224) -> list[ConvProbl
             stride = 2 if stage > 0 and block == 0 else 1
             half = (pixels - 1) // stride + 1
 
-            def conv(c: int, h: int, k: int, r: int, s: int) -> ConvProblem:
-                return ConvProblem(batch, c, h, h, k, r, r, s, r // 2)
+            def conv(c: int, h: int, k: int, r: int, s: int, groups: int = 1) -> ConvProblem:
+                return ConvProblem(batch, c, h, h, k, r, r, s, r // 2, groups=groups)
 
             out = width if kind == "basic" else 4 * width
+            inner = width * group_width * groups // 64
             if kind == "basic":
                 problems.append(conv(channels, pixels, width, 3, stride))
                 problems.append(conv(width, half, width, 3, 1))
             else:
-                problems.append(conv(channels, pixels, width, 1, 1))
-                problems.append(conv(width, pixels, width, 3, stride))
-                problems.append(conv(width, half, out, 1, 1))
+                problems.append(conv(channels, pixels, inner, 1, 1))
+                problems.append(conv(inner, pixels, inner, 3, stride, groups))
+                problems.append(conv(inner, half, out, 1, 1))
             if block == 0 and (stride != 1 or channels != out):
                 problems.append(conv(channels, pixels, out, 1, stride))
             channels, pixels = out, half
+    return _distinct(problems)
+
+
+def wide_resnet_layers(
+    depth: int, widening: int, batch: int = 1, size: int = 32
+) -> list[ConvProblem]:
+    """The same of WRN-`depth`-`widening` for small images (Zagoruyko and Komodakis 2016, table 1)."""
+    problems = [ConvProblem(batch, 3, size, size, 16, 3, 3, 1, 1)]
+    channels, pixels = 16, size
+    for stage in range(3):
+        width = 16 * widening << stage
+        for block in range((depth - 4) // 6):
+            stride = 2 if stage > 0 and block == 0 else 1
+            half = (pixels - 1) // stride + 1
+            problems.append(ConvProblem(batch, channels, pixels, pixels, width, 3, 3, stride, 1))
+            problems.append(ConvProblem(batch, width, half, half, width, 3, 3, 1, 1))
+            if channels != width:
+                problems.append(ConvProblem(batch, channels, pixels, pixels, width, 1, 1, stride))
+            channels, pixels = width, half
+    return _distinct(problems)
+
+
+def _distinct(problems: Sequence[ConvProblem]) -> list[ConvProblem]:
+    """Each once, with how often it was there."""
     counts: dict[ConvProblem, int] = {}
     for problem in problems:
         counts[problem] = counts.get(problem, 0) + 1

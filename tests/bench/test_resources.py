@@ -49,8 +49,19 @@ CUDA_OCCUPANCY = [
 ]
 
 
+# By hand: 100 KiB of shared memory, 16 (sm_86) or 24 (sm_89) blocks, 48 warps.
+SMALL_GPUS = [
+    ("sm_86", 128, 255, 65536, 1),
+    ("sm_86", 128, 255, 49152, 2),
+    ("sm_86", 256, 80, 16896, 3),
+    ("sm_86", 64, 32, 0, 16),
+    ("sm_89", 64, 32, 0, 24),
+    ("sm_89", 1024, 64, 0, 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("architecture", "threads", "registers", "shared", "blocks"), CUDA_OCCUPANCY
+    ("architecture", "threads", "registers", "shared", "blocks"), CUDA_OCCUPANCY + SMALL_GPUS
 )
 def test_occupancy_is_that_of_cudas_calculator(
     architecture: str, threads: int, registers: int, shared: int, blocks: int

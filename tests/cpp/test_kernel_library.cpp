@@ -1,60 +1,18 @@
 // The library of passes, opened and launched as the bindings do it, on the emulator.
-#include <dlfcn.h>
-
-#include <stdexcept>
 #include <vector>
 
 #include "check.h"
-#include "emulator/emulator_api.h"
-#include "launch/kernel_library.h"
+#include "emulated_device.h"
 
 namespace {
 
 using rnc::bfloat16;
 using rnc::DType;
 using rnc::float16;
-using rnc::KernelLibrary;
 using rnc::Status;
-using rnc::emulator::EmulatorApi;
-
-template <class Function>
-Function symbol(const char* name) {
-  static void* const library =
-      dlopen(rnc::test::emulated_library_path().c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!library) throw std::runtime_error(dlerror());
-  void* const address = dlsym(library, name);
-  if (!address) throw std::runtime_error(std::string("no symbol ") + name);
-  return reinterpret_cast<Function>(address);
-}
-
-const KernelLibrary& kernels() {
-  return *symbol<const KernelLibrary* (*)()>("rnc_kernel_library")();
-}
-const EmulatorApi& api() { return *symbol<const EmulatorApi* (*)()>("rnc_emulator_api")(); }
-
-// An array in emulated device memory.
-template <class T>
-class DeviceArray {
- public:
-  DeviceArray(const char* name, const std::vector<T>& values)
-      : DeviceArray(name, values.size(), true) {
-    std::copy(values.begin(), values.end(), data_);
-  }
-  DeviceArray(const char* name, size_t size, bool initialised = false)
-      : size_(size),
-        data_(static_cast<T*>(api().device_malloc(size * sizeof(T), 0, name, initialised))) {}
-  ~DeviceArray() { api().device_free(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-
-  T* data() { return data_; }
-  T operator[](size_t i) const { return data_[i]; }
-  size_t size() const { return size_; }
-
- private:
-  size_t size_;
-  T* data_;
-};
+using rnc::test::api;
+using rnc::test::DeviceArray;
+using rnc::test::kernels;
 
 // relu(x + residual) of the first integers around zero, which every dtype holds exactly.
 template <class T>

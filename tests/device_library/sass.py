@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,3 +76,14 @@ def kernels(library: Path) -> list[Kernel]:
             elif kernel and (match := _RESOURCES.match(line)):
                 kernel.registers, kernel.stack_bytes, kernel.local_bytes = map(int, match.groups())
     return list(found.values())
+
+
+def spilling(found: Iterable[Kernel]) -> Iterator[str]:
+    """What is wrong with each kernel that has or touches local memory."""
+    for kernel in found:
+        accesses = kernel.count(r"(LDL|STL)\b")
+        if kernel.stack_bytes or kernel.local_bytes or accesses:
+            yield (
+                f"{kernel.architecture} {kernel.name}: {kernel.stack_bytes} bytes of stack, "
+                f"{kernel.local_bytes} of local memory, {accesses} accesses of it"
+            )

@@ -49,18 +49,26 @@ def check_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) 
     args = [t.to(device) for t in (x, weight)]
     y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
     check_stored(y, conv.forward(x.double(), weight.double()), "y")
-    torch.testing.assert_close(
-        partials.cpu().double(), tile_statistics(y.cpu().double()), rtol=2e-5, atol=2e-5
-    )
+    check_statistics(y, partials)
 
 
-def check_fprop_normalises_on_load(conv: Conv, dtype: torch.dtype, device: str) -> None:
+def check_fprop_normalises_on_load(
+    conv: Conv, dtype: torch.dtype, device: str, statistics: bool = False
+) -> None:
     x, weight, _ = conv.random(dtype)
     scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
     args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
+    y, partials = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, statistics)
     activation = rounded(normalise_relu(x.double(), scale.double(), bias.double()), x)
     check_stored(y, conv.forward(activation, weight.double()), "y")
+    if statistics:
+        check_statistics(y, partials)
+
+
+def check_statistics(y: Tensor, partials: Tensor) -> None:
+    torch.testing.assert_close(
+        partials.cpu().double(), tile_statistics(y.cpu().double()), rtol=2e-5, atol=2e-5
+    )
 
 
 def check_fprop_epilogue(conv: Conv, dtype: torch.dtype, device: str, relu: bool) -> None:

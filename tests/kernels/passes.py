@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resnet_cuda.testing.problems import ConvProblem
+
 STATS_ROWS = 64
 ACC = {torch.float64: torch.float64}
 
@@ -99,6 +101,11 @@ class Conv:
         x = normal(self.n, self.c, self.h, self.w)
         weight = normal(self.k, self.c // self.groups, self.r, self.s, scale=(2.0 / fan_in) ** 0.5)
         return x, weight, normal(*self.output_size)
+
+
+def conv_of(p: ConvProblem) -> Conv:
+    pairs = ((p.stride,) * 2, (p.padding,) * 2, (p.dilation,) * 2)
+    return Conv(p.N, p.C, p.H, p.W, p.K, p.R, p.S, *pairs, p.groups)
 
 
 def vector(

@@ -89,3 +89,13 @@ def test_convolution_stores_its_output_once(name: str) -> None:
     stored = 4 * (y.numel() + partials.numel())
     assert launch["counters"]["distinct_store_bytes"] == stored
     assert launch["counters"]["global_store_bytes"] == stored
+
+
+def test_batch_norm_s_reductions_have_no_bank_conflicts() -> None:
+    with emulated(checked=True, count=True) as emulator:
+        outputs(pass_named("batch_norm", torch.float32))
+        counted = {launch["kernel"]: launch["counters"] for launch in emulator.launches()}
+    for kernel in ("bn_statistics", "bn_backward_reduce"):
+        wavefronts = counted[kernel]["shared_wavefronts"]
+        ideal = counted[kernel]["shared_wavefronts_ideal"]
+        assert 0 < ideal and wavefronts <= 1.1 * ideal, f"{kernel}: {wavefronts} for {ideal}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from passes import Conv, rows, vector
+from passes import Conv, conv_of, rows, vector
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
@@ -15,11 +15,6 @@ from resnet_cuda.testing import check_gradient_rule, check_rule, problems
 
 raw = torch.ops.resnet_cuda
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-def conv_of(p: problems.ConvProblem) -> Conv:
-    pairs = ((p.stride,) * 2, (p.padding,) * 2, (p.dilation,) * 2)
-    return Conv(p.N, p.C, p.H, p.W, p.K, p.R, p.S, *pairs, p.groups)
 
 
 LAYERS = [conv_of(problem) for problem in problems.resnet_layers(50)]

@@ -1,4 +1,4 @@
-// Global loads and stores of every width, shuffles, votes, integer atomics and arithmetic.
+// Loads and stores of every width, shuffles, votes, integer atomics and arithmetic.
 #include "probe.cuh"
 
 namespace rnc::probes {
@@ -23,6 +23,24 @@ RNC_PROBE(global_2_bytes, reverse_kernel<uint16_t>, 1, 64)
 RNC_PROBE(global_4_bytes, reverse_kernel<uint32_t>, 1, 64)
 RNC_PROBE(global_8_bytes, reverse_kernel<Bytes<8>>, 1, 64)
 RNC_PROBE(global_16_bytes, reverse_kernel<Bytes<16>>, 1, 64)
+
+// Reverses 64 elements through shared memory.
+template <class T>
+__global__ void __launch_bounds__(64)
+    reverse_in_shared_kernel(const __grid_constant__ ProbeParams p) {
+  struct Storage {
+    T elements[64];
+  };
+  Storage& shared = dynamic_smem<Storage>();
+  const T* in = reinterpret_cast<const T*>(p.in[0]);
+  ptx::store_shared(&shared.elements[63 - threadIdx.x], ptx::load_global(in + threadIdx.x));
+  __syncthreads();
+  ptx::store_global(reinterpret_cast<T*>(p.out) + threadIdx.x,
+                    ptx::load_shared(&shared.elements[threadIdx.x]));
+}
+RNC_PROBE(shared_4_bytes, reverse_in_shared_kernel<uint32_t>, 1, 64, 64 * 4)
+RNC_PROBE(shared_8_bytes, reverse_in_shared_kernel<Bytes<8>>, 1, 64, 64 * 8)
+RNC_PROBE(shared_16_bytes, reverse_in_shared_kernel<Bytes<16>>, 1, 64, 64 * 16)
 
 // Every kind of shuffle in segments of 32, 16 and 8 lanes, then one of 8 bytes.
 __global__ void __launch_bounds__(32) shuffle_kernel(const __grid_constant__ ProbeParams p) {

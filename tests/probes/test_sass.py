@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.device_library.library import library_path
-from tests.device_library.sass import Kernel, kernels
+from tests.device_library.sass import Kernel, kernels, spilling
 
 EXPECT_ON_BARRIER = r"SYNCS\.ARRIVE\.TRANS64 "
 LOAD_PHASES = (
@@ -39,6 +39,11 @@ def access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
     return kernel, (rf"LDG\.E{plain} ", rf"LDG\.E{plain}\.CONSTANT ", rf"STG\.E{plain} ")
 
 
+def shared_access(kernel: str, suffix: str) -> tuple[str, tuple[str, ...]]:
+    plain = rf"\.{suffix}" if suffix else ""
+    return kernel, (rf"LDS{plain} ", rf"STS{plain} ")
+
+
 # Part of the kernel's mangled name, and patterns of which each must begin one instruction at least. Every kernel has
 # exactly one row, but those of wgmma, whose names say all.
 Row = tuple[str, tuple[str, ...]]
@@ -48,6 +53,9 @@ AMPERE_ROWS: list[Row] = [
     access("reverse_kernelIjE", ""),
     access("reverse_kernelINS1_5BytesILm8EEE", "64"),
     access("reverse_kernelINS1_5BytesILm16EEE", "128"),
+    shared_access("reverse_in_shared_kernelIjE", ""),
+    shared_access("reverse_in_shared_kernelINS1_5BytesILm8EEE", "64"),
+    shared_access("reverse_in_shared_kernelINS1_5BytesILm16EEE", "128"),
     ("shuffle_kernel", (r"SHFL\.IDX", r"SHFL\.UP", r"SHFL\.DOWN", r"SHFL\.BFLY")),
     ("vote_kernel", (r"VOTE\.ANY",)),
     ("atomic_kernel", (r"ATOMS\.ADD", r"ATOMS\.CAS", r"ATOMS\.MIN\.S32", r"REDG?\.E\.ADD")),
@@ -216,16 +224,6 @@ def without_instructions_meant(found: list[Kernel], table: list[Row]) -> Iterato
     for part, _ in table:
         if not any(part in kernel.name for kernel in found):
             yield f"no kernel is called {part}"
-
-
-def spilling(found: list[Kernel]) -> Iterator[str]:
-    for kernel in found:
-        accesses = kernel.count(r"(LDL|STL)\b")
-        if kernel.stack_bytes or kernel.local_bytes or accesses:
-            yield (
-                f"{kernel.architecture} {kernel.name}: {kernel.stack_bytes} bytes of stack, "
-                f"{kernel.local_bytes} of local memory, {accesses} accesses of it"
-            )
 
 
 # One test for each library: taking it apart takes seconds.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from resnet_cuda.bench.layers import network
 from resnet_cuda.testing.problems import (
     ConvProblem,
     adversarial_problems,
     make_inputs,
     pairwise,
     resnet_layers,
+    wide_resnet_layers,
 )
 
 
@@ -31,6 +34,24 @@ def test_the_layers_add_up_to_the_networks(depth: int, convolutions: int, macs: 
     classifier = (512 if depth < 50 else 2048) * 1000
     assert sum(layer.count for layer in layers) == convolutions
     assert sum(layer.count * layer.macs for layer in layers) + classifier == macs
+    assert len(set(layers)) == len(layers)
+
+
+def test_resnext_s_layers_are_those_of_the_model() -> None:
+    traced = network("resnext50_32x4d", 2, 96).convolutions
+    count: dict[ConvProblem, int] = {}
+    for layer in traced:
+        count[layer.conv] = count.get(layer.conv, 0) + layer.count
+    layers = resnet_layers(50, 2, 96, groups=32, group_width=4)
+    assert {replace(layer, count=1): layer.count for layer in layers} == count
+
+
+def test_wide_resnet_s_layers_have_the_network_s_weights() -> None:
+    layers = wide_resnet_layers(28, 10)
+    batch_norms, classifier = 2 * 8976, 640 * 10 + 10
+    weights = sum(layer.count * layer.K * layer.C * layer.R * layer.S for layer in layers)
+    assert weights + batch_norms + classifier == 36_479_194
+    assert sum(layer.count for layer in layers) == 28, "25 in the blocks' paths, 3 projections"
     assert len(set(layers)) == len(layers)
 
 

@@ -14,6 +14,7 @@ struct FinalizeTile {
   static constexpr int kChannels = 32;
   static constexpr int kSegments = 8;
   static constexpr int kThreads = kChannels * kSegments;
+  static constexpr int kBlocks = 1280 / kThreads;  // on a multiprocessor, at least
 };
 
 struct FinalizeStorage {
@@ -55,7 +56,7 @@ struct BnFinalizeKernelParams {
 
 // grid: (channel blocks)
 template <class Acc>
-__global__ void __launch_bounds__(FinalizeTile::kThreads)
+__global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
     bn_finalize_kernel(const __grid_constant__ BnFinalizeKernelParams<Acc> params) {
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
@@ -120,8 +121,9 @@ struct BnBackwardFinalizeKernelParams {
 
 // grid: (channel blocks)
 template <class Acc>
-__global__ void __launch_bounds__(FinalizeTile::kThreads) bn_backward_finalize_kernel(
-    const __grid_constant__ BnBackwardFinalizeKernelParams<Acc> params) {
+__global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
+    bn_backward_finalize_kernel(
+        const __grid_constant__ BnBackwardFinalizeKernelParams<Acc> params) {
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
                           int32_t(threadIdx.x) % FinalizeTile::kChannels;

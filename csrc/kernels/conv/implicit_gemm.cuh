@@ -36,13 +36,10 @@ union ImplicitGemmStorage {
   } output;
 };
 
-// Mainloop::kMinBlocks is 1, or 0 to let ptxas spill registers where one more block then fits on a
-// multiprocessor.
-//
 // grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
 // A, which is the larger operand, so that it is read from memory once and B stays in the cache.
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kMinBlocks) implicit_gemm_kernel(
+__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implicit_gemm_kernel(
     const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];
@@ -72,8 +69,11 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kMinBlocks) impl
   coord.channel = at.group * shape.group_columns + at.first_column;
   coord.columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
   coord.split = at.split;
-  RNC_UNROLL
-  for (int part = 0; part * kStatsTileRows < Mainloop::kRows; ++part) {
+  constexpr int kParts = (Mainloop::kRows + kStatsTileRows - 1) / kStatsTileRows;
+  [[maybe_unused]] constexpr int kUnrolled =
+      Mainloop::kBlocks > 1 ? kParts : 1;  // where registers allow
+  RNC_UNROLL_BY(kUnrolled)
+  for (int part = 0; part < kParts; ++part) {
     const int32_t first_row = at.first_row + part * kStatsTileRows;
     if (first_row >= shape.rows) break;
     if (part > 0) __syncthreads();

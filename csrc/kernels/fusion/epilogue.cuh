@@ -209,7 +209,7 @@ struct AddGateStoreWithBnReduce {
 };
 
 // wgrad: this part of the reduction, in the accumulator type; an ordered sum over the parts
-// follows.
+// follows. Neighbouring lanes store neighbouring 16 bytes, so that each store fills its sectors.
 template <class T>
 struct StorePartial {
   using Acc = AccOf<T>;
@@ -223,12 +223,20 @@ struct StorePartial {
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>&) const {
-    const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
-    if (columns.count == 0) return;
-    Pieces::for_each(at.rows, [&](int, int row) {
-      ElementGroup<Acc> out;
-      tile.get(row, Pieces::column(), out.v);
-      out.store(workspace, at.split * split_stride + columns.offset(row), columns.count, aligned);
+    using Run = ColumnRun<Acc>;
+    using Runs = RowPieces<Pieces::kColumns, Pieces::kThreads, Run::kElements>;
+    const PieceColumns<Runs, RowPlaces> columns(at, places, row_stride);
+    Runs::for_each(at.rows, [&](int, int row) {
+      const Run run = tile.run(row, Runs::column());
+      Acc* out = workspace + at.split * split_stride + columns.offset(row);
+      if (aligned && columns.count == Run::kElements) {
+        ptx::store_global(reinterpret_cast<Run*>(out), run);
+      } else {
+        RNC_UNROLL
+        for (int e = 0; e < Run::kElements; ++e) {
+          if (e < columns.count) ptx::store_global(out + e, run.v[e]);
+        }
+      }
     });
   }
 };

@@ -18,7 +18,8 @@ struct Identity {
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
 
   struct Piece {
-    __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/) {}
+    __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/,
+                                     bool /*whole*/) {}
     __device__ __forceinline__ T apply(T v, int /*e*/) const { return v; }
   };
 };
@@ -36,13 +37,14 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
-  // What 8 neighbouring channels need, of which `count` exist.
+  // What 8 neighbouring channels need, as ColumnVector has them.
   struct Piece {
     ColumnVector<Acc> scale, bias;
 
-    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count)
-        : scale(prologue.scale, channel, count, Acc(0)),
-          bias(prologue.bias, channel, count, Acc(0)) {}
+    __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count,
+                                     bool whole)
+        : scale(prologue.scale, channel, count, Acc(0), whole),
+          bias(prologue.bias, channel, count, Acc(0), whole) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
       return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
@@ -69,39 +71,35 @@ struct BnBackward {
   const Acc* gate_bias;     // [C]
   int32_t C;
 
-  // What kChannels neighbouring channels need, of which `count` exist.
-  template <int kChannels>
-  struct Channels {
-    Acc c[kBnCoefficients][kChannels];
-    Acc gate_scale[kChannels], gate_bias[kChannels];
+  // What 8 neighbouring channels need, as ColumnVector has them.
+  struct Piece {
+    ColumnVector<Acc> c0, c1, c2, c3, gate_scale, gate_bias;
 
-    __device__ __forceinline__ Channels(const BnBackward& prologue, int32_t channel, int count) {
-      RNC_UNROLL
-      for (int e = 0; e < kChannels; ++e) {
-        if (e >= count) break;
-        RNC_UNROLL
-        for (int i = 0; i < kBnCoefficients; ++i) {
-          c[i][e] =
-              ptx::load_global_nc(prologue.coefficients + i * int64_t(prologue.C) + channel + e);
-        }
-        // Without a ReLU every gradient passes.
-        const bool gated = prologue.gate_scale != nullptr;
-        gate_scale[e] = gated ? ptx::load_global_nc(prologue.gate_scale + channel + e) : Acc(0);
-        gate_bias[e] = gated ? ptx::load_global_nc(prologue.gate_bias + channel + e) : Acc(1);
-      }
-    }
+    // Without a ReLU every gradient passes.
+    __device__ __forceinline__ Piece(const BnBackward& prologue, int32_t channel, int count,
+                                     bool whole)
+        : c0(prologue.coefficient(0), channel, count, Acc(0), whole),
+          c1(prologue.coefficient(1), channel, count, Acc(0), whole),
+          c2(prologue.coefficient(2), channel, count, Acc(0), whole),
+          c3(prologue.coefficient(3), channel, count, Acc(0), whole),
+          gate_scale(prologue.gate_scale, channel, count, Acc(0), whole),
+          gate_bias(prologue.gate_bias, channel, count, Acc(1), whole) {}
 
     __device__ __forceinline__ T apply(T gradient, T companion, int e) const {
       const Acc y = Acc(widen(companion));
-      const bool passes = relu_passes<T>(affine(y, gate_scale[e], gate_bias[e]));
+      const bool passes = relu_passes<T>(affine(y, gate_scale.v[e], gate_bias.v[e]));
       const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
-      return narrow_to<T>(bn_gradient(g, y, c[0][e], c[1][e], c[2][e], c[3][e]));
+      return narrow_to<T>(bn_gradient(g, y, c0.v[e], c1.v[e], c2.v[e], c3.v[e]));
     }
   };
-  using Piece = Channels<kGroupElements>;
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
-    return Acc(widen(Channels<1>(*this, channel, 1).apply(gradient, companion, 0)));
+    return Acc(widen(Piece(*this, channel, 1, false).apply(gradient, companion, 0)));
+  }
+
+ private:
+  __device__ __forceinline__ const Acc* coefficient(int i) const {
+    return coefficients + int64_t(i) * C;
   }
 };
 

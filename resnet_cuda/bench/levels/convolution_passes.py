@@ -26,6 +26,8 @@ from resnet_cuda.testing.problems import ConvProblem
 
 raw = torch.ops.resnet_cuda
 _aten = torch.ops.aten
+_ON_LOAD = " on load"
+_VECTORS = {False: (), True: ("scale", "bias")}
 
 
 def inference(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
@@ -120,6 +122,18 @@ def statistics(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
     return _with_statistics(device, dtype, layer, "conv_fprop", ours)
 
 
+def statistics_on_load(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The same, and the input is another convolution's output, normalised on its way in."""
+    geometry = _geometry(layer.conv)
+    none = (None,) * 3
+
+    def ours(g: Given) -> Prepared:
+        x, weight, scale, bias = g["x"], g["weight"], g["scale"], g["bias"]
+        return lambda: raw._conv_fprop(x, weight, scale, bias, *none, False, *geometry, True)
+
+    return _with_statistics(device, dtype, layer, "conv_fprop", ours, on_load=True)
+
+
 def reduce_statistics(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
     stride = layer.conv.stride
 
@@ -146,6 +160,7 @@ def _with_statistics(
     layer: Layer,
     pass_name: str,
     ours: Callable[[Given], Prepared],
+    on_load: bool = False,
 ) -> Workload:
     layer = for_statistics(layer)
     pixels = layer.output[0] * layer.output[2] * layer.output[3]
@@ -155,13 +170,13 @@ def _with_statistics(
         return y, *statistics_of(partials, pixels)
 
     def plain(g: Given) -> Mapping[str, Tensor]:
-        y = eager.convolve(g["x"], g["weight"], layer.conv)
+        y = eager.convolve(_activation(g), g["weight"], layer.conv)
         mean, invstd = eager.batch_statistics(y)
         return {"y": y, "mean": mean, "invstd": invstd}
 
     def peer(g: Given) -> Prepared:
         def run() -> object:
-            y = eager.convolve(g["x"], g["weight"], layer.conv)
+            y = eager.convolve(_activation(g), g["weight"], layer.conv)
             return y, *eager.batch_statistics(y)
 
         return run
@@ -170,15 +185,15 @@ def _with_statistics(
         device,
         dtype,
         level="kernel",
-        name=f"{layer.conv} statistics",
+        name=f"{layer.conv} statistics{_ON_LOAD * on_load}",
         pass_name=pass_name,
-        inputs=lambda random: _tensors(layer.conv, random, "x", "weight"),
+        inputs=lambda random: _tensors(layer.conv, random, "x", "weight", *_VECTORS[on_load]),
         plain=plain,
         ways=[Way(OURS, ours, Reading(read)), *in_both_layouts(peer)],
-        parts=[costs.fprop(layer.conv, dtype, statistics=True)],
+        parts=[costs.fprop(layer.conv, dtype, statistics=True, on_load=on_load)],
         part_of_network=layer,
         facts={
-            "op": "statistics",
+            "op": f"statistics{_ON_LOAD * on_load}",
             "peer": "convolution, then mean and invstd from its output; ours are partial sums",
         },
     )
@@ -208,6 +223,19 @@ def wgrad(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
     return _gradient(device, dtype, layer, "wgrad", ours, costs.wgrad(conv, dtype))
 
 
+def wgrad_on_load(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The same, of a convolution whose input is normalised on its way in."""
+    conv = layer.conv
+    geometry = _geometry(conv)
+
+    def ours(g: Given) -> Prepared:
+        dy, x, size, scale, bias = g["dy"], g["x"], g["weight"].shape, g["scale"], g["bias"]
+        return lambda: raw._conv_wgrad(dy, x, size, scale, bias, *geometry)
+
+    part = costs.wgrad(conv, dtype, on_load=True)
+    return _gradient(device, dtype, layer, "wgrad", ours, part, on_load=True)
+
+
 def _gradient(
     device: Device,
     dtype: torch.dtype,
@@ -215,6 +243,7 @@ def _gradient(
     which: str,
     ours: Callable[[Given], Prepared],
     part: Part,
+    on_load: bool = False,
 ) -> Workload:
     index, wanted = (0, "dx") if which == "dgrad" else (1, "dweight")
     mask = [index == 0, index == 1, False]
@@ -223,7 +252,7 @@ def _gradient(
     def backward(g: Given) -> Tensor:
         return _aten.convolution_backward.default(
             g["dy"],
-            g["x"],
+            _activation(g),
             g["weight"],
             None,
             stride,
@@ -239,14 +268,17 @@ def _gradient(
         device,
         dtype,
         level="kernel",
-        name=str(layer.conv),
+        name=f"{layer.conv}{_ON_LOAD * on_load}",
         pass_name=f"conv_{which}",
-        inputs=lambda random: _tensors(layer.conv, random, "x", "weight", "dy"),
+        inputs=lambda random: _tensors(layer.conv, random, "x", "weight", "dy", *_VECTORS[on_load]),
         plain=lambda g: {wanted: backward(g)},
         ways=[Way(OURS, ours), *in_both_layouts(lambda g: lambda: backward(g))],
         parts=[part],
         part_of_network=layer,
-        facts={"peer": f"convolution_backward, {wanted} alone"},
+        facts={
+            "peer": f"convolution_backward, {wanted} alone",
+            **({"op": _ON_LOAD.strip()} if on_load else {}),
+        },
     )
 
 
@@ -263,4 +295,15 @@ def _tensors(conv: ConvProblem, random: Random, *names: str) -> Given:
         given["weight"] = random.filters(conv)
     if "dy" in names:
         given["dy"] = random.normal((conv.N, conv.K, conv.P, conv.Q))
+    if "scale" in names:
+        given["scale"] = random.vector(conv.C, 0.5, 1.5)
+        given["bias"] = random.vector(conv.C, -0.8, 0.8)
     return given
+
+
+def _activation(g: Given) -> Tensor:
+    """The convolution's input: x, or x normalised where it has to be."""
+    if "scale" not in g:
+        return g["x"]
+    scale, bias = (g[name].to(g["x"].dtype).view(1, -1, 1, 1) for name in ("scale", "bias"))
+    return (g["x"] * scale + bias).relu_()

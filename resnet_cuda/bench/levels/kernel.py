@@ -70,12 +70,17 @@ def _shapes(network: Network) -> list[Elementwise]:
 
 
 # (what makes the workload, on which parts of a network)
-PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any]]]] = (
+CONVOLUTIONS: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Layer]]]] = (
     (convolution.inference, partial(_with_batch_norm, residual=False)),
     (convolution.inference, partial(_with_batch_norm, residual=True)),
     (convolution.statistics, _convolutions),
+    (convolution.statistics_on_load, _inner_convolutions),
     (convolution.dgrad, _inner_convolutions),
     (convolution.wgrad, _convolutions),
+    (convolution.wgrad_on_load, _inner_convolutions),
+)
+PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any]]]] = (
+    *CONVOLUTIONS,
     (convolution.reduce, Network.reducing),
     (convolution.reduce_statistics, _reducing_in_training),
     (convolution.expand, partial(Network.expanding, projection=False)),

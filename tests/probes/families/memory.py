@@ -1,4 +1,4 @@
-"""Global memory, warp functions, atomics, cp.async."""
+"""Global and shared memory, warp functions, atomics, cp.async."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def reversed_elements(dtype: str, width: int) -> Vectors:
     values = random(width, 0, 256, 64, width).astype(np.uint8).view(dtype)
     backwards = values[::-1]
     return Vectors((values,), np.concatenate([backwards, backwards]))
+
+
+def reversed_in_shared(width: int) -> Vectors:
+    values = random(30 + width, 0, 256, 64, width).astype(np.uint8).view("u4")
+    return Vectors((values,), values[::-1])
 
 
 def shuffles() -> Vectors:
@@ -105,6 +110,15 @@ PROBES = [
             ("element", "word"),
         )
         for width, dtype in ((1, "u1"), (2, "u2"), (4, "u4"), (8, "u4"), (16, "u4"))
+    ),
+    *(
+        Probe(
+            f"shared_{width}_bytes",
+            f"shared_{width}_bytes",
+            lambda width=width: reversed_in_shared(width),
+            ("element", "word"),
+        )
+        for width in (4, 8, 16)
     ),
     Probe("shuffle", "shuffle", shuffles, ("shuffle", "lane")),
     Probe("vote", "vote", votes, ("bit", "vote", "lane")),

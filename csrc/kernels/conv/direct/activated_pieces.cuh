@@ -29,7 +29,10 @@ struct ActivatedPieces {
   // Those of channels channel .. channel + count - 1.
   __device__ __forceinline__ ActivatedPieces(const Operand& operand, int32_t channel, int count,
                                              bool whole)
-      : operand(operand), prologue(operand.prologue, channel, count), count(count), whole(whole) {}
+      : operand(operand),
+        prologue(operand.prologue, channel, count, false),
+        count(count),
+        whole(whole) {}
 
   __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
     ElementGroup<T> piece, companion;

@@ -19,7 +19,7 @@ struct DepthwiseMainloop {
   using Acc = AccOf<T>;
   using Filter = FilterOperand;
   static constexpr int kThreads = 256;
-  static constexpr int kMinBlocks = 1;
+  static constexpr int kBlocks = 1;
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = 64;
   static constexpr int kTapsAtOnce = kStatsTileRows;

@@ -20,7 +20,7 @@ struct DepthwiseWgradMainloop {
   static constexpr int kPixelLanes = 32 / kPieces;
   static constexpr int kTaps = 4;  // of a warp
   static constexpr int kThreads = kColumns / kTaps * 32;
-  static constexpr int kMinBlocks = 1;
+  static constexpr int kBlocks = 1;
   static constexpr int kPixelsAtOnce = 16;
   static_assert(kTaps == kPixelLanes, "each of the lanes stages a tap");
   struct Storage {};

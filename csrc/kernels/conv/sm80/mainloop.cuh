@@ -96,7 +96,7 @@ struct SliceCopier {
     if (!exists) return;
     const auto depth = operand.depth(first_depth + (kAlongDepth ? piece() : 0), depth_end, group);
     const typename Prologue::Piece prologue(
-        operand.prologue, channel_of(operand, rows[0], depth, group), kPieceElements);
+        operand.prologue, channel_of(operand, rows[0], depth, group), kPieceElements, true);
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
       Piece elements = *piece_at(shared.slice, i);
@@ -136,10 +136,9 @@ struct Sm80Mainloop {
   using T = typename OperandA::Element;
   using Acc = AccOf<T>;
   static constexpr int kThreads = Tile::kThreads;
-  static constexpr int kMinBlocks = Tile::kMinBlocks;
+  static constexpr int kBlocks = Tile::kBlocks;
   static constexpr int kRows = Tile::kRows;
   static constexpr int kColumns = Tile::kColumns;
-  static constexpr int kStages = Tile::kStages;
   static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));
   template <class Operand, int kSliceRows>
   using SliceOf = std::conditional_t<Operand::kDepthIsContiguous, OperandSlice<kSliceRows>,
@@ -148,6 +147,8 @@ struct Sm80Mainloop {
   using SliceB = SliceOf<OperandB, kColumns>;
   using CopierA = SliceCopier<OperandA, SliceA, kThreads>;
   using CopierB = SliceCopier<OperandB, SliceB, kThreads>;
+  static constexpr int kStages =
+      Tile::kSharedBytes / int(sizeof(typename CopierA::Stage) + sizeof(typename CopierB::Stage));
   struct Storage {
     typename CopierA::Stage a[kStages];
     typename CopierB::Stage b[kStages];

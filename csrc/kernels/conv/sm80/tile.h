@@ -35,9 +35,11 @@ struct Sm80Tile {
   template <class T>
   using WarpTile = MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2>;
   static constexpr int kThreads = 128;
-  static constexpr int kMinBlocks = 0;
-  static constexpr int kStages = 4;
+  static constexpr int kBlocks = 2;       // on a multiprocessor: registers must leave room
   static constexpr int kSliceBytes = 64;  // of depth
+  // The ring may be so large that two blocks share the 100 KB of a multiprocessor of sm_86 and
+  // sm_89.
+  static constexpr int kSharedBytes = 48 * 1024;
 };
 
 // 128 accumulators per thread: the fewest shared-memory reads per product.
@@ -49,7 +51,6 @@ using Sm80NarrowTile = Sm80Tile<128, 64>;
 // of fprop and dgrad, along the taps of wgrad.
 template <int kTileRows, int kTileColumns, PackedAlong kAlong>
 struct Sm80PackedTile : Sm80Tile<kTileRows, kTileColumns> {
-  static constexpr int kMinBlocks = 1;
   static constexpr int kWarpsDown = kTileRows / kPackedChannels;
   static constexpr bool kPacksGroups = true;
   template <class T>

@@ -1,0 +1,129 @@
+"""What nvcc made of the shipped kernels: no spills, several blocks on a multiprocessor, the instructions meant.
+
+Needs a build with nvcc, and no GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from resnet_cuda import _raw
+from resnet_cuda.bench import resources
+from resnet_cuda.bench.resources import Kernel, Resources
+from tests.device_library import sass
+
+TENSOR_CORES = "Sm80Mainloop"
+BLOCKS, WARPS = 2, 8  # on a multiprocessor: fewer of both cannot hide the latency of memory
+# Mangled dtype, and its product of 16 x 8 x 16 elements.
+PRODUCTS = {"13__nv_bfloat16": r"HMMA\.16816\.F32\.BF16 ", "6__half": r"HMMA\.16816\.F32 "}
+COPY = r"LDGSTS\.E\.BYPASS\.128"
+STRAIGHT, TRANSPOSED = r"LDSM\.16\.M88\.4 ", r"LDSM\.16\.MT88\.4 "
+# By a part of the kernel's mangled name: how its operands' depth lies in shared memory.
+LOADS = {
+    "FilterRows": (STRAIGHT,),
+    "FilterColumns": (STRAIGHT, TRANSPOSED),
+    "Transposed": (TRANSPOSED,),
+}
+
+
+@pytest.fixture(scope="module")
+def built() -> Resources:
+    if not resources.PATH.exists():
+        pytest.skip(resources.why_missing(_raw.build_info()))
+    return resources.load()
+
+
+@pytest.fixture(scope="module")
+def machine_code() -> list[sass.Kernel]:
+    """Of the extension's convolution kernels."""
+    if not _raw.build_info().get("cuda_compiled"):
+        pytest.skip("the extension was built without nvcc, so it has no machine code")
+    return sass.kernels(_raw.PACKAGE / "_C.abi3.so")
+
+
+def spilling(kernels: list[Kernel]) -> Iterator[str]:
+    for kernel in kernels:
+        if kernel.stack or kernel.spill_stores or kernel.spill_loads:
+            yield (
+                f"{kernel.title} {kernel.architecture}: {kernel.stack} bytes of local memory, "
+                f"{kernel.spill_stores} spilled"
+            )
+
+
+def crowded_out(kernels: list[Kernel]) -> Iterator[str]:
+    """Kernels of which too few blocks fit on a multiprocessor of some GPU that runs their code."""
+    for kernel in kernels:
+        code = kernel.architecture
+        for gpu in (code, *resources.GUESTS.get(code, ())):
+            fitting = kernel.occupancy_on(gpu)
+            assert fitting is not None, f"the limits of {gpu} are not in MULTIPROCESSORS"
+            if fitting.blocks < BLOCKS and fitting.warps < WARPS:
+                yield f"{kernel.title} on {gpu}: {fitting.blocks} blocks of {fitting.warps} warps"
+
+
+def without_instructions_meant(kernels: list[sass.Kernel]) -> Iterator[str]:
+    for kernel in kernels:
+        what = f"{kernel.architecture} {kernel.name}"
+        product = next(pattern for dtype, pattern in PRODUCTS.items() if dtype in kernel.name)
+        loads = next(patterns for part, patterns in LOADS.items() if part in kernel.name)
+        for pattern in (product, COPY, *loads):
+            if not kernel.count(pattern):
+                yield f"{what}: no {pattern}"
+        if others := kernel.count("HMMA|DMMA|FFMA2") - kernel.count(product):
+            yield f"{what}: {others} products of another kind"
+        if narrow := kernel.count("LDGSTS") - kernel.count(COPY):
+            yield f"{what}: {narrow} copies of less than 16 bytes"
+    yield from sass.spilling(kernels)
+
+
+def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
+    wrong = list(spilling(list(built.kernels)))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_blocks_of_tensor_core_kernels_share_a_multiprocessor(built: Resources) -> None:
+    kernels = [kernel for kernel in built.kernels if TENSOR_CORES in kernel.instantiation]
+    assert {kernel.architecture for kernel in kernels} == set(built.architectures)
+    wrong = list(crowded_out(kernels))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
+    kernels = [kernel for kernel in machine_code if TENSOR_CORES in kernel.name]
+    assert len(kernels) > 20, "the convolution kernels are not in the extension"
+    wrong = list(without_instructions_meant(kernels))
+    assert not wrong, "\n".join(wrong)
+
+
+# ---------------------------------------------------------------- the checks themselves
+
+
+def compiled(**changes: object) -> Kernel:
+    figures = {"registers": 168, "threads": 128, "static_shared": 0, "dynamic_shared": 49152}
+    zero = dict.fromkeys(("stack", "spill_stores", "spill_loads", "constant", "code"), 0)
+    name = "void implicit_gemm_kernel<Sm80Mainloop<float>>(int)"
+    return Kernel("conv_fprop", "_Z", name, "sm_80", **{**figures, **zero, **changes})  # type: ignore[arg-type]
+
+
+def test_a_spill_and_a_block_that_is_alone_are_found() -> None:
+    assert not [*spilling([compiled()]), *crowded_out([compiled()])]
+    assert "8 bytes of local memory" in next(spilling([compiled(stack=8)]))
+    # 64 KiB fit twice into the 164 of sm_80, and once into the 100 of sm_86.
+    alone = "\n".join(crowded_out([compiled(dynamic_shared=65536)]))
+    assert re.findall(r" on (\w+): 1 blocks of 4 warps", alone) == ["sm_86", "sm_89"]
+
+
+def test_a_missing_instruction_is_found() -> None:
+    name = "_ZN3rnc20implicit_gemm_kernelINS_12Sm80MainloopI13__nv_bfloat16NS_10FilterRowsEEE"
+    good = ["HMMA.16816.F32.BF16 R1, R2", "LDGSTS.E.BYPASS.128 [R1]", "LDSM.16.M88.4 R1, [R2]"]
+    assert not list(without_instructions_meant([sass.Kernel(name, "sm_80", good)]))
+    for missing in range(len(good)):
+        rest = good[:missing] + good[missing + 1 :]
+        (wrong,) = without_instructions_meant([sass.Kernel(name, "sm_80", rest)])
+        assert re.match(r"sm_80 \S+: no ", wrong)
+    extra = [*good, "LDGSTS.E.64 [R1]", "STL [R1], R2"]
+    wrong = list(without_instructions_meant([sass.Kernel(name, "sm_80", extra)]))
+    assert len(wrong) == 2 and "1 copies" in wrong[0] and "1 accesses" in wrong[1]

@@ -1,0 +1,112 @@
+"""What the tensor-core kernels move, by the emulator's counters: operands once, whole sectors, no bank conflicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from fused_passes import NAMES, FusedPass, fused_pass
+from passes import Conv
+from torch import Tensor
+
+from resnet_cuda import _host
+from resnet_cuda.testing import emulated
+
+SECTOR = 32
+# Where half more is not kept: what is read again comes from L1. Epilogues read per-channel vectors element by element
+# (as vectors, with a fallback for odd columns, they made kernels spill); wgrad reads its prologue's with every slice.
+KNOWN_SECTORS = {
+    "fprop affine residual relu": 2.5,
+    "dgrad add gate": 1.75,
+    "dgrad add gate reduce": 2.0,
+    "wgrad normalise-on-load": 1.75,
+}
+POINTWISE = {"padding": (0, 0), "r": 1, "s": 1}
+PROBLEMS = [
+    Conv(2, 64, 14, 14, 64),
+    Conv(2, 64, 16, 16, 128, stride=(2, 2)),
+    Conv(2, 64, 28, 28, 256, **POINTWISE),
+    Conv(2, 256, 14, 14, 64, **POINTWISE),
+    Conv(2, 256, 14, 14, 512, stride=(2, 2), **POINTWISE),
+    Conv(1, 16, 130, 130, 144, **POINTWISE),  # enough rows for 128 x 128 tiles
+]
+
+
+@pytest.fixture(params=PROBLEMS, ids=str)
+def conv(request: pytest.FixtureRequest) -> Conv:
+    return request.param
+
+
+@pytest.fixture(params=NAMES)
+def one(request: pytest.FixtureRequest, conv: Conv) -> FusedPass:
+    return fused_pass(request.param, conv, torch.bfloat16)
+
+
+def size_of(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def counted(one: FusedPass, checked: bool = False) -> tuple[list[Tensor], list[dict[str, int]]]:
+    """Outputs, and the counters of each launch. Only the checked library counts ordinary accesses of shared memory."""
+    with emulated(checked=checked, count=True) as emulator:
+        outputs = one.outputs()
+        launches = emulator.launches()
+    assert "_sm80_" in launches[0]["kernel"], launches[0]["kernel"]
+    return outputs, [launch["counters"] for launch in launches]
+
+
+def parts(one: FusedPass, conv: Conv) -> int:
+    """Bytes of wgrad's parts, which the kernel writes and the ordered sum reads."""
+    return plan(one, conv)["splits"] * conv.k * conv.c * conv.r * conv.s * 4
+
+
+def plan(one: FusedPass, conv: Conv) -> dict[str, int]:
+    return _host.conv_plan(
+        one.op,
+        "bfloat16",
+        (conv.n, conv.c, conv.h, conv.w),
+        (conv.k, conv.c, conv.r, conv.s),
+        stride=conv.stride,
+        padding=conv.padding,
+    )
+
+
+def test_every_operand_is_read_once_and_every_result_written_once(
+    one: FusedPass, conv: Conv
+) -> None:
+    outputs, (counters, *sums) = counted(one)
+    stored = parts(one, conv) if sums else size_of(outputs)
+    assert counters["distinct_load_bytes"] == size_of([one.a, one.b, *one.others])
+    assert counters["distinct_store_bytes"] == stored
+    assert counters["global_store_bytes"] == stored, "a result is written more than once"
+    for addition in sums:
+        assert addition["distinct_load_bytes"] == addition["global_load_bytes"] == stored
+        assert addition["global_store_bytes"] == size_of(outputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("conv", [conv for conv in PROBLEMS if conv.r == 1], ids=str)
+def test_1x1_passes_touch_at_most_half_more_sectors_than_their_tiles_need(
+    name: str, conv: Conv
+) -> None:
+    one = fused_pass(name, conv, torch.bfloat16)
+    outputs, (counters, *sums) = counted(one)
+    tile = plan(one, conv)["tile"]
+    pixels = {"fprop": outputs[0], "dgrad": one.a, "wgrad": one.a}[one.op]
+    rows = conv.k if one.op == "wgrad" else pixels.numel() // pixels.shape[1]
+    columns = conv.k if one.op == "fprop" else conv.c
+    row_tiles, column_tiles = -(-rows // tile[0]), -(-columns // tile[1])
+    least = column_tiles * size_of([one.a]) + row_tiles * size_of([one.b]) + size_of(one.others)
+    loaded, limit = counters["global_load_sectors"] * SECTOR, KNOWN_SECTORS.get(name, 1.5)
+    assert loaded <= limit * least, f"sectors of {loaded} bytes are read, the tiles need {least}"
+    stored, needed = counters["global_store_sectors"] * SECTOR, size_of(outputs)
+    if sums:
+        needed = parts(one, conv)
+    assert stored <= 1.5 * needed, f"sectors of {stored} bytes are written, {needed} are needed"
+
+
+def test_bank_conflicts_stay_below_a_tenth(one: FusedPass) -> None:
+    _, (counters, *_) = counted(one, checked=True)
+    wavefronts, ideal = counters["shared_wavefronts"], counters["shared_wavefronts_ideal"]
+    assert wavefronts <= 1.1 * ideal, f"{wavefronts} wavefronts, {ideal} without conflicts"
