@@ -26,17 +26,22 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
 }
 
 // Null, or why the tensor-core kernels cannot take the problem.
-const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned) {
+const char* why_not_sm80(const Conv2dProblem& p, DType dtype) {
   if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
     return "float64 and float32 are computed without tensor cores, which would round them";
   }
   if (p.groups != 1) return "groups > 1: SIMT is the only generation of kernels yet";
+  return nullptr;
+}
+
+// Null, or why the operands of the tensor-core kernels have to be gathered element by element.
+const char* why_gathered(ConvOp op, const Conv2dProblem& p, bool aligned) {
   constexpr int32_t kPiece = 8;
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
   if (p.C % kPiece != 0 || (op != ConvOp::kFprop && p.K % kPiece != 0)) {
-    return "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT";
+    return "channels that are not multiples of 8 do not come in whole 16 bytes: gathered";
   }
-  if (!aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
+  if (!aligned) return "an operand does not start at a multiple of 16 bytes: gathered";
   return nullptr;
 }
 
@@ -44,18 +49,20 @@ struct TileChoice {
   int32_t m, n, k;
 };
 
-TileChoice choose_tile(Generation generation, int64_t m, int64_t n, bool narrow) {
-  if (generation == Generation::kSimt) return {64, 64, 16};
+TileChoice choose_tile(const ConvPlan& plan, int64_t m, int64_t n, bool narrow) {
+  if (plan.generation == Generation::kSimt) return {64, 64, 16};
+  if (plan.path == ConvPath::kGathered) return {128, 64, 32};
   const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
   return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
 }
 
 // By generation, path and op.
-constexpr const char* kKernelNames[][2][3] = {
+constexpr const char* kKernelNames[][3][3] = {
     {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
      {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"}},
     {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
-     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"}},
+     {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"},
+     {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"}},
 };
 
 // By path.
@@ -68,17 +75,28 @@ constexpr const char* kReasons[] = {
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  const char* why_simt = why_not_sm80(op, p, dtype, limits.aligned);
-  plan.generation = why_simt ? Generation::kSimt : Generation::kSm80;
   plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
+  plan.why = kReasons[int(plan.path)];
+  plan.generation = Generation::kSm80;
+  if (const char* why = why_not_sm80(p, dtype)) {
+    plan.generation = Generation::kSimt;
+    plan.why = why;
+  } else if (const char* why = why_gathered(op, p, limits.aligned)) {
+    if (limits.narrow) {
+      plan.generation = Generation::kSimt;
+      plan.why = "two sets of accumulators leave no registers to gather odd channels into: SIMT";
+    } else {
+      plan.path = ConvPath::kGathered;
+      plan.why = why;
+    }
+  }
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
-  plan.why = why_simt ? why_simt : kReasons[int(plan.path)];
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.
   const bool in_classes = op == ConvOp::kDgrad && plan.path != ConvPath::kGemm;
   const int64_t m = in_classes ? GradientClass(p, 0).rows(p) : p.gemm_m(op);
   const int64_t n = p.gemm_n(op), k = p.gemm_k(op);
-  const TileChoice tile = choose_tile(plan.generation, m, n, limits.narrow);
+  const TileChoice tile = choose_tile(plan, m, n, limits.narrow);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;

@@ -16,6 +16,7 @@ enum class Generation : int32_t { kSimt, kSm80 };
 enum class ConvPath : int32_t {
   kIm2col,  // rows are windows of the image
   kGemm,    // rows are pixels
+  kGathered,  // rows are windows of the image, fetched element by element
 };
 
 struct ConvPlan {

@@ -27,6 +27,18 @@ struct ScaleBiasRelu {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
   }
 
+  // What one channel needs.
+  struct Channel {
+    Acc scale, bias;
+
+    __device__ __forceinline__ T apply(T v) const {
+      return narrow_to<T>(activate(Acc(widen(v)), scale, bias));
+    }
+  };
+  __device__ __forceinline__ Channel of_channel(int32_t channel) const {
+    return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel)};
+  }
+
   // What 8 neighbouring channels need.
   struct Piece {
     ColumnVector<Acc> scale, bias;

@@ -3,14 +3,10 @@
 // contiguous index comes in runs of whole, aligned 16 bytes.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/conv/operands.cuh"
-#include "kernels/conv/sm80/tile.h"
+#include "kernels/conv/sm80/block_tile.cuh"
 #include "tile/cp_async_mainloop.cuh"
-#include "tile/mma_tile.cuh"
-#include "tile/row_pieces.cuh"
 
 namespace rnc {
 
@@ -96,31 +92,20 @@ struct SliceCopier {
 };
 
 template <class Tile, class OperandA, class OperandB>
-struct Sm80Mainloop {
-  using T = typename OperandA::Element;
-  using Acc = AccOf<T>;
-  static constexpr int kThreads = Tile::kThreads;
-  static constexpr int kRows = Tile::kRows;
-  static constexpr int kColumns = Tile::kColumns;
+struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
+  using Base = Sm80BlockTile<Tile, typename OperandA::Element>;
+  using Base::kColumns, Base::kRows, Base::kSliceDepth, Base::kThreads, Base::tile;
   static constexpr int kStages = Tile::kStages;
-  static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));
-  template <class Operand, int kSliceRows>
-  using SliceOf = std::conditional_t<Operand::kDepthIsContiguous, OperandSlice<kSliceRows>,
-                                     TransposedSlice<kSliceRows>>;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
   struct Storage {
     SliceA a[kStages];
     SliceB b[kStages];
   };
-  // A warp stages 8 rows of 8 neighbouring columns at a time.
-  using Rows = StagedRows<Acc, kColumns, 8>;
   struct Params {
     OperandA a;
     OperandB b;
   };
-
-  MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2> tile;
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
@@ -141,36 +126,10 @@ struct Sm80Mainloop {
           activate(copy_a, shared.a[stage], depth, at.depth_end);
           activate(copy_b, shared.b[stage], depth, at.depth_end);
         },
-        [&](int stage) {
-          tile.multiply(shared.a[stage], warp_row(), shared.b[stage], warp_column());
-        });
-  }
-
-  // Calls fn(column, accumulator) for the thread's elements.
-  template <class Fn>
-  __device__ __forceinline__ void for_each(Fn&& fn) {
-    tile.for_each([&](int column, Acc& v) { fn(warp_column() + column, v); });
-  }
-
-  __device__ __forceinline__ void add(const Sm80Mainloop& other) { tile.add(other.tile); }
-
-  // Puts rows kStatsTileRows * part .. of the tile into shared memory.
-  __device__ __forceinline__ void stage(int part, Rows& rows) const {
-    const int first = warp_row() - part * kStatsTileRows;
-    if (first < 0 || first >= kStatsTileRows) return;
-    tile.for_each_pair([&](int row, int column, Acc left, Acc right) {
-      rows.template put<2>(first + row, warp_column() + column, {{left, right}});
-    });
+        [&](int stage) { Base::multiply(shared.a[stage], shared.b[stage]); });
   }
 
  private:
-  static __device__ __forceinline__ int warp_row() {
-    return int(threadIdx.x) / 32 % 2 * (kRows / 2);
-  }
-  static __device__ __forceinline__ int warp_column() {
-    return int(threadIdx.x) / 64 * (kColumns / 2);
-  }
-
   template <class Copier, class Slice>
   static __device__ __forceinline__ void activate(const Copier& copier, Slice& shared,
                                                   int32_t depth, int32_t depth_end) {
