@@ -71,15 +71,38 @@ RNC_TEST(splits_that_are_given_cover_the_reduction) {
   EXPECT(int64_t(plan.depth_per_split) * 3 >= p.gemm_k(ConvOp::kWgrad));
 }
 
-RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
-  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1), odd = square(4, 14, 60, 64, 3, 1);
+RNC_TEST(tensor_cores_take_16_bit_problems_without_groups) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
+  Conv2dProblem grouped = p;
+  grouped.groups = 2;
   for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
     EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
-    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false}).generation ==
+    EXPECT(rnc::plan_conv(op, grouped, DType::kBFloat16).generation == Generation::kSimt);
+  }
+}
+
+RNC_TEST(operands_that_are_not_whole_aligned_pieces_are_gathered) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1), odd_channels = square(4, 14, 60, 64, 3, 1),
+                      odd_filters = square(4, 14, 64, 60, 3, 1),
+                      odd_pixels = square(4, 14, 35, 64, 1, 1);
+  const auto is_gathered = [](const ConvPlan& plan) {
+    return plan.generation == Generation::kSm80 && plan.path == ConvPath::kGathered &&
+           plan.tile_n == 64;
+  };
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    EXPECT(!is_gathered(rnc::plan_conv(op, p, DType::kBFloat16)));
+    EXPECT(is_gathered(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false})));
+    EXPECT(is_gathered(rnc::plan_conv(op, odd_channels, DType::kFloat16)));
+    EXPECT(is_gathered(rnc::plan_conv(op, odd_pixels, DType::kFloat16)));
+    // fprop's filters are rows of its output and of nothing else.
+    EXPECT_EQ(is_gathered(rnc::plan_conv(op, odd_filters, DType::kBFloat16)),
+              op != ConvOp::kFprop);
+    EXPECT(rnc::plan_conv(op, odd_channels, DType::kFloat32).generation == Generation::kSimt);
+    // Two sets of accumulators leave no registers to gather into.
+    EXPECT(rnc::plan_conv(op, odd_channels, DType::kFloat16, {.narrow = true}).generation ==
            Generation::kSimt);
-    EXPECT(rnc::plan_conv(op, odd, DType::kBFloat16).generation == Generation::kSimt);
   }
 }
 

@@ -38,6 +38,7 @@ PROGRAMS = {
         Program(FIRST, FIRST, "tests/first_kernel/first_kernel.cu"),
         Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
         Program("sm80", SM80, "tests/mutation/sm80_kernels.cu"),
+        Program("sm80_gathered", SM80, "tests/mutation/sm80_kernels.cu"),
     )
 }
 
@@ -47,6 +48,7 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
+    "csrc/kernels/conv/sm80/gathered.cuh": ("sm80_gathered",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
@@ -90,7 +92,13 @@ def problems_of(program: str) -> tuple[Problem, ...]:
         ),
         FIRST: lambda: (scale_matrix(),),
         "simt": lambda: (conv_with_statistics(), bn_finalize(), global_avg_pool()),
-        "sm80": lambda: (normalised_conv_with_statistics(),),
+        # More slices of 32 channels than stages, two parts of 64 rows, and a second tile of each kind.
+        "sm80": lambda: (
+            normalised_conv_with_statistics("normalised_conv_with_statistics", 190, 200, 72),
+        ),
+        "sm80_gathered": lambda: (
+            normalised_conv_with_statistics("gathered_conv_with_statistics", 190, 107, 71),
+        ),
     }[program]()
 
 
@@ -115,17 +123,13 @@ def conv_with_statistics() -> Problem:
     return with_statistics("conv_with_statistics", SIMT, FLOAT32, x, x, weight)
 
 
-def normalised_conv_with_statistics() -> Problem:
-    # More slices of 32 channels than stages, two parts of 64 rows, and a second tile of each kind.
-    pixels, channels, filters = 190, 200, 72
+def normalised_conv_with_statistics(name: str, pixels: int, channels: int, filters: int) -> Problem:
     x = problems.random_tensor(1, pixels, channels, dtype=BFLOAT16)
     weight = problems.random_tensor(2, filters, channels, dtype=BFLOAT16)
     scale = problems.random_tensor(3, channels, dtype=FLOAT32)
     bias = problems.random_tensor(4, channels, dtype=FLOAT32)
     activation = torch.relu(x.float() * scale + bias).to(BFLOAT16)
-    return with_statistics(
-        "normalised_conv_with_statistics", SM80, BFLOAT16, x, activation, weight, scale, bias
-    )
+    return with_statistics(name, SM80, BFLOAT16, x, activation, weight, scale, bias)
 
 
 def with_statistics(
