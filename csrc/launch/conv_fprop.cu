@@ -5,6 +5,17 @@
 namespace rnc {
 namespace {
 
+template <class T, class Epilogue>
+Status launch_few_channels(const ConvPlan& plan, const Conv2dProblem& problem,
+                           const WindowRows<T, Identity<T>>& image, const FilterRows<T>& filter,
+                           const Epilogue& epilogue, Stream stream) {
+  using Mainloop = Sm80FewChannelsMainloop<Sm80NarrowTile, T>;
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{
+      {{gemm_shape(plan, ConvOp::kFprop, problem), {image, filter, PixelRuns(problem)}, {}}},
+      epilogue};
+  return launch_gemms(plan, params, 1, stream);
+}
+
 template <class T, class Prologue, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
               const Epilogue& epilogue, Stream stream) {
@@ -16,6 +27,11 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
                                 stream);
   }
   const auto activation = WindowRows<T, Prologue>::of_input(params.x, prologue, problem);
+  if constexpr (sizeof(T) == 2 && Prologue::kChangesNothing) {
+    if (plan.path == ConvPath::kFewChannels) {
+      return launch_few_channels(plan, problem, activation, filter, epilogue, stream);
+    }
+  }
   return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation, filter, epilogue, stream);
 }
 
@@ -45,7 +61,8 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   return plan_conv(ConvOp::kFprop, params.problem, dtype,
-                   {are_vector_aligned({params.x, params.weight})});
+                   {.aligned = are_vector_aligned({params.x, params.weight}),
+                    .normalises = params.x_scale != nullptr});
 }
 
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

@@ -5,6 +5,7 @@
 
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
+#include "kernels/conv/sm80/few_channels.cuh"
 #include "kernels/conv/sm80/gathered.cuh"
 #include "kernels/conv/sm80/mainloop.cuh"
 #include "launch/launch_kernel.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/window.h"
 
 namespace rnc {
@@ -51,24 +52,27 @@ struct TileChoice {
 
 TileChoice choose_tile(const ConvPlan& plan, int64_t m, int64_t n, bool narrow) {
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
-  if (plan.path == ConvPath::kGathered) return {128, 64, 32};
+  if (plan.path == ConvPath::kGathered || plan.path == ConvPath::kFewChannels) return {128, 64, 32};
   const bool fills_the_device = ceil_div(m, 128) * ceil_div(n, 128) >= kTargetBlocks;
   return {128, n > 64 && fills_the_device && !narrow ? 128 : 64, 32};
 }
 
 // By generation, path and op.
-constexpr const char* kKernelNames[][3][3] = {
+constexpr const char* kKernelNames[][4][3] = {
     {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
      {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"}},
     {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
      {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"},
-     {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"}},
+     {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"},
+     {"conv_fprop_sm80_few_channels"}},
 };
 
 // By path.
 constexpr const char* kReasons[] = {
     "general window: implicit im2col",
     "1x1 without padding: pixels are GEMM rows, no im2col",
+    "",  // why_gathered
+    "few channels: windows are read out of the image in shared memory",
 };
 
 }  // namespace
@@ -85,6 +89,9 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
     if (limits.narrow) {
       plan.generation = Generation::kSimt;
       plan.why = "two sets of accumulators leave no registers to gather odd channels into: SIMT";
+    } else if (op == ConvOp::kFprop && !limits.normalises && PixelRuns::can_hold(p)) {
+      plan.path = ConvPath::kFewChannels;
+      plan.why = kReasons[int(ConvPath::kFewChannels)];
     } else {
       plan.path = ConvPath::kGathered;
       plan.why = why;

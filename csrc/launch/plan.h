@@ -14,9 +14,10 @@ enum class Generation : int32_t { kSimt, kSm80 };
 
 // How the GEMM behind the pass is formed.
 enum class ConvPath : int32_t {
-  kIm2col,  // rows are windows of the image
-  kGemm,    // rows are pixels
-  kGathered,  // rows are windows of the image, fetched element by element
+  kIm2col,       // rows are windows of the image
+  kGemm,         // rows are pixels
+  kGathered,     // as kIm2col, fetched element by element
+  kFewChannels,  // rows are windows of the image, which lies in shared memory itself
 };
 
 struct ConvPlan {
@@ -36,9 +37,10 @@ struct ConvPlan {
 
 // What the shape does not say.
 struct PlanLimits {
-  bool aligned = true;  // every operand starts at a multiple of 16 bytes
-  int32_t splits = 0;   // parts of wgrad's reduction; 0: as many as are best
-  bool narrow = false;  // two sets of accumulators have to fit
+  bool aligned = true;      // every operand starts at a multiple of 16 bytes
+  int32_t splits = 0;       // parts of wgrad's reduction; 0: as many as are best
+  bool narrow = false;      // two sets of accumulators have to fit
+  bool normalises = false;  // x is normalised on load
 };
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype,

@@ -33,6 +33,14 @@ struct MmaWarpTile {
   template <class SliceA, class SliceB>
   __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
                                            int first_column) {
+    multiply(a, first_row, b, first_column, [](auto&, int) {});
+  }
+
+  // The same; change(fragments, step) sees A's fragments of half a slice before they are
+  // multiplied.
+  template <class SliceA, class SliceB, class Change>
+  __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
+                                           int first_column, Change&& change) {
     RNC_UNROLL
     for (int step = 0; step < kSteps; ++step) {
       Operand fragments_a[kRowTiles][Fragments::kA];
@@ -43,6 +51,7 @@ struct MmaWarpTile {
         load_elements(fragments_a, a, first_row, step);
         load_elements(fragments_b, b, first_column, step);
       }
+      change(fragments_a, step);
       ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
     }
   }

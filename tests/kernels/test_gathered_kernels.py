@@ -1,5 +1,5 @@
-"""Odd channels and unaligned tensors on tensor cores: the checks of the tensor-core kernels over problems whose operands do not
-come in whole, aligned 16 bytes."""
+"""Odd channels and unaligned tensors on tensor cores: the checks of the tensor-core kernels over problems whose
+operands do not come in whole, aligned 16 bytes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from resnet_cuda.testing import emulated
 
 raw = torch.ops.resnet_cuda
 
-# Every odd number of channels with every odd number of filters somewhere; both tiles' edges; windows of all kinds; classes of a
-# strided dgrad without a tap; images smaller than the window; several images in one tile.
+# Odd channels and odd filters of all sizes; both tiles' edges; windows of all kinds; classes of a strided dgrad without
+# a tap; images smaller than the window; several images in one tile.
 PROBLEMS = [
     Conv(1, 1, 1, 1, 1, 1, 1, padding=(0, 0)),
     Conv(2, 5, 7, 6, 3),

@@ -53,6 +53,7 @@ PROGRAMS_OF_FILE = {
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
     "csrc/tile/mbarrier_ring.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
+    "csrc/tile/register_mainloop.cuh": ("sm80_gathered",),
     "csrc/tile/wgmma_mainloop.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
     "tests/first_kernel/first_kernel.cu": (FIRST,),
     f"{REFERENCE}/ampere/implicit_gemm.cuh": ("ampere_gemm", "ampere_conv"),

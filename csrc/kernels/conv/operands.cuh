@@ -81,8 +81,13 @@ struct WindowRows {
     // [taps_h taps_w C/groups] -> [taps_h, taps_w, C/groups]
     int32_t s, c;
     const int32_t r = by_taps_w.divide(by_channels.divide(k, c), s);
+    const Depth at = tap(r, s);
+    return {at.offset + c, k < count ? at.h : PixelPosition::kOutside, at.w, c};
+  }
+  // The first channel under tap (r, s).
+  __device__ __forceinline__ Depth tap(int32_t r, int32_t s) const {
     const int32_t h = r * axis_h.tap_shift, w = s * axis_w.tap_shift;
-    return {(int64_t(h) * axis_w.size + w) * C + c, k < count ? h : PixelPosition::kOutside, w, c};
+    return {(int64_t(h) * axis_w.size + w) * C, h, w, 0};
   }
 
   // Some readable address: where a copy of nothing points.

@@ -6,6 +6,7 @@
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm80/block_tile.cuh"
+#include "tile/register_mainloop.cuh"
 
 namespace rnc {
 
@@ -149,35 +150,24 @@ struct Sm80GatheredMainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
     tile.clear();
     GathererA gather_a(params.a, shared.lines_a, at.first_row, at.rows, at.group);
     GathererB gather_b(params.b, shared.lines_b, at.first_column, at.columns, at.group);
+    const auto depth_of = [&](int slice) { return at.depth_begin + slice * kSliceDepth; };
     const auto find_lines = [&](int slice) {
-      const int32_t depth = at.depth_begin + slice * kSliceDepth;
-      gather_a.find_lines(slice, depth, at.depth_end);
-      gather_b.find_lines(slice, depth, at.depth_end);
+      gather_a.find_lines(slice, depth_of(slice), at.depth_end);
+      gather_b.find_lines(slice, depth_of(slice), at.depth_end);
     };
-    const auto fetch = [&](int slice) {
-      const int32_t depth = at.depth_begin + slice * kSliceDepth;
-      gather_a.fetch(slice, depth, at.depth_end);
-      gather_b.fetch(slice, depth, at.depth_end);
-    };
-    const int slices = (at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth;
-
-    // Fetch the first slice.
     find_lines(0);
     __syncthreads();
-    fetch(0);
-    for (int slice = 0; slice < slices; ++slice) {
-      // Publish the fetched slice, and where the next one lies.
-      gather_a.put(shared.a[slice % 2]);
-      gather_b.put(shared.b[slice % 2]);
-      find_lines(slice + 1);
-      __syncthreads();
-      // Fetch the next one.
-      if (slice + 1 < slices) fetch(slice + 1);
-      // Multiply. The slice after the next one is published behind another barrier.
-      Base::multiply(shared.a[slice % 2], shared.b[slice % 2]);
-    }
-    // Release the last slice.
-    __syncthreads();
+    register_mainloop((at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth,
+                      [&](int slice) {
+                        gather_a.fetch(slice, depth_of(slice), at.depth_end);
+                        gather_b.fetch(slice, depth_of(slice), at.depth_end);
+                      },
+                      [&](int stage, int slice) {
+                        gather_a.put(shared.a[stage]);
+                        gather_b.put(shared.b[stage]);
+                        find_lines(slice + 1);
+                      },
+                      [&](int stage, int) { Base::multiply(shared.a[stage], shared.b[stage]); });
   }
 };
 
