@@ -12,13 +12,13 @@ namespace rnc {
 template <class Fetch, class Put, class Multiply>
 __device__ __forceinline__ void register_mainloop(int slices, Fetch&& fetch, Put&& put,
                                                   Multiply&& multiply) {
-  fetch(0);
+  fetch(0, 0);
   for (int slice = 0; slice < slices; ++slice) {
     // Publish the fetched slice.
     put(slice % 2, slice);
     __syncthreads();
     // Fetch the next one.
-    if (slice + 1 < slices) fetch(slice + 1);
+    if (slice + 1 < slices) fetch((slice + 1) % 2, slice + 1);
     // Multiply. A barrier follows before this stage is filled again.
     multiply(slice % 2, slice);
   }

@@ -34,11 +34,13 @@ PROBLEMS = [
     Conv(1, 35, 13, 11, 70, stride=(2, 3)),
     Conv(1, 70, 9, 8, 7, 1, 1, padding=(0, 0)),
     Conv(2, 64, 6, 5, 5),
+    Conv(2, 3, 17, 16, 136, 3, 3),
     Conv(1, 3, 2, 3, 8, 5, 5, padding=(2, 2)),
     Conv(5, 12, 3, 4, 67, 3, 1, padding=(1, 0)),
     Conv(1, 9, 8, 8, 16, 2, 2, stride=(3, 3), padding=(0, 0)),
 ]
 SPLIT = Conv(2, 35, 24, 23, 70)  # two parts of wgrad's reduction
+COPIED = Conv(2, 35, 24, 23, 72)  # the output's gradient comes in whole pieces
 
 
 @pytest.fixture(params=PROBLEMS, ids=str)
@@ -113,9 +115,24 @@ def test_the_bottleneck_s_ends_gather_odd_channels() -> None:
     assert projected == ["bottleneck_expand_project_simt_gemm"]
 
 
-@pytest.mark.parametrize("name", PASSES)
+def test_of_wgrad_s_operands_the_one_in_whole_pieces_is_copied() -> None:
+    def sectors(filters: int, channels: int) -> int:
+        conv = Conv(2, channels, 24, 24, filters)
+        x, weight, dy = conv.random(torch.bfloat16)
+        with emulated(count=True) as emulator:
+            raw._conv_wgrad(dy, x, list(weight.shape), None, None, *conv.geometry)
+            launch = emulator.launches()[0]
+        assert launch["kernel"] == "conv_wgrad_sm80_gathered"
+        return int(launch["counters"]["global_load_sectors"])
+
+    assert sectors(128, 7) < 0.7 * sectors(127, 7), "the output's gradient is gathered"
+    assert sectors(7, 64) < 0.7 * sectors(7, 63), "the input is gathered"
+
+
+@pytest.mark.parametrize("name", [*PASSES, "wgrad with copies"])
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
-    run = runs(SPLIT, torch.bfloat16)[name]
+    problem = COPIED if "copies" in name else SPLIT
+    run = runs(problem, torch.bfloat16)[name.split()[0]]
     as_list = lambda result: list(result) if isinstance(result, tuple) else [result]  # noqa: E731
     with emulated():
         expected = as_list(run())  # type: ignore[operator]

@@ -13,6 +13,13 @@
 
 namespace rnc {
 
+// Says so to the compiler, which then keeps no null pointers where a predicate will do.
+template <class T>
+__device__ __forceinline__ const T* never_null(const T* element) {
+  RNC_ASSUME(element != nullptr);
+  return element;
+}
+
 // Row of a window matrix: the image position (h, w) under tap (0, 0), and its element, group
 // included. Outside the matrix h is far outside the image.
 struct PixelPosition {
@@ -67,6 +74,9 @@ struct WindowRows {
     return WindowRows(dy, Prologue{}, at.h.window, at.w.window, p.K, p.filters_per_group());
   }
 
+  // Whether the channels come in whole, aligned 16 bytes.
+  bool is_in_pieces() const { return is_vector_aligned(image) && rows_are_vectors<T>(C); }
+
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
     // [N positions_h positions_w] -> [N, positions_h, positions_w]
     int32_t i, j;
@@ -96,7 +106,7 @@ struct WindowRows {
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const uint32_t h = uint32_t(row.h + depth.h), w = uint32_t(row.w + depth.w);
     const bool inside = h < uint32_t(axis_h.size) && w < uint32_t(axis_w.size);
-    return inside ? image + row.offset + depth.offset : nullptr;
+    return inside ? never_null(image + row.offset + depth.offset) : nullptr;
   }
 
   __device__ __forceinline__ int32_t channel(const Depth& depth, int32_t group) const {
@@ -147,6 +157,9 @@ struct PixelRows {
     return PixelRows(dy, Prologue{}, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
   }
 
+  // Whether the channels come in whole, aligned 16 bytes.
+  bool is_in_pieces() const { return is_vector_aligned(x) && rows_are_vectors<T>(C); }
+
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
     // [N P Q] -> [N, P, Q] -> pixel (p stride, q stride)
     int32_t p, q;
@@ -195,6 +208,11 @@ struct FilterRows {
         filters_per_group(filters_per_group),
         filter_size(filter_size) {}
 
+  // Whether the filters come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(weight) && rows_are_vectors<T>(filter_size);
+  }
+
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t group) const {
     const int64_t filter = int64_t(group) * filters_per_group + n;
     return {n < count ? weight + filter * filter_size : nullptr};
@@ -206,7 +224,7 @@ struct FilterRows {
   __device__ __forceinline__ const T* base() const { return weight; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
-    return row.filter && depth.valid ? row.filter + depth.offset : nullptr;
+    return row.filter && depth.valid ? never_null(row.filter + depth.offset) : nullptr;
   }
   __device__ __forceinline__ int32_t channel(const Depth&, int32_t /*group*/) const { return 0; }
 };
@@ -228,7 +246,7 @@ struct FilterColumns {
 
   const T* weight;  // at the first tap
   Prologue prologue;
-  int32_t filters_per_group;
+  int32_t filters_per_group, channels_per_group;
   int32_t row_step, tap_step;  // elements between neighbouring taps, down and along
   int64_t filter_size;
   FastDivmod by_filters, by_taps_w;
@@ -238,11 +256,17 @@ struct FilterColumns {
                (int64_t(at.h.first_tap) * problem.S + at.w.first_tap) *
                    problem.channels_per_group()),
         filters_per_group(problem.filters_per_group()),
+        channels_per_group(problem.channels_per_group()),
         row_step(at.h.tap_step * problem.S * problem.channels_per_group()),
         tap_step(at.w.tap_step * problem.channels_per_group()),
         filter_size(problem.filter_size()),
         by_filters(problem.filters_per_group()),
         by_taps_w(std::max(at.w.window.taps, 1)) {}
+
+  // Whether the channels come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(weight) && rows_are_vectors<T>(channels_per_group);
+  }
 
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t /*group*/) const {
     return {n, n < count};
@@ -278,6 +302,8 @@ struct Transposed {
   Prologue prologue;
 
   explicit Transposed(const Operand& operand) : operand(operand), prologue(operand.prologue) {}
+
+  bool is_in_pieces() const { return operand.is_in_pieces(); }
 
   __device__ __forceinline__ Row row(int32_t i, int32_t count, int32_t group) const {
     return operand.depth(i, count, group);

@@ -13,16 +13,14 @@
 
 namespace rnc {
 
-// The runs of pixels under kRows output pixels, and where each one's window starts in them.
-template <int kRows>
+// The runs of pixels under a tile, and where each output pixel's window starts in them.
 struct PixelRunsSlice {
-  alignas(16) unsigned char bytes[kRows * PixelRuns::kWindowBytes];
+  alignas(16) unsigned char bytes[PixelRuns::kMaxBytes];
 };
-template <int kRows>
 struct PixelWindows {
   static constexpr bool kDepthIsContiguous = true;
-  const PixelRunsSlice<kRows>& runs;
-  const int32_t (&offsets)[kRows];
+  const PixelRunsSlice& runs;
+  const int32_t (&offsets)[PixelRuns::kTileRows];
 
   // Row r of the 8 x 16 bytes whose corner is row `first`, `chunk` along the depth.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
@@ -39,8 +37,11 @@ struct ChannelUnit {
   // Null: all zeros.
   __device__ __forceinline__ void fetch(const T* source, int32_t count) {
     RNC_UNROLL
+    for (auto& slot : slots.v) slot = narrow_to<T>(0.0f);
+    if (!source) return;
+    RNC_UNROLL
     for (int c = 0; c < PixelRuns::kUnitSlots; ++c) {
-      slots.v[c] = source && c < count ? ptx::load_global_nc(source + c) : narrow_to<T>(0.0f);
+      if (c < count) slots.v[c] = ptx::load_global_nc(source + c);
     }
   }
   __device__ __forceinline__ void put(const void* place) const {
@@ -52,10 +53,11 @@ struct ChannelUnit {
 };
 
 // One thread's units of the image: its pixels for all filter rows, found once.
-template <class T, int kRows, int kThreads>
+template <class T, int kThreads>
 struct PixelRunsLoader {
   using Image = WindowRows<T, Identity<T>>;
-  static constexpr int kHeld = kRows * PixelRuns::kWindowBytes / PixelRuns::kUnitBytes / kThreads;
+  static constexpr int kHeld = PixelRuns::kMaxBytes / PixelRuns::kUnitBytes / kThreads;
+  static_assert(kHeld * kThreads * PixelRuns::kUnitBytes == PixelRuns::kMaxBytes);
 
   const Image& image;
   const int32_t units;     // of the tile's runs
@@ -66,7 +68,8 @@ struct PixelRunsLoader {
   __device__ __forceinline__ PixelRunsLoader(const Image& image, const PixelRuns& runs,
                                              const GemmTile& at, int32_t output_row, int32_t q)
       : image(image),
-        units((runs.window_offset(q, kRows - 1) + PixelRuns::kWindowBytes) / PixelRuns::kUnitBytes),
+        units((runs.window_offset(q, PixelRuns::kTileRows - 1) + PixelRuns::kWindowBytes) /
+              PixelRuns::kUnitBytes),
         channels(runs.channels - first_channel(runs)) {
     const int32_t first_unit = q * runs.step / PixelRuns::kUnitBytes;
     RNC_UNROLL
@@ -95,7 +98,7 @@ struct PixelRunsLoader {
       held[i].fetch(image.find(pixels[i], tap), channels);
     }
   }
-  __device__ __forceinline__ void put(PixelRunsSlice<kRows>& shared) const {
+  __device__ __forceinline__ void put(PixelRunsSlice& shared) const {
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
       if (unit(i) >= units) break;
@@ -154,9 +157,10 @@ template <class Tile, class T>
 struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
   using Base = Sm80BlockTile<Tile, T>;
   using Base::kColumns, Base::kRows, Base::kThreads, Base::tile;
-  static_assert(Tile::kSliceBytes == PixelRuns::kWindowBytes && kRows == kThreads);
+  static_assert(kRows == PixelRuns::kTileRows && kThreads == kRows &&
+                Tile::kSliceBytes == PixelRuns::kWindowBytes);
   struct Storage {
-    PixelRunsSlice<kRows> image[2];
+    PixelRunsSlice image[2];
     OperandSlice<kColumns> filters[2];
     int32_t window_offsets[kRows];
   };
@@ -174,11 +178,11 @@ struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
     int32_t q;
     const int32_t output_row = runs.by_Q.divide(at.first_row, q);
     shared.window_offsets[threadIdx.x] = runs.window_offset(q, int(threadIdx.x));
-    PixelRunsLoader<T, kRows, kThreads> image(params.image, runs, at, output_row, q);
+    PixelRunsLoader<T, kThreads> image(params.image, runs, at, output_row, q);
     FilterTapsLoader<T, kColumns, kThreads> filters(params.filters, runs, at);
     register_mainloop(
         runs.slices(),
-        [&](int slice) {
+        [&](int, int slice) {
           image.fetch(runs.slice(slice));
           filters.fetch(runs, runs.slice(slice));
         },
@@ -188,8 +192,8 @@ struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
         },
         [&](int stage, int slice) {
           const int32_t depth = (runs.taps - runs.slice(slice).s) * runs.slots;
-          tile.multiply(PixelWindows<kRows>{shared.image[stage], shared.window_offsets},
-                        Base::warp_row(), shared.filters[stage], Base::warp_column(),
+          tile.multiply(PixelWindows{shared.image[stage], shared.window_offsets}, Base::warp_row(),
+                        shared.filters[stage], Base::warp_column(),
                         [&](auto& fragments, int step) { cut(fragments, depth - step * 16); });
         });
   }

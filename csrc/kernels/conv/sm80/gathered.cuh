@@ -1,11 +1,11 @@
-// The Ampere main loop for operands that do not come in whole, aligned 16 bytes: odd channels, odd
-// pointers. Elements are loaded one by one into registers, one slice ahead of the multiplication,
-// and stored in pairs into the slices that ldmatrix loads fragments from.
+// The Ampere main loop for operands of which one or both do not come in whole, aligned 16 bytes:
+// odd channels, odd pointers. Elements are loaded one by one into registers, one slice ahead of the
+// multiplication, and stored in pairs into the slices that ldmatrix loads fragments from.
 #pragma once
 
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/conv/operands.cuh"
-#include "kernels/conv/sm80/block_tile.cuh"
+#include "kernels/conv/sm80/mainloop.cuh"
 #include "tile/register_mainloop.cuh"
 
 namespace rnc {
@@ -125,6 +125,55 @@ struct SliceGatherer {
   }
 };
 
+// One thread's share of one operand, copied where the lines are steps of depth and the operand
+// comes in whole pieces after all: of a stem's wgrad, the output's gradient does.
+template <class Operand, class Slice, int kThreads>
+struct SliceLoader {
+  using Gatherer = SliceGatherer<Operand, Slice, kThreads>;
+  static constexpr bool kMayCopy = !Gatherer::kLinesAreRows;
+  struct None {
+    __device__ __forceinline__ None(const Operand&, int32_t, int32_t, int32_t) {}
+  };
+  using Copier = std::conditional_t<kMayCopy, SliceCopier<Operand, Slice, kThreads>, None>;
+
+  const bool copies;
+  Copier copier;
+  Gatherer gatherer;
+
+  __device__ __forceinline__ SliceLoader(const Operand& operand, bool in_pieces,
+                                         typename Gatherer::Lines& lines, int32_t first_row,
+                                         int32_t rows, int32_t group)
+      : copies(kMayCopy && in_pieces),
+        copier(operand, first_row, rows, group),
+        gatherer(operand, lines, first_row, rows, group) {}
+
+  __device__ __forceinline__ void find_lines(int slice, int32_t first_depth, int32_t depth_end) {
+    if (!copies) gatherer.find_lines(slice, first_depth, depth_end);
+  }
+
+  // `shared` is not read before the next barrier.
+  __device__ __forceinline__ void fetch(Slice& shared, int slice, int32_t first_depth,
+                                        int32_t depth_end) {
+    if constexpr (kMayCopy) {
+      if (copies) return copier.copy(shared, first_depth, depth_end);
+    }
+    gatherer.fetch(slice, first_depth, depth_end);
+  }
+
+  __device__ __forceinline__ void put(Slice& shared, int32_t first_depth, int32_t depth_end) {
+    if constexpr (kMayCopy) {
+      if (copies) {
+        ptx::cp_async_wait_all();
+        if constexpr (!Operand::Prologue::kChangesNothing) {
+          copier.activate(shared, first_depth, depth_end);
+        }
+        return;
+      }
+    }
+    gatherer.put(shared);
+  }
+};
+
 // Multiplies 16-bit operands of any shape and alignment.
 template <class Tile, class OperandA, class OperandB>
 struct Sm80GatheredMainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
@@ -132,39 +181,41 @@ struct Sm80GatheredMainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
   using Base::kColumns, Base::kRows, Base::kSliceDepth, Base::kThreads, Base::tile;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
-  using GathererA = SliceGatherer<OperandA, SliceA, kThreads>;
-  using GathererB = SliceGatherer<OperandB, SliceB, kThreads>;
+  using LoaderA = SliceLoader<OperandA, SliceA, kThreads>;
+  using LoaderB = SliceLoader<OperandB, SliceB, kThreads>;
   struct Storage {
     SliceA a[2];
     SliceB b[2];
-    typename GathererA::Lines lines_a;
-    typename GathererB::Lines lines_b;
+    typename LoaderA::Gatherer::Lines lines_a;
+    typename LoaderB::Gatherer::Lines lines_b;
   };
   struct Params {
     OperandA a;
     OperandB b;
+    bool a_in_pieces = a.is_in_pieces(), b_in_pieces = b.is_in_pieces();
   };
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
     tile.clear();
-    GathererA gather_a(params.a, shared.lines_a, at.first_row, at.rows, at.group);
-    GathererB gather_b(params.b, shared.lines_b, at.first_column, at.columns, at.group);
+    LoaderA load_a(params.a, params.a_in_pieces, shared.lines_a, at.first_row, at.rows, at.group);
+    LoaderB load_b(params.b, params.b_in_pieces, shared.lines_b, at.first_column, at.columns,
+                   at.group);
     const auto depth_of = [&](int slice) { return at.depth_begin + slice * kSliceDepth; };
     const auto find_lines = [&](int slice) {
-      gather_a.find_lines(slice, depth_of(slice), at.depth_end);
-      gather_b.find_lines(slice, depth_of(slice), at.depth_end);
+      load_a.find_lines(slice, depth_of(slice), at.depth_end);
+      load_b.find_lines(slice, depth_of(slice), at.depth_end);
     };
     find_lines(0);
     __syncthreads();
     register_mainloop((at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth,
-                      [&](int slice) {
-                        gather_a.fetch(slice, depth_of(slice), at.depth_end);
-                        gather_b.fetch(slice, depth_of(slice), at.depth_end);
+                      [&](int stage, int slice) {
+                        load_a.fetch(shared.a[stage], slice, depth_of(slice), at.depth_end);
+                        load_b.fetch(shared.b[stage], slice, depth_of(slice), at.depth_end);
                       },
                       [&](int stage, int slice) {
-                        gather_a.put(shared.a[stage]);
-                        gather_b.put(shared.b[stage]);
+                        load_a.put(shared.a[stage], depth_of(slice), at.depth_end);
+                        load_b.put(shared.b[stage], depth_of(slice), at.depth_end);
                         find_lines(slice + 1);
                       },
                       [&](int stage, int) { Base::multiply(shared.a[stage], shared.b[stage]); });

@@ -3,8 +3,8 @@
 // Pixels are padded with zeros to `slots` channels, 4 or 8, so that the window of an output pixel
 // is one run of bytes that starts at a multiple of 16: the window itself is the row that ldmatrix
 // loads, and nothing is copied once per tap. Windows of neighbours in an output row lie `step`
-// bytes apart and overlap; behind the last one of an output row the next one's run begins, `gap`
-// bytes further. A slice of the depth is one run of kWindowBytes: 8 taps of 4 slots or 4 of 8.
+// bytes apart and overlap; from the last one of an output row to the first one of the next it is
+// `gap` bytes more. A slice of the depth is one run of kWindowBytes: 8 taps of 4 slots or 4 of 8.
 #pragma once
 
 #include <algorithm>
@@ -17,11 +17,14 @@ namespace rnc {
 
 struct PixelRuns {
   static constexpr int kWindowBytes = 64;
+  // Of the runs under kTileRows output pixels: enough for steps of 32 bytes and some output rows.
+  static constexpr int kTileRows = 128;
+  static constexpr int kMaxBytes = 5 * 1024;
   // Threads load pixels in units of 4 channels.
   static constexpr int kUnitSlots = 4;
   static constexpr int kUnitBytes = 2 * kUnitSlots;  // of 16-bit elements
 
-  int32_t slots, units_per_pixel;
+  int32_t slots, units_per_pixel, slice_taps;
   int32_t step, gap;
   int32_t filter_rows, taps, channels;
   FastDivmod by_Q;           // output pixels of an output row
@@ -31,6 +34,7 @@ struct PixelRuns {
   explicit PixelRuns(const Conv2dProblem& p)
       : slots(slots_of(p)),
         units_per_pixel(slots / kUnitSlots),
+        slice_taps(kWindowBytes / 2 / slots),
         step(p.stride_w * slots * 2),
         gap(std::max(kWindowBytes - step, 0)),
         filter_rows(p.R),
@@ -38,19 +42,23 @@ struct PixelRuns {
         channels(p.C),
         by_Q(p.Q),
         by_row_units((p.Q * step + gap) / kUnitBytes),
-        by_row_slices((p.S + slice_taps() - 1) / slice_taps()) {}
+        by_row_slices((p.S + slice_taps - 1) / slice_taps) {}
 
-  // Whether the runs of any tile fit into what a slice of its rows would take.
+  // Whether the runs of every tile fit.
   static bool can_hold(const Conv2dProblem& p) {
-    return p.groups == 1 && p.dilation_w == 1 && p.C <= 2 * kUnitSlots &&
-           p.stride_w * slots_of(p) * 2 <= kWindowBytes && int64_t(p.Q) * kWindowBytes <= INT32_MAX;
+    if (p.groups != 1 || p.dilation_w != 1 || p.C > 2 * kUnitSlots) return false;
+    const int64_t step = int64_t(p.stride_w) * slots_of(p) * 2;
+    const int64_t gaps = (kTileRows + p.Q - 2) / p.Q;  // a tile starts anywhere in an output row
+    return (kTileRows - 1) * step + gaps * std::max(kWindowBytes - step, int64_t(0)) +
+                   kWindowBytes <=
+               kMaxBytes &&
+           p.Q * step < INT32_MAX - kWindowBytes;
   }
 
   // A window that starts at any pixel has to start at a multiple of 16 bytes.
   static int32_t slots_of(const Conv2dProblem& p) {
     return p.C <= kUnitSlots && p.stride_w % 2 == 0 ? kUnitSlots : 2 * kUnitSlots;
   }
-  RNC_HOST_DEVICE int32_t slice_taps() const { return kWindowBytes / 2 / slots; }
   RNC_HOST_DEVICE int32_t slices() const { return filter_rows * int32_t(by_row_slices.divisor); }
 
   // The filter row and the first tap of a slice.
@@ -60,7 +68,7 @@ struct PixelRuns {
   RNC_HOST_DEVICE Slice slice(int32_t index) const {
     int32_t run;
     const int32_t r = by_row_slices.divide(index, run);
-    return {r, run * slice_taps()};
+    return {r, run * slice_taps};
   }
 
   // Where the window of output pixel q + i starts in the runs of a tile whose first one is q of its
