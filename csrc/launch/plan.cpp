@@ -26,6 +26,14 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
   return op != ConvOp::kDgrad || (p.stride_h == 1 && p.stride_w == 1);
 }
 
+// Whether windows are read out of the image in shared memory. A slice costs half of a gathered one,
+// but padded channels and taps make more slices.
+bool takes_few_channels(ConvOp op, const Conv2dProblem& p, bool normalises) {
+  if (op != ConvOp::kFprop || normalises || !PixelRuns::can_hold(p)) return false;
+  constexpr int64_t kSlice = PixelRuns::kWindowBytes / 2;
+  return 2 * PixelRuns(p).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
+}
+
 // Null, or why the tensor-core kernels cannot take the problem.
 const char* why_not_sm80(const Conv2dProblem& p, DType dtype) {
   if (dtype != DType::kBFloat16 && dtype != DType::kFloat16) {
@@ -67,36 +75,42 @@ constexpr const char* kKernelNames[][4][3] = {
      {"conv_fprop_sm80_few_channels"}},
 };
 
-// By path.
-constexpr const char* kReasons[] = {
-    "general window: implicit im2col",
-    "1x1 without padding: pixels are GEMM rows, no im2col",
-    "",  // why_gathered
-    "few channels: windows are read out of the image in shared memory",
+struct KernelChoice {
+  Generation generation;
+  ConvPath path;
+  const char* why;
 };
+
+KernelChoice choose_kernel(ConvOp op, const Conv2dProblem& p, DType dtype,
+                           const PlanLimits& limits) {
+  const bool is_gemm = takes_gemm_path(op, p);
+  const ConvPath path = is_gemm ? ConvPath::kGemm : ConvPath::kIm2col;
+  if (const char* why = why_not_sm80(p, dtype)) return {Generation::kSimt, path, why};
+  const char* odd = why_gathered(op, p, limits.aligned);
+  if (!odd) {
+    return {Generation::kSm80, path,
+            is_gemm ? "1x1 without padding: pixels are GEMM rows, no im2col"
+                    : "general window: implicit im2col"};
+  }
+  if (limits.narrow) {
+    return {Generation::kSimt, path,
+            "two sets of accumulators leave no registers to gather odd channels into: SIMT"};
+  }
+  if (takes_few_channels(op, p, limits.normalises)) {
+    return {Generation::kSm80, ConvPath::kFewChannels,
+            "few channels: windows are read out of the image in shared memory"};
+  }
+  return {Generation::kSm80, ConvPath::kGathered, odd};
+}
 
 }  // namespace
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
   ConvPlan plan{};
-  plan.path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
-  plan.why = kReasons[int(plan.path)];
-  plan.generation = Generation::kSm80;
-  if (const char* why = why_not_sm80(p, dtype)) {
-    plan.generation = Generation::kSimt;
-    plan.why = why;
-  } else if (const char* why = why_gathered(op, p, limits.aligned)) {
-    if (limits.narrow) {
-      plan.generation = Generation::kSimt;
-      plan.why = "two sets of accumulators leave no registers to gather odd channels into: SIMT";
-    } else if (op == ConvOp::kFprop && !limits.normalises && PixelRuns::can_hold(p)) {
-      plan.path = ConvPath::kFewChannels;
-      plan.why = kReasons[int(ConvPath::kFewChannels)];
-    } else {
-      plan.path = ConvPath::kGathered;
-      plan.why = why;
-    }
-  }
+  const KernelChoice choice = choose_kernel(op, p, dtype, limits);
+  plan.generation = choice.generation;
+  plan.path = choice.path;
+  plan.why = choice.why;
   plan.kernel = kKernelNames[int(plan.generation)][int(plan.path)][int(op)];
 
   // A strided dgrad is a GEMM for each class of pixels; the first one is the largest.

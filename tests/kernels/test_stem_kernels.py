@@ -20,18 +20,17 @@ from resnet_cuda.testing import emulated
 
 raw = torch.ops.resnet_cuda
 
-# ImageNet's stem and CIFAR's; 4 and 8 slots per pixel; one and several slices per filter row; output rows shorter and
-# longer than a tile; several images in one tile; strides of a whole window; holes between filter rows; images smaller
-# than the window.
+# ImageNet's stem; 4 and 8 slots per pixel; one and several slices per filter row; output rows shorter and longer than a
+# tile; several images in one tile; wide strides; holes between filter rows; images smaller than the window.
 PROBLEMS = [
     Conv(1, 3, 30, 34, 64, 7, 7, stride=(2, 2), padding=(3, 3)),
-    Conv(2, 3, 12, 12, 16),
-    Conv(1, 1, 9, 300, 8, 5, 5, padding=(2, 2)),
+    Conv(2, 6, 12, 12, 16),
+    Conv(1, 5, 9, 300, 8, 5, 4, padding=(2, 2)),
     Conv(1, 4, 11, 13, 72, 3, 10, stride=(1, 2), padding=(1, 4)),
-    Conv(1, 7, 10, 20, 35, 5, 5, stride=(3, 2), padding=(2, 2)),
-    Conv(40, 3, 3, 8, 12, 3, 3, stride=(2, 2)),
-    Conv(3, 3, 16, 32, 24, 4, 4, stride=(4, 4), padding=(0, 0)),
-    Conv(2, 3, 12, 9, 20, dilation=(2, 1), padding=(2, 1)),
+    Conv(1, 7, 10, 20, 35, 5, 4, stride=(3, 2), padding=(2, 2)),
+    Conv(40, 7, 3, 10, 12, 3, 3, stride=(2, 2)),
+    Conv(3, 4, 16, 34, 24, 4, 8, stride=(4, 4), padding=(0, 1)),
+    Conv(2, 7, 12, 9, 20, dilation=(2, 1), padding=(2, 1)),
     Conv(1, 3, 2, 8, 5, 7, 7, stride=(2, 2), padding=(3, 3)),
     Conv(1, 5, 1, 4, 1, 1, 1, padding=(0, 0)),
 ]
@@ -53,11 +52,12 @@ def test_few_channels_are_read_out_of_the_image(problem: Conv) -> None:
     assert kernels_of(run(problem)) == ["conv_fprop_sm80_few_channels"]
 
 
-def test_what_the_runs_cannot_hold_is_gathered() -> None:
-    wide_stride = Conv(1, 3, 5, 20, 8, 1, 9, stride=(1, 9), padding=(0, 0))
-    wide_taps = Conv(1, 3, 9, 9, 8, dilation=(1, 2))
-    short_rows = Conv(4, 3, 5, 2, 8)
-    for problem in (Conv(1, 9, 5, 5, 8), wide_stride, wide_taps, short_rows):
+def test_what_the_runs_cannot_hold_or_mostly_pad_is_gathered() -> None:
+    wide_stride = Conv(1, 7, 5, 20, 8, 1, 4, stride=(1, 4), padding=(0, 0))
+    wide_taps = Conv(1, 7, 9, 9, 8, dilation=(1, 2))
+    short_rows = Conv(4, 7, 5, 2, 8)
+    mostly_padding = Conv(1, 3, 32, 32, 64)
+    for problem in (Conv(1, 9, 9, 9, 8), wide_stride, wide_taps, short_rows, mostly_padding):
         assert kernels_of(run(problem)) == ["conv_fprop_sm80_gathered"], str(problem)
     x, weight, _ = STEM.random(torch.bfloat16)
     vectors = [torch.ones(3), torch.zeros(3)]
@@ -117,10 +117,12 @@ def conflicts(problem: Conv) -> int:
     return int(counters["shared_wavefronts"] - counters["shared_wavefronts_ideal"])
 
 
-@pytest.mark.parametrize("size,window,stride", [(64, 7, 2), (32, 3, 1)])
-def test_the_main_loop_has_no_bank_conflicts(size: int, window: int, stride: int) -> None:
+@pytest.mark.parametrize("channels,size,window,stride", [(3, 64, 7, 2), (7, 32, 3, 1)])
+def test_the_main_loop_has_no_bank_conflicts(
+    channels: int, size: int, window: int, stride: int
+) -> None:
     few, many = (
-        Conv(1, channels, size, size, 64, window, window, (stride,) * 2, (window // 2,) * 2)
-        for channels in (3, 8)
+        Conv(1, c, size, size, 64, window, window, (stride,) * 2, (window // 2,) * 2)
+        for c in (channels, 8)
     )
     assert conflicts(few) <= conflicts(many), "more than the epilogue has behind any main loop"

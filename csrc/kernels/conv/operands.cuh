@@ -106,7 +106,8 @@ struct WindowRows {
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const uint32_t h = uint32_t(row.h + depth.h), w = uint32_t(row.w + depth.w);
     const bool inside = h < uint32_t(axis_h.size) && w < uint32_t(axis_w.size);
-    return inside ? never_null(image + row.offset + depth.offset) : nullptr;
+    const T* element = never_null(image + row.offset + depth.offset);
+    return inside ? element : nullptr;
   }
 
   __device__ __forceinline__ int32_t channel(const Depth& depth, int32_t group) const {

@@ -35,13 +35,11 @@ struct ChannelUnit {
   static_assert(sizeof(slots) == PixelRuns::kUnitBytes);
 
   // Null: all zeros.
-  __device__ __forceinline__ void fetch(const T* source, int32_t count) {
-    RNC_UNROLL
-    for (auto& slot : slots.v) slot = narrow_to<T>(0.0f);
-    if (!source) return;
+  __device__ __forceinline__ void fetch(const T* source, int32_t channels) {
+    const int32_t count = source ? channels : 0;
     RNC_UNROLL
     for (int c = 0; c < PixelRuns::kUnitSlots; ++c) {
-      if (c < count) slots.v[c] = ptx::load_global_nc(source + c);
+      slots.v[c] = c < count ? ptx::load_global_nc(source + c) : narrow_to<T>(0.0f);
     }
   }
   __device__ __forceinline__ void put(const void* place) const {
