@@ -21,6 +21,7 @@ template <class Mainloop>
 struct ExpandProjectMainloop {
   using Acc = typename Mainloop::Acc;
   static constexpr int kThreads = Mainloop::kThreads;
+  static constexpr int kMinBlocks = Mainloop::kMinBlocks;
   static constexpr int kRows = Mainloop::kRows;
   static constexpr int kColumns = Mainloop::kColumns;
   using Storage = typename Mainloop::Storage;

@@ -38,8 +38,10 @@ union ImplicitGemmStorage {
 
 // grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
 // A, which is the larger operand, so that it is read from memory once and B stays in the cache.
+// Mainloop::kMinBlocks is 1, or 0 to let ptxas spill registers where one more block then fits on a
+// multiprocessor.
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
-__global__ void __launch_bounds__(Mainloop::kThreads) implicit_gemm_kernel(
+__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kMinBlocks) implicit_gemm_kernel(
     const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   auto& shared = dynamic_smem<ImplicitGemmStorage<Mainloop, Epilogue>>();
   const auto& gemm = params.gemms[kGemms == 1 ? 0 : blockIdx.z];

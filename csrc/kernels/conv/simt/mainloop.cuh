@@ -80,6 +80,7 @@ template <class OperandA, class OperandB>
 struct SimtMainloop {
   using Acc = AccOf<typename OperandA::Element>;
   static constexpr int kThreads = SimtTile::kThreads;
+  static constexpr int kMinBlocks = 0;
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
   using Storage = SimtMainloopStorage<Acc>;

@@ -14,6 +14,7 @@ template <class Tile, class T>
 struct Sm80BlockTile {
   using Acc = AccOf<T>;
   static constexpr int kThreads = Tile::kThreads;
+  static constexpr int kMinBlocks = 0;
   static constexpr int kRows = Tile::kRows;
   static constexpr int kColumns = Tile::kColumns;
   static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));

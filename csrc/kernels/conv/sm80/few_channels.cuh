@@ -68,25 +68,22 @@ struct PixelRunsLoader {
       : image(image),
         units((runs.window_offset(q, PixelRuns::kTileRows - 1) + PixelRuns::kWindowBytes) /
               PixelRuns::kUnitBytes),
-        channels(runs.channels - first_channel(runs)) {
+        channels(runs.channels - runs.channel_of(unit(0))) {
     const int32_t first_unit = q * runs.step / PixelRuns::kUnitBytes;
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
-      // [runs, units] -> [output rows, pixels, units_per_pixel]
+      // [units] -> [output rows, pixels, units of a pixel]; runs start with whole pixels and
+      // kThreads is even, so all units of a thread have the same channels
       int32_t in_row;
       const int32_t row = runs.by_row_units.divide(first_unit + unit(i), in_row);
-      const int32_t pixel = in_row / runs.units_per_pixel;
+      const int32_t pixel = runs.pixel_of(in_row);
       pixels[i] = image.row((output_row + row) * int32_t(runs.by_Q.divisor), at.rows, 0);
       pixels[i].w += pixel;
-      pixels[i].offset += pixel * runs.channels + first_channel(runs);
+      pixels[i].offset += pixel * runs.channels + runs.channel_of(unit(0));
     }
   }
 
   static __device__ __forceinline__ int unit(int i) { return int(threadIdx.x) + i * kThreads; }
-  // Runs start with whole pixels and kThreads is even: the same for all units of a thread.
-  static __device__ __forceinline__ int32_t first_channel(const PixelRuns& runs) {
-    return int(threadIdx.x) % runs.units_per_pixel * PixelRuns::kUnitSlots;
-  }
 
   __device__ __forceinline__ void fetch(const PixelRuns::Slice& at) {
     const typename Image::Depth tap = image.tap(at.r, at.s);
@@ -114,15 +111,11 @@ struct FilterTapsLoader {
   static constexpr int kHeld = kFilters / kAtOnce;
 
   const Filters& filters;
-  const int32_t tap, first_channel;
   typename Filters::Row rows[kHeld];
   ChannelUnit<T> held[kHeld];
 
-  __device__ __forceinline__ FilterTapsLoader(const Filters& filters, const PixelRuns& runs,
-                                              const GemmTile& at)
-      : filters(filters),
-        tap(unit() / runs.units_per_pixel),
-        first_channel(unit() % runs.units_per_pixel * PixelRuns::kUnitSlots) {
+  __device__ __forceinline__ FilterTapsLoader(const Filters& filters, const GemmTile& at)
+      : filters(filters) {
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
       rows[i] = filters.row(at.first_column + filter(i), at.columns, 0);
@@ -135,7 +128,7 @@ struct FilterTapsLoader {
   }
 
   __device__ __forceinline__ void fetch(const PixelRuns& runs, const PixelRuns::Slice& at) {
-    const int32_t s = at.s + tap;
+    const int32_t s = at.s + runs.pixel_of(unit()), first_channel = runs.channel_of(unit());
     const typename Filters::Depth depth = {(at.r * runs.taps + s) * runs.channels + first_channel,
                                            s < runs.taps};
     RNC_UNROLL
@@ -155,6 +148,7 @@ template <class Tile, class T>
 struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
   using Base = Sm80BlockTile<Tile, T>;
   using Base::kColumns, Base::kRows, Base::kThreads, Base::tile;
+  static constexpr int kMinBlocks = 1;
   static_assert(kRows == PixelRuns::kTileRows && kThreads == kRows &&
                 Tile::kSliceBytes == PixelRuns::kWindowBytes);
   struct Storage {
@@ -177,7 +171,7 @@ struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
     const int32_t output_row = runs.by_Q.divide(at.first_row, q);
     shared.window_offsets[threadIdx.x] = runs.window_offset(q, int(threadIdx.x));
     PixelRunsLoader<T, kThreads> image(params.image, runs, at, output_row, q);
-    FilterTapsLoader<T, kColumns, kThreads> filters(params.filters, runs, at);
+    FilterTapsLoader<T, kColumns, kThreads> filters(params.filters, at);
     register_mainloop(
         runs.slices(),
         [&](int, int slice) {

@@ -24,7 +24,8 @@ struct PixelRuns {
   static constexpr int kUnitSlots = 4;
   static constexpr int kUnitBytes = 2 * kUnitSlots;  // of 16-bit elements
 
-  int32_t slots, units_per_pixel, slice_taps;
+  int32_t slots, slice_taps;
+  int32_t unit_shift;  // log2 of a pixel's units
   int32_t step, gap;
   int32_t filter_rows, taps, channels;
   FastDivmod by_Q;           // output pixels of an output row
@@ -33,8 +34,8 @@ struct PixelRuns {
 
   explicit PixelRuns(const Conv2dProblem& p)
       : slots(slots_of(p)),
-        units_per_pixel(slots / kUnitSlots),
         slice_taps(kWindowBytes / 2 / slots),
+        unit_shift(slots == kUnitSlots ? 0 : 1),
         step(p.stride_w * slots * 2),
         gap(std::max(kWindowBytes - step, 0)),
         filter_rows(p.R),
@@ -60,6 +61,12 @@ struct PixelRuns {
     return p.C <= kUnitSlots && p.stride_w % 2 == 0 ? kUnitSlots : 2 * kUnitSlots;
   }
   RNC_HOST_DEVICE int32_t slices() const { return filter_rows * int32_t(by_row_slices.divisor); }
+
+  // The pixel or tap of a unit, and its first channel.
+  RNC_HOST_DEVICE int32_t pixel_of(int32_t unit) const { return unit >> unit_shift; }
+  RNC_HOST_DEVICE int32_t channel_of(int32_t unit) const {
+    return (unit & ((1 << unit_shift) - 1)) * kUnitSlots;
+  }
 
   // The filter row and the first tap of a slice.
   struct Slice {
