@@ -103,6 +103,9 @@ def problems(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         "expand, identity",
         lambda: raw._bottleneck_expand(x, weight, *filters, dy, None, None, None, 1, True, False),
     )
+    stem = Conv(1, 3, 30, 34, 70, 7, 7, stride=(2, 2), padding=(3, 3))
+    pixels, taps, _ = stem.random(dtype)
+    yield "stem", lambda: raw._conv_fprop(pixels, taps, *none5, False, *stem.geometry, True)
     yield (
         "pointwise dgrad",
         lambda: raw._conv_dgrad(dy, weight, list(x.shape), *none5, *conv.geometry),

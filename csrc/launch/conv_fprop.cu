@@ -15,6 +15,15 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
                                 FilterRows<T>(params.weight, problem), epilogue, stream);
   }
   using Window = WindowRows<T, Prologue>;
+  if constexpr (sizeof(T) == 2 && Prologue::kChangesNothing) {
+    if (plan.path == ConvPath::kFewChannels) {
+      return launch_gemm<Sm80FewChannelsMainloop<Sm80NarrowTile, T>>(
+          plan, gemm_shape(plan, ConvOp::kFprop, problem),
+          {Window::of_input(params.x, prologue, problem), FilterRows<T>(params.weight, problem),
+           PixelRuns(problem)},
+          epilogue, stream);
+    }
+  }
   return with_window_mainloop<Window, FilterRows<T>, PackedFilterRows<T>>(plan, [&](auto tag) {
     using Mainloop = typename decltype(tag)::type;
     const Conv2dProblem gemm = gemm_problem(plan, problem);
@@ -52,6 +61,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   PlanLimits limits;
   limits.aligned = are_vector_aligned({params.x, params.weight, params.x_scale, params.x_bias});
+  limits.normalises = params.x_scale != nullptr;
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
   return plan_conv(ConvOp::kFprop, params.problem, dtype, limits);

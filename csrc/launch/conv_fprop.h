@@ -9,6 +9,18 @@ namespace rnc {
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params);
 
+// What an op that is a pointwise convolution calls its kernels.
+struct PointwiseNames {
+  const char* simt;
+  const char* sm80;
+  const char* gathered;
+
+  const char* of(const ConvPlan& plan) const {
+    if (plan.generation == Generation::kSimt) return simt;
+    return plan.path == ConvPath::kGathered ? gathered : sm80;
+  }
+};
+
 // Launches what `plan` says; `plan.kernel` names the launch.
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
                          Stream stream);

@@ -8,6 +8,8 @@
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/packed_filters.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
+#include "kernels/conv/sm80/few_channels.cuh"
+#include "kernels/conv/sm80/gathered.cuh"
 #include "kernels/conv/sm80/mainloop.cuh"
 #include "launch/launch_kernel.h"
 #include "launch/plan.h"
@@ -45,12 +47,27 @@ struct MainloopTag {
   using type = Mainloop;
 };
 
+// Gathering takes any address arithmetic, so it is compiled for the most general operands alone.
+template <class Operand>
+constexpr bool kSeesWindows = false;
+template <class T, class Prologue>
+constexpr bool kSeesWindows<WindowRows<T, Prologue>> = true;
+template <class Operand>
+constexpr bool kSeesWindows<Transposed<Operand>> = kSeesWindows<Operand>;
+
 // Calls launch(MainloopTag<Mainloop>{}) with the main loop that the plan has chosen for such
 // operands. kNarrow: the plan was made for narrow tiles, as it must be for prologues with a
 // companion.
 template <class OperandA, class OperandB, bool kNarrow = OperandA::Prologue::kHasCompanion,
           class Launch>
 Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
+  if constexpr (sizeof(typename OperandA::Element) == 2 && !kNarrow) {
+    if constexpr (kSeesWindows<OperandA> || kSeesWindows<OperandB>) {
+      if (plan.path == ConvPath::kGathered) {
+        return launch(MainloopTag<Sm80GatheredMainloop<Sm80NarrowTile, OperandA, OperandB>>{});
+      }
+    }
+  }
   if constexpr (kHasMma<typename OperandA::Element>) {
     if (plan.generation == Generation::kSm80) {
       if constexpr (!kNarrow) {

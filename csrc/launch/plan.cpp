@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/window.h"
 
 namespace rnc {
@@ -29,29 +30,25 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
   return op != ConvOp::kDgrad || (p.stride_h == 1 && p.stride_w == 1);
 }
 
-// Null, or why the tensor-core kernels cannot take the problem.
-const char* why_not_sm80(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
-  if (dtype == DType::kFloat64) return "float64 is computed without tensor cores: SIMT";
-  if (dtype == DType::kFloat32 && !limits.allow_tf32) {
-    return "TF32 is not allowed, so float32 is exact: SIMT";
-  }
-  const bool in_eights = size_of(dtype) == 2;
-  if (in_eights && p.is_packable()) {
-    return limits.aligned ? nullptr : "an operand does not start at a multiple of 16 bytes: SIMT";
-  }
-  const int32_t piece = in_eights ? 8 : 4;
+// Whether windows are read out of the image in shared memory. A slice costs half of a gathered one,
+// but padded channels and taps make more slices.
+bool takes_few_channels(ConvOp op, const Conv2dProblem& p, bool normalises) {
+  if (op != ConvOp::kFprop || normalises || !PixelRuns::can_hold(p)) return false;
+  constexpr int64_t kSlice = PixelRuns::kWindowBytes / 2;
+  return 2 * PixelRuns(p).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
+}
+
+// Null, or why the operands of the tensor-core kernels cannot be copied in whole 16 bytes.
+const char* why_not_in_pieces(ConvOp op, const Conv2dProblem& p, DType dtype, bool aligned) {
+  const int32_t piece = 16 / int32_t(size_of(dtype));
   // fprop's filters are rows of the GEMM, which may be any number; everything else is contiguous.
-  if (p.channels_per_group() % piece != 0 ||
-      (op != ConvOp::kFprop && p.filters_per_group() % piece != 0)) {
-    if (p.groups != 1 && in_eights) {
-      return "groups whose channels are not multiples of 8 are packed only where they are 4, K = "
-             "C, and C a multiple of 32: SIMT";
-    }
-    return in_eights ? "channels that are not multiples of 8 do not come in whole 16 bytes: SIMT"
-                     : "channels that are not multiples of 4 do not come in whole 16 bytes: SIMT";
+  const bool in_pieces = p.channels_per_group() % piece == 0 &&
+                         (op == ConvOp::kFprop || p.filters_per_group() % piece == 0);
+  if (!in_pieces) {
+    return piece == 8 ? "channels that are not multiples of 8 do not come in whole 16 bytes"
+                      : "channels that are not multiples of 4 do not come in whole 16 bytes";
   }
-  if (!limits.aligned) return "an operand does not start at a multiple of 16 bytes: SIMT";
-  return nullptr;
+  return aligned ? nullptr : "an operand does not start at a multiple of 16 bytes";
 }
 
 struct PathChoice {
@@ -61,29 +58,56 @@ struct PathChoice {
 };
 
 PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
+  const bool is_gemm = takes_gemm_path(op, p);
+  const auto simt = [&](const char* why) {
+    return PathChoice{Generation::kSimt, is_gemm ? ConvPath::kGemm : ConvPath::kIm2col, why};
+  };
+  const auto sm80 = [](ConvPath path, const char* why) {
+    return PathChoice{Generation::kSm80, path, why};
+  };
   if (p.is_depthwise()) {
     return {Generation::kSimt, ConvPath::kDepthwise,
             "one channel and one filter per group: summed directly, without tensor cores"};
   }
-  const ConvPath path = takes_gemm_path(op, p) ? ConvPath::kGemm : ConvPath::kIm2col;
-  if (const char* why = why_not_sm80(op, p, dtype, limits)) return {Generation::kSimt, path, why};
-  if (dtype == DType::kFloat32) {
-    return {Generation::kSm80, path,
-            path == ConvPath::kGemm
-                ? "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, no im2col"
-                : "TF32 is allowed; general window: implicit im2col"};
+  if (dtype == DType::kFloat64) return simt("float64 is computed without tensor cores: SIMT");
+  if (dtype == DType::kFloat32 && !limits.allow_tf32) {
+    return simt("TF32 is not allowed, so float32 is exact: SIMT");
   }
-  if (p.is_packable()) {
-    return {Generation::kSm80, ConvPath::kGrouped,
-            "small groups: packed into super-groups of 32 channels and 32 filters"};
+  const bool in_16_bits = size_of(dtype) == 2;
+  if (in_16_bits && p.is_packable() && limits.aligned) {
+    return sm80(ConvPath::kGrouped,
+                "small groups: packed into super-groups of 32 channels and 32 filters");
   }
-  return {Generation::kSm80, path,
-          path == ConvPath::kGemm ? "1x1 without padding: pixels are GEMM rows, no im2col"
-                                  : "general window: implicit im2col"};
+  if (const char* odd = why_not_in_pieces(op, p, dtype, limits.aligned)) {
+    if (!in_16_bits) return simt(odd);
+    if (p.groups != 1) {
+      return simt(limits.aligned
+                      ? "groups whose channels are not multiples of 8 are packed only where they "
+                        "are 4, K = C, and C a multiple of 32: SIMT"
+                      : odd);
+    }
+    if (limits.narrow) {
+      return simt(
+          "gathering odd channels or pointers leaves no registers for a second tensor: SIMT");
+    }
+    if (takes_few_channels(op, p, limits.normalises)) {
+      return sm80(ConvPath::kFewChannels,
+                  "few channels: windows are read out of the image in shared memory");
+    }
+    return sm80(ConvPath::kGathered, odd);
+  }
+  if (is_gemm) {
+    return sm80(ConvPath::kGemm,
+                in_16_bits
+                    ? "1x1 without padding: pixels are GEMM rows, no im2col"
+                    : "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, no im2col");
+  }
+  return sm80(ConvPath::kIm2col, in_16_bits ? "general window: implicit im2col"
+                                            : "TF32 is allowed; general window: implicit im2col");
 }
 
 // By generation, path and op.
-constexpr const char* kKernelNames[][4][3] = {
+constexpr const char* kKernelNames[][6][3] = {
     {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
      {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"},
      {},
@@ -91,7 +115,9 @@ constexpr const char* kKernelNames[][4][3] = {
     {{"conv_fprop_sm80_im2col", "conv_dgrad_sm80_im2col", "conv_wgrad_sm80_im2col"},
      {"conv_fprop_sm80_gemm", "conv_dgrad_sm80_gemm", "conv_wgrad_sm80_gemm"},
      {"conv_fprop_sm80_grouped", "conv_dgrad_sm80_grouped", "conv_wgrad_sm80_grouped"},
-     {}},
+     {},
+     {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"},
+     {"conv_fprop_sm80_few_channels"}},
 };
 
 struct TileChoice {
@@ -123,6 +149,9 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
   if (plan.path == ConvPath::kGrouped) {
     return is_wgrad ? TileChoice{32, 128, depth} : TileChoice{128, 32, depth};
+  }
+  if (plan.path == ConvPath::kGathered || plan.path == ConvPath::kFewChannels) {
+    return {128, 64, depth};
   }
   return {128, choose_columns(op, m, n, gemms, limits, device), depth};
 }

@@ -14,10 +14,12 @@ enum class Generation : int32_t { kSimt, kSm80 };
 
 // How the GEMM behind the pass is formed.
 enum class ConvPath : int32_t {
-  kIm2col,     // rows are windows of the image
-  kGemm,       // rows are pixels
-  kGrouped,    // windows; small groups are packed into super-groups of 32 channels and filters
-  kDepthwise,  // windows; every channel is a column, and meets its own filter only
+  kIm2col,       // rows are windows of the image
+  kGemm,         // rows are pixels
+  kGrouped,      // windows; small groups are packed into super-groups of 32 channels and filters
+  kDepthwise,    // windows; every channel is a column, and meets its own filter only
+  kGathered,     // windows, fetched element by element
+  kFewChannels,  // windows of the image, which lies in shared memory itself
 };
 
 struct ConvPlan {
@@ -47,7 +49,8 @@ struct PlanDevice {
 struct PlanLimits {
   bool aligned = true;      // every operand starts at a multiple of 16 bytes
   int32_t splits = 0;       // parts of wgrad's reduction; 0: as many as are best
-  bool narrow = false;      // two sets of accumulators have to fit
+  bool narrow = false;      // two sets of accumulators have to fit, or two tensors of an operand
+  bool normalises = false;  // x is normalised on load
   bool allow_tf32 = false;  // float32 may be multiplied as TF32
   PlanDevice device = {};
 };

@@ -11,6 +11,8 @@
 #include <cuda_runtime.h>
 
 #define RNC_STRING(...) #__VA_ARGS__
+// What the compiler may rely on.
+#define RNC_ASSUME(condition) __builtin_assume(condition)
 #define RNC_UNROLL _Pragma("unroll")
 #define RNC_UNROLL_BY(count) \
   _Pragma(RNC_STRING(unroll count))  // where a full one costs compile time
@@ -54,6 +56,7 @@ __device__ __forceinline__ Storage& dynamic_smem() {
 // Unrolling here doubles the compile time and gains nothing, plain or checked.
 #define RNC_UNROLL
 #define RNC_UNROLL_BY(count)
+#define RNC_ASSUME(condition)
 
 #define threadIdx (::rnc::emulator::current->thread_idx)
 #define blockIdx (*::rnc::emulator::current->block_idx)

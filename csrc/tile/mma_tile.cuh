@@ -38,9 +38,17 @@ struct MmaWarpTile {
   template <class SliceA, class SliceB>
   __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
                                            int first_column) {
+    multiply(a, first_row, b, first_column, [](auto&, int) {});
+  }
+
+  // The same; change(fragments, step) sees A's fragments of half a slice before they are
+  // multiplied.
+  template <class SliceA, class SliceB, class Change>
+  __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
+                                           int first_column, Change&& change) {
     RNC_UNROLL
     for (int step = 0; step < kSteps; ++step) {
-      multiply_step(a, first_row, b, first_column, step);
+      multiply_step(a, first_row, b, first_column, step, change);
     }
   }
 
@@ -48,6 +56,12 @@ struct MmaWarpTile {
   template <class SliceA, class SliceB>
   __device__ __forceinline__ void multiply_step(const SliceA& a, int first_row, const SliceB& b,
                                                 int first_column, int step) {
+    multiply_step(a, first_row, b, first_column, step, [](auto&, int) {});
+  }
+
+  template <class SliceA, class SliceB, class Change>
+  __device__ __forceinline__ void multiply_step(const SliceA& a, int first_row, const SliceB& b,
+                                                int first_column, int step, Change&& change) {
     Operand fragments_a[kRowTiles][Fragments::kA];
     Operand fragments_b[kColumnTiles][Fragments::kB];
     if constexpr (kLoadsMatrices<SliceA> && kLoadsMatrices<SliceB>) {
@@ -56,6 +70,7 @@ struct MmaWarpTile {
       load_a(fragments_a, a, first_row, step);
       load_elements<Fragments::kN>(fragments_b, b, first_column, step);
     }
+    change(fragments_a, step);
     round(fragments_a);
     round(fragments_b);
     ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/window.h"
 #include "launch/kernel_library.h"
 #include "launch/plan.h"
@@ -94,15 +95,75 @@ RNC_TEST(splits_that_are_given_cover_the_reduction) {
   EXPECT(int64_t(plan.depth_per_split) * 3 >= p.gemm_k(ConvOp::kWgrad));
 }
 
-RNC_TEST(tensor_cores_take_16_bit_problems_in_whole_aligned_pieces) {
-  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1), odd = square(4, 14, 60, 64, 3, 1);
+RNC_TEST(tensor_cores_take_16_bit_problems) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
   for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
     EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat16).generation == Generation::kSm80);
     EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
-    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false}).generation ==
+  }
+}
+
+RNC_TEST(operands_that_are_not_whole_aligned_pieces_are_gathered) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1), odd_channels = square(4, 14, 60, 64, 3, 1),
+                      odd_filters = square(4, 14, 64, 60, 3, 1),
+                      odd_pixels = square(4, 14, 35, 64, 1, 1);
+  const auto is_gathered = [](const ConvPlan& plan) {
+    return plan.generation == Generation::kSm80 && plan.path == ConvPath::kGathered &&
+           plan.tile_n == 64;
+  };
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+    EXPECT(!is_gathered(rnc::plan_conv(op, p, DType::kBFloat16)));
+    EXPECT(is_gathered(rnc::plan_conv(op, p, DType::kBFloat16, {.aligned = false})));
+    EXPECT(is_gathered(rnc::plan_conv(op, odd_channels, DType::kFloat16)));
+    EXPECT(is_gathered(rnc::plan_conv(op, odd_pixels, DType::kFloat16)));
+    // fprop's filters are rows of its output and of nothing else.
+    EXPECT_EQ(is_gathered(rnc::plan_conv(op, odd_filters, DType::kBFloat16)), op != ConvOp::kFprop);
+    EXPECT(rnc::plan_conv(op, odd_channels, DType::kFloat32).generation == Generation::kSimt);
+    // Two sets of accumulators leave no registers to gather into.
+    EXPECT(rnc::plan_conv(op, odd_channels, DType::kFloat16, {.narrow = true}).generation ==
            Generation::kSimt);
-    EXPECT(rnc::plan_conv(op, odd, DType::kBFloat16).generation == Generation::kSimt);
+  }
+}
+
+RNC_TEST(a_stem_reads_windows_out_of_the_image_where_padding_pays) {
+  const auto path = [](const Conv2dProblem& p, ConvOp op = ConvOp::kFprop,
+                       bool normalises = false) {
+    return rnc::plan_conv(op, p, DType::kBFloat16, {.normalises = normalises}).path;
+  };
+  const Conv2dProblem stem = square(4, 224, 3, 64, 7, 2);
+  EXPECT(path(stem) == ConvPath::kFewChannels);
+  EXPECT(path(stem, ConvOp::kWgrad) == ConvPath::kGathered);
+  EXPECT(path(stem, ConvOp::kFprop, true) == ConvPath::kGathered);
+  EXPECT(path(square(4, 224, 8, 64, 7, 2)) == ConvPath::kIm2col);
+  EXPECT(path(square(4, 224, 9, 64, 7, 2)) == ConvPath::kGathered);
+  // 3 x 3 x 3 is one slice when it is gathered, three of padded taps.
+  EXPECT(path(square(4, 32, 3, 64, 3, 1)) == ConvPath::kGathered);
+  // Two output pixels in a row: the gaps between rows take too much shared memory.
+  EXPECT(path(square(4, 8, 3, 64, 7, 2)) == ConvPath::kFewChannels);
+  EXPECT(path(square(4, 4, 3, 64, 7, 2)) == ConvPath::kGathered);
+}
+
+RNC_TEST(the_runs_of_a_tile_fit_wherever_it_starts) {
+  for (const int32_t size : {1, 4, 7, 30, 112, 224, 1000}) {
+    for (const int32_t channels : {1, 3, 4, 5, 8}) {
+      for (const int32_t stride : {1, 2, 3, 4}) {
+        const Conv2dProblem p = square(2, size, channels, 64, 7, stride);
+        if (!rnc::PixelRuns::can_hold(p)) continue;
+        const rnc::PixelRuns runs(p);
+        for (int32_t q = 0; q < p.Q; ++q) {
+          int32_t end = 0;
+          for (int32_t i = 0; i < rnc::PixelRuns::kTileRows; ++i) {
+            const int32_t offset = runs.window_offset(q, i);
+            EXPECT_EQ(offset % 16, 0);
+            // The window of an output row's first pixel begins behind the row before.
+            EXPECT(i == 0 || (q + i) % p.Q != 0 || offset >= end);
+            end = offset + rnc::PixelRuns::kWindowBytes;
+          }
+          EXPECT(end <= rnc::PixelRuns::kMaxBytes);
+        }
+      }
+    }
   }
 }
 

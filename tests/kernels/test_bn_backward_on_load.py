@@ -8,12 +8,12 @@ from passes import Conv, vector
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
-from resnet_cuda.testing import emulated
+from resnet_cuda.testing import check_gradient_rule, emulated
 
 raw = torch.ops.resnet_cuda
 NONE = (None,) * 5
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-# On tensor cores in 16 bits but for the last one: the GEMM path, taps and padding, classes of pixels with holes between
+# On tensor cores in 16 bits: the GEMM path, taps and padding, classes of pixels with holes between
 # them, more than one tile and slice, a part of the reduction each.
 PROBLEMS = [
     Conv(2, 64, 9, 9, 136, 1, 1, padding=(0, 0)),
@@ -22,7 +22,12 @@ PROBLEMS = [
     Conv(1, 24, 14, 13, 72, 3, 3, stride=(2, 2)),
     Conv(2, 40, 10, 9, 64, padding=(2, 2), dilation=(2, 2)),
     Conv(2, 24, 24, 23, 72),
-    Conv(2, 20, 9, 7, 35),
+]
+# Of which 16-bit kernels gather a stored gradient, but take one on load without tensor cores.
+ODD = Conv(2, 20, 9, 7, 35)
+CASES = [
+    *((conv, dtype) for conv in PROBLEMS for dtype in DTYPES),
+    *((ODD, dtype) for dtype in DTYPES[:2]),
 ]
 Run = tuple[Tensor, Tensor]
 
@@ -50,9 +55,13 @@ class Case:
         size = list(self.weight.shape)
         return raw._conv_wgrad(dy, self.x, size, None, None, *self.conv.geometry, **on_load)
 
+    def gradient(self) -> Tensor:
+        """The gradient of y."""
+        vectors = self.gate.get("gate_scale"), self.gate.get("gate_bias"), self.coefficients
+        return raw._bn_backward_apply(self.dz, self.y, None, *vectors, False)[0]
+
     def stored(self) -> Run:
-        scale, bias = self.gate.get("gate_scale"), self.gate.get("gate_bias")
-        dy = raw._bn_backward_apply(self.dz, self.y, None, scale, bias, self.coefficients, False)[0]
+        dy = self.gradient()
         return self.dgrad(dy), self.wgrad(dy)
 
     def on_load(self) -> Run:
@@ -67,13 +76,24 @@ def check_equal(actual: Run, expected: Run, what: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True], ids=["linear", "relu"])
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("conv", PROBLEMS, ids=str)
+@pytest.mark.parametrize(("conv", "dtype"), CASES, ids=str)
 def test_the_gradients_have_the_bits_that_a_stored_dy_gives(
     conv: Conv, dtype: torch.dtype, training: bool, relu: bool, device: str
 ) -> None:
     case = Case(conv, dtype, relu=relu, training=training, device=device)
     check_equal(case.on_load(), case.stored(), "is not that of a stored dy")
+
+
+@pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
+def test_odd_channels_in_16_bits_obey_the_2x_rule(dtype: torch.dtype, device: str) -> None:
+    case = Case(ODD, dtype, relu=True, training=True, device=device)
+    dx, dweight = case.on_load()
+    dy, x, weight = (t.cpu().double() for t in (case.gradient(), case.x, case.weight))
+    for name, actual, exact in (
+        ("dx", dx, ODD.dgrad(dy, weight)),
+        ("dweight", dweight, ODD.wgrad(dy, x)),
+    ):
+        check_gradient_rule(actual.cpu(), exact.to(dtype), exact, name=name)
 
 
 @pytest.mark.parametrize("conv", PROBLEMS, ids=str)
@@ -101,7 +121,7 @@ def test_results_are_bitwise_equal_under_20_schedules(dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("conv", PROBLEMS, ids=str)
+@pytest.mark.parametrize("conv", [*PROBLEMS, ODD], ids=str)
 def test_checked_mode_finds_no_fault(conv: Conv, dtype: torch.dtype) -> None:
     case = Case(conv, dtype, relu=True, training=True)
     with emulated(checked=True, schedule="random", seed=5):

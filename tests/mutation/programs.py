@@ -39,6 +39,7 @@ PROGRAMS = {
         Program(FIRST, FIRST, "tests/first_kernel/first_kernel.cu"),
         Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
         Program("sm80", SM80, "tests/mutation/sm80_kernels.cu"),
+        Program("sm80_gathered", SM80, "tests/mutation/sm80_kernels.cu"),
     )
 }
 
@@ -49,10 +50,12 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
+    "csrc/kernels/conv/sm80/gathered.cuh": ("sm80_gathered",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
     "csrc/tile/mbarrier_ring.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
+    "csrc/tile/register_mainloop.cuh": ("sm80_gathered",),
     "csrc/tile/wgmma_mainloop.cuh": ("hopper_gemm_ss", "hopper_gemm_cluster"),
     "tests/first_kernel/first_kernel.cu": (FIRST,),
     f"{REFERENCE}/ampere/implicit_gemm.cuh": ("ampere_gemm", "ampere_conv"),
@@ -97,10 +100,18 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             bn_finalize(),
             global_avg_pool(),
         ),
+        # More slices of channels than stages, two parts of 64 rows, and a second tile of each kind.
         "sm80": lambda: (
-            normalised_conv_with_statistics("normalised_conv_with_statistics", BFLOAT16, 200),
-            normalised_conv_with_statistics("normalised_conv_with_statistics_tf32", FLOAT32, 100),
-            normalised_weight_gradient(),
+            normalised_conv_with_statistics("normalised_conv_with_statistics", BFLOAT16, 200, 72),
+            normalised_conv_with_statistics(
+                "normalised_conv_with_statistics_tf32", FLOAT32, 100, 72
+            ),
+            normalised_weight_gradient("normalised_weight_gradient_tf32", FLOAT32, 72, 132),
+        ),
+        # The gradient of the second one comes in whole pieces, which are copied.
+        "sm80_gathered": lambda: (
+            normalised_conv_with_statistics("gathered_conv_with_statistics", BFLOAT16, 107, 71),
+            normalised_weight_gradient("gathered_weight_gradient", BFLOAT16, 71, 136),
         ),
     }[program]()
 
@@ -140,9 +151,10 @@ def depthwise_conv_with_statistics() -> Problem:
     return with_statistics(name, SIMT, FLOAT32, exact, x, weight, numbers=(pixels, channels, taps))
 
 
-def normalised_conv_with_statistics(name: str, dtype: torch.dtype, channels: int) -> Problem:
-    # More slices of channels than stages, two parts of 64 rows, and a second tile of each kind.
-    pixels, filters = 190, 72
+def normalised_conv_with_statistics(
+    name: str, dtype: torch.dtype, channels: int, filters: int
+) -> Problem:
+    pixels = 190
     x = problems.random_tensor(1, pixels, channels, dtype=dtype)
     weight = multiplied(problems.random_tensor(2, filters, channels, dtype=dtype))
     scale = problems.random_tensor(3, channels, dtype=FLOAT32)
@@ -162,17 +174,19 @@ def multiplied(operand: torch.Tensor) -> torch.Tensor:
     return problems.rounded_to_tf32(operand) if operand.dtype == FLOAT32 else operand
 
 
-def normalised_weight_gradient() -> Problem:
-    pixels, channels, filters = 100, 72, 132
-    dy = problems.random_tensor(1, pixels, filters, dtype=FLOAT32)
-    x = problems.random_tensor(2, pixels, channels, dtype=FLOAT32)
+def normalised_weight_gradient(
+    name: str, dtype: torch.dtype, channels: int, filters: int
+) -> Problem:
+    pixels = 230
+    dy = problems.random_tensor(1, pixels, filters, dtype=dtype)
+    x = problems.random_tensor(2, pixels, channels, dtype=dtype)
     scale = problems.random_tensor(3, channels, dtype=FLOAT32)
     bias = problems.random_tensor(4, channels, dtype=FLOAT32)
     dweight, magnitude = product(multiplied(dy).T, multiplied(normalised(x, scale, bias)).T)
     return Problem(
-        "normalised_weight_gradient_tf32",
+        name,
         SM80,
-        "normalised_weight_gradient_tf32",
+        name,
         (
             Output("dweight", (filters, channels), FLOAT32),
             Input("dy", dy),

@@ -15,6 +15,13 @@
 
 namespace rnc {
 
+// Says so to the compiler, which then keeps no null pointers where a predicate will do.
+template <class T>
+__device__ __forceinline__ const T* never_null(const T* element) {
+  RNC_ASSUME(element != nullptr);
+  return element;
+}
+
 // Row of a window matrix: the image position (h, w) under tap (0, 0), and its element, group
 // included. Outside the matrix h is far outside the image.
 struct PixelPosition {
@@ -71,6 +78,11 @@ struct WindowRows {
     return WindowRows(dy, prologue, at.h.window, at.w.window, p.K, p.filters_per_group());
   }
 
+  // Whether the channels, and the prologue's, come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(image) && rows_are_vectors<T>(C) && prologue.is_aligned();
+  }
+
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
     // [N positions_h positions_w] -> [N, positions_h, positions_w]
     int32_t i, j;
@@ -85,8 +97,13 @@ struct WindowRows {
     // [taps_h taps_w C/groups] -> [taps_h, taps_w, C/groups]
     int32_t s, c;
     const int32_t r = by_taps_w.divide(by_channels.divide(k, c), s);
+    const Depth at = tap(r, s);
+    return {at.offset + c, k < count ? at.h : PixelPosition::kOutside, at.w, c};
+  }
+  // The first channel under tap (r, s).
+  __device__ __forceinline__ Depth tap(int32_t r, int32_t s) const {
     const int32_t h = r * axis_h.tap_shift, w = s * axis_w.tap_shift;
-    return {(int64_t(h) * axis_w.size + w) * C + c, k < count ? h : PixelPosition::kOutside, w, c};
+    return {(int64_t(h) * axis_w.size + w) * C, h, w, 0};
   }
 
   __device__ __forceinline__ const T* base() const { return image; }
@@ -94,7 +111,8 @@ struct WindowRows {
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
     const uint32_t h = uint32_t(row.h + depth.h), w = uint32_t(row.w + depth.w);
     const bool inside = h < uint32_t(axis_h.size) && w < uint32_t(axis_w.size);
-    return inside ? image + row.offset + depth.offset : nullptr;
+    const T* element = never_null(image + row.offset + depth.offset);
+    return inside ? element : nullptr;
   }
 
   __device__ __forceinline__ int32_t channel(const Depth& depth, int32_t group) const {
@@ -144,6 +162,11 @@ struct PixelRows {
   }
   static PixelRows of_output(const void* dy, Prologue prologue, const Conv2dProblem& p) {
     return PixelRows(dy, prologue, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
+  }
+
+  // Whether the channels, and the prologue's, come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(x) && rows_are_vectors<T>(C) && prologue.is_aligned();
   }
 
   __device__ __forceinline__ Row row(int32_t m, int32_t count, int32_t group) const {
@@ -196,6 +219,11 @@ struct FilterRows {
   FilterRows(const void* weight, const Conv2dProblem& problem)
       : FilterRows(weight, problem.filters_per_group(), problem.filter_size()) {}
 
+  // Whether the filters come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(weight) && rows_are_vectors<T>(filter_size);
+  }
+
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t group) const {
     const int64_t filter = int64_t(group) * filters_per_group + n;
     return {n < count ? weight + filter * filter_size : nullptr};
@@ -206,7 +234,7 @@ struct FilterRows {
   __device__ __forceinline__ const T* base() const { return weight; }
 
   __device__ __forceinline__ const T* find(const Row& row, const Depth& depth) const {
-    return row.filter && depth.valid ? row.filter + depth.offset : nullptr;
+    return row.filter && depth.valid ? never_null(row.filter + depth.offset) : nullptr;
   }
   __device__ __forceinline__ int32_t channel(const Depth&, int32_t /*group*/) const { return 0; }
 };
@@ -229,7 +257,7 @@ struct FilterColumns {
 
   const T* weight;  // at the first tap
   Prologue prologue;
-  int32_t filters_per_group;
+  int32_t filters_per_group, channels_per_group;
   int32_t row_step, tap_step;  // elements between neighbouring taps, down and along
   int64_t filter_size;
   FastDivmod by_filters, by_taps_w;
@@ -243,11 +271,17 @@ struct FilterColumns {
                (int64_t(at.h.first_tap) * problem.S + at.w.first_tap) *
                    problem.channels_per_group()),
         filters_per_group(filters_per_group),
+        channels_per_group(problem.channels_per_group()),
         row_step(at.h.tap_step * problem.S * problem.channels_per_group()),
         tap_step(at.w.tap_step * problem.channels_per_group()),
         filter_size(problem.filter_size()),
         by_filters(filters_per_group),
         by_taps_w(std::max(at.w.window.taps, 1)) {}
+
+  // Whether the channels come in whole, aligned 16 bytes.
+  bool is_in_pieces() const {
+    return is_vector_aligned(weight) && rows_are_vectors<T>(channels_per_group);
+  }
 
   __device__ __forceinline__ Row row(int32_t n, int32_t count, int32_t /*group*/) const {
     return {n, n < count};
@@ -283,6 +317,8 @@ struct Transposed {
   Prologue prologue;
 
   explicit Transposed(const Operand& operand) : operand(operand), prologue(operand.prologue) {}
+
+  bool is_in_pieces() const { return operand.is_in_pieces(); }
 
   __device__ __forceinline__ Row row(int32_t i, int32_t count, int32_t group) const {
     return operand.depth(i, count, group);

@@ -15,6 +15,9 @@ struct Identity {
   static constexpr bool kChangesNothing = true;
   static constexpr bool kHasCompanion = false;
 
+  // Whether what is read by channel starts at multiples of 16 bytes.
+  bool is_aligned() const { return true; }
+
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
 
   struct Piece {
@@ -33,8 +36,22 @@ struct ScaleBiasRelu {
   const Acc* scale;  // [C]
   const Acc* bias;   // [C]
 
+  bool is_aligned() const { return is_vector_aligned(scale) && is_vector_aligned(bias); }
+
   __device__ __forceinline__ Acc apply(Acc v, int32_t channel) const {
     return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
+  }
+
+  // What one channel needs.
+  struct Channel {
+    Acc scale, bias;
+
+    __device__ __forceinline__ T apply(T v) const {
+      return narrow_to<T>(activate(Acc(widen(v)), scale, bias));
+    }
+  };
+  __device__ __forceinline__ Channel of_channel(int32_t channel) const {
+    return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel)};
   }
 
   // What 8 neighbouring channels need, as ColumnVector has them.
@@ -70,6 +87,11 @@ struct BnBackward {
   const Acc* gate_scale;    // [C] or null: no ReLU
   const Acc* gate_bias;     // [C]
   int32_t C;
+
+  bool is_aligned() const {
+    return is_vector_aligned(companion) && is_vector_aligned(coefficients) &&
+           is_vector_aligned(gate_scale) && is_vector_aligned(gate_bias);
+  }
 
   // What 8 neighbouring channels need, as ColumnVector has them.
   struct Piece {

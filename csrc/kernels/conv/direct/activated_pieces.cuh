@@ -7,16 +7,6 @@
 
 namespace rnc {
 
-// Whether every such piece is a whole vector. operand: not transposed.
-template <class Operand>
-bool pieces_are_whole(const Operand& operand) {
-  bool aligned = is_vector_aligned(operand.base());
-  if constexpr (Operand::Prologue::kHasCompanion) {
-    aligned = aligned && is_vector_aligned(operand.prologue.companion);
-  }
-  return aligned && rows_are_vectors<typename Operand::Element>(operand.C);
-}
-
 template <class Operand>
 struct ActivatedPieces {
   using T = typename Operand::Element;
@@ -26,11 +16,11 @@ struct ActivatedPieces {
   const int count;
   const bool whole;
 
-  // Those of channels channel .. channel + count - 1.
+  // Those of channels channel .. channel + count - 1; whole: the operand is in pieces.
   __device__ __forceinline__ ActivatedPieces(const Operand& operand, int32_t channel, int count,
                                              bool whole)
       : operand(operand),
-        prologue(operand.prologue, channel, count, false),
+        prologue(operand.prologue, channel, count, whole),
         count(count),
         whole(whole) {}
 

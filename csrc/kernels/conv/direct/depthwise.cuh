@@ -35,7 +35,7 @@ struct DepthwiseMainloop {
     bool whole;  // pieces of 8 channels are whole vectors
 
     Params(const Window& window, const Filter& filter)
-        : window(window), filter(filter), whole(pieces_are_whole(window)) {}
+        : window(window), filter(filter), whole(window.is_in_pieces()) {}
   };
 
   Acc sums[Pieces::kPerThread][kGroupElements];

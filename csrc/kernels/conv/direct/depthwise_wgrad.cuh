@@ -33,7 +33,7 @@ struct DepthwiseWgradMainloop {
     Params(const Gradient& gradient, const Activation& activation)
         : gradient(gradient),
           activation(activation),
-          whole(pieces_are_whole(gradient.operand) && pieces_are_whole(activation.operand)) {}
+          whole(gradient.is_in_pieces() && activation.is_in_pieces()) {}
   };
 
   Acc sums[kTaps][kGroupElements];

@@ -3,13 +3,10 @@
 // operands whose contiguous index comes in runs of whole, aligned 16 bytes.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/conv/operands.cuh"
-#include "kernels/conv/sm80/tile.h"
+#include "kernels/conv/sm80/block_tile.cuh"
 #include "tile/cp_async_mainloop.cuh"
-#include "tile/row_pieces.cuh"
 
 namespace rnc {
 
@@ -132,17 +129,9 @@ struct SliceCopier {
 };
 
 template <class Tile, class OperandA, class OperandB>
-struct Sm80Mainloop {
-  using T = typename OperandA::Element;
-  using Acc = AccOf<T>;
-  static constexpr int kThreads = Tile::kThreads;
-  static constexpr int kBlocks = Tile::kBlocks;
-  static constexpr int kRows = Tile::kRows;
-  static constexpr int kColumns = Tile::kColumns;
-  static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));
-  template <class Operand, int kSliceRows>
-  using SliceOf = std::conditional_t<Operand::kDepthIsContiguous, OperandSlice<kSliceRows>,
-                                     TransposedSlice<kSliceRows, int(sizeof(T))>>;
+struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
+  using Base = Sm80BlockTile<Tile, typename OperandA::Element>;
+  using Base::kColumns, Base::kRows, Base::kSliceDepth, Base::kThreads, Base::tile;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
   using CopierA = SliceCopier<OperandA, SliceA, kThreads>;
@@ -153,15 +142,11 @@ struct Sm80Mainloop {
     typename CopierA::Stage a[kStages];
     typename CopierB::Stage b[kStages];
   };
-  // A warp stages 8 rows of 8 neighbouring columns at a time.
-  using Rows = StagedRows<Acc, kColumns, 8>;
   using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;
   };
-
-  typename Tile::template WarpTile<T> tile;
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
@@ -182,42 +167,11 @@ struct Sm80Mainloop {
           activate(copy_b, shared.b[stage], depth, at.depth_end);
         },
         [&](int stage) {
-          const SliceA& a = shared.a[stage].slice;
-          const SliceB& b = shared.b[stage].slice;
-          if constexpr (Tile::kPacksGroups) {
-            tile.multiply(a, warp_row(), b, warp_column(), at.diagonal);
-          } else {
-            tile.multiply(a, warp_row(), b, warp_column());
-          }
+          Base::multiply(shared.a[stage].slice, shared.b[stage].slice, at.diagonal);
         });
   }
 
-  // Calls fn(column, accumulator) for the thread's elements.
-  template <class Fn>
-  __device__ __forceinline__ void for_each(Fn&& fn) {
-    tile.for_each([&](int column, Acc& v) { fn(warp_column() + column, v); });
-  }
-
-  __device__ __forceinline__ void add(const Sm80Mainloop& other) { tile.add(other.tile); }
-
-  // Puts rows kStatsTileRows * part .. of the tile into shared memory.
-  __device__ __forceinline__ void stage(int part, Rows& rows) const {
-    const int first = warp_row() - part * kStatsTileRows;
-    if (first < 0 || first >= kStatsTileRows) return;
-    tile.for_each_pair([&](int row, int column, Acc left, Acc right) {
-      rows.template put<2>(first + row, warp_column() + column, {{left, right}});
-    });
-  }
-
  private:
-  static __device__ __forceinline__ int warp_row() {
-    return int(threadIdx.x) / 32 % Tile::kWarpsDown * (kRows / Tile::kWarpsDown);
-  }
-  static __device__ __forceinline__ int warp_column() {
-    constexpr int kWarpsAcross = kThreads / 32 / Tile::kWarpsDown;
-    return int(threadIdx.x) / 32 / Tile::kWarpsDown * (kColumns / kWarpsAcross);
-  }
-
   template <class Copier>
   static __device__ __forceinline__ void activate(const Copier& copier,
                                                   typename Copier::Stage& shared, int32_t depth,

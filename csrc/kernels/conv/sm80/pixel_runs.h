@@ -1,0 +1,88 @@
+// How the image under a tile of a stem lies in shared memory, for one row of the filter. Host-safe.
+//
+// Pixels are padded with zeros to `slots` channels, 4 or 8, so that the window of an output pixel
+// is one run of bytes that starts at a multiple of 16: the window itself is the row that ldmatrix
+// loads, and nothing is copied once per tap. Windows of neighbours in an output row lie `step`
+// bytes apart and overlap; from the last one of an output row to the first one of the next it is
+// `gap` bytes more. A slice of the depth is one run of kWindowBytes: 8 taps of 4 slots or 4 of 8.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/fast_divmod.h"
+#include "kernels/conv/conv_problem.h"
+
+namespace rnc {
+
+struct PixelRuns {
+  static constexpr int kWindowBytes = 64;
+  // Of the runs under kTileRows output pixels: enough for steps of 32 bytes and some output rows.
+  static constexpr int kTileRows = 128;
+  static constexpr int kMaxBytes = 5 * 1024;
+  // Threads load pixels in units of 4 channels.
+  static constexpr int kUnitSlots = 4;
+  static constexpr int kUnitBytes = 2 * kUnitSlots;  // of 16-bit elements
+
+  int32_t slots, slice_taps;
+  int32_t unit_shift;  // log2 of a pixel's units
+  int32_t step, gap;
+  int32_t filter_rows, taps, channels;
+  FastDivmod by_Q;           // output pixels of an output row
+  FastDivmod by_row_units;   // units of an output row's run
+  FastDivmod by_row_slices;  // slices of a filter row
+
+  explicit PixelRuns(const Conv2dProblem& p)
+      : slots(slots_of(p)),
+        slice_taps(kWindowBytes / 2 / slots),
+        unit_shift(slots == kUnitSlots ? 0 : 1),
+        step(p.stride_w * slots * 2),
+        gap(std::max(kWindowBytes - step, 0)),
+        filter_rows(p.R),
+        taps(p.S),
+        channels(p.C),
+        by_Q(p.Q),
+        by_row_units((p.Q * step + gap) / kUnitBytes),
+        by_row_slices((p.S + slice_taps - 1) / slice_taps) {}
+
+  // Whether the runs of every tile fit.
+  static bool can_hold(const Conv2dProblem& p) {
+    if (p.groups != 1 || p.dilation_w != 1 || p.C > 2 * kUnitSlots) return false;
+    const int64_t step = int64_t(p.stride_w) * slots_of(p) * 2;
+    const int64_t gaps = (kTileRows + p.Q - 2) / p.Q;  // a tile starts anywhere in an output row
+    return (kTileRows - 1) * step + gaps * std::max(kWindowBytes - step, int64_t(0)) +
+                   kWindowBytes <=
+               kMaxBytes &&
+           p.Q * step < INT32_MAX - kWindowBytes;
+  }
+
+  // A window that starts at any pixel has to start at a multiple of 16 bytes.
+  static int32_t slots_of(const Conv2dProblem& p) {
+    return p.C <= kUnitSlots && p.stride_w % 2 == 0 ? kUnitSlots : 2 * kUnitSlots;
+  }
+  RNC_HOST_DEVICE int32_t slices() const { return filter_rows * int32_t(by_row_slices.divisor); }
+
+  // The pixel or tap of a unit, and its first channel.
+  RNC_HOST_DEVICE int32_t pixel_of(int32_t unit) const { return unit >> unit_shift; }
+  RNC_HOST_DEVICE int32_t channel_of(int32_t unit) const {
+    return (unit & ((1 << unit_shift) - 1)) * kUnitSlots;
+  }
+
+  // The filter row and the first tap of a slice.
+  struct Slice {
+    int32_t r, s;
+  };
+  RNC_HOST_DEVICE Slice slice(int32_t index) const {
+    int32_t run;
+    const int32_t r = by_row_slices.divide(index, run);
+    return {r, run * slice_taps};
+  }
+
+  // Where the window of output pixel q + i starts in the runs of a tile whose first one is q of its
+  // output row.
+  RNC_HOST_DEVICE int32_t window_offset(int32_t q, int32_t i) const {
+    return i * step + by_Q.divide(q + i) * gap;
+  }
+};
+
+}  // namespace rnc
