@@ -30,10 +30,14 @@ Status multiply(const ConvPlan& plan, const ConvWgradParams& params,
   using Gradient = std::remove_const_t<decltype(gradient)>;
   using Activation = std::remove_const_t<decltype(activation)>;
   if (plan.path == ConvPath::kDepthwise) {
-    GemmShape shape = gemm_shape(plan, ConvOp::kWgrad, gemm);
-    shape.columns = int32_t(columns);  // a column for each tap
-    return launch_gemm<DepthwiseWgradMainloop<Gradient, Activation>>(
-        plan, shape, {gradient, activation}, epilogue, stream);
+    if constexpr (GradientPrologue::kHasCompanion) {
+      return kNoDepthwiseOnLoad;
+    } else {
+      GemmShape shape = gemm_shape(plan, ConvOp::kWgrad, gemm);
+      shape.columns = int32_t(columns);  // a column for each tap
+      return launch_gemm<DepthwiseWgradMainloop<Gradient, Activation>>(
+          plan, shape, {gradient, activation}, epilogue, stream);
+    }
   }
   if constexpr (sizeof(T) == 2) {
     if (plan.path == ConvPath::kGrouped) {

@@ -81,12 +81,19 @@ Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
   return launch(MainloopTag<SimtMainloop<OperandA, OperandB>>{});
 }
 
+constexpr Status kNoDepthwiseOnLoad = {
+    "batch norm's backward is not applied on load by depthwise convolutions: store the gradient"};
+
 // The same for windows of an image and filters, which grouped convolutions take in ways of their
 // own.
 template <class Window, class Filter, class PackedFilter, class Launch>
 Status with_window_mainloop(const ConvPlan& plan, Launch&& launch) {
   if (plan.path == ConvPath::kDepthwise) {
-    return launch(MainloopTag<DepthwiseMainloop<Window, Filter>>{});
+    if constexpr (Window::Prologue::kHasCompanion) {
+      return kNoDepthwiseOnLoad;
+    } else {
+      return launch(MainloopTag<DepthwiseMainloop<Window, Filter>>{});
+    }
   }
   if constexpr (sizeof(typename Window::Element) == 2) {
     if (plan.path == ConvPath::kGrouped) {

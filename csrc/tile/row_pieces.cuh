@@ -48,26 +48,28 @@ struct ColumnRun : Vec<Acc, 16 / sizeof(Acc)> {
   static constexpr int kElements = 16 / sizeof(Acc);
 };
 
-// Per-channel numbers of 8 neighbouring columns, of which `count` exist; `otherwise` where there is
+// Per-channel numbers of neighbouring columns, of which `count` exist; `otherwise` where there is
 // no vector. whole: the columns that exist are whole, aligned runs of 16 bytes.
-template <class Acc>
+template <class Acc, int kCount = kGroupElements>
 struct ColumnVector {
-  Acc v[kGroupElements];
+  Acc v[kCount];
 
   __device__ __forceinline__ ColumnVector(const Acc* vector, int32_t channel, int count,
                                           Acc otherwise, bool whole = false) {
     using Run = ColumnRun<Acc>;
+    static_assert(kCount % Run::kElements == 0);
     RNC_UNROLL
-    for (int i = 0; i < kGroupElements; i += Run::kElements) {
+    for (int i = 0; i < kCount; i += Run::kElements) {
       if (whole && vector && i < count) {
         const Run run = ptx::load_global_nc(reinterpret_cast<const Run*>(vector + channel + i));
         RNC_UNROLL
         for (int e = 0; e < Run::kElements; ++e) v[i + e] = run.v[e];
-        continue;
-      }
-      RNC_UNROLL
-      for (int e = i; e < i + Run::kElements; ++e) {
-        v[e] = vector && e < count ? ptx::load_global_nc(vector + channel + e) : otherwise;
+      } else {
+        RNC_UNROLL
+        for (int e = 0; e < Run::kElements; ++e) {
+          const bool exists = vector && i + e < count;
+          v[i + e] = exists ? ptx::load_global_nc(vector + channel + i + e) : otherwise;
+        }
       }
     }
   }

@@ -68,16 +68,19 @@ class _Gate(NamedTuple):
         return cls(mask=gate[0]) if len(gate) == 1 else cls(None, *gate)
 
 
-def _normalises_gradient_on_load(weight: Tensor, saved: Sequence[Tensor], needs: Needs) -> bool:
+def _normalises_gradient_on_load(
+    weight: Tensor, groups: int, saved: Sequence[Tensor], needs: Needs
+) -> bool:
     """Whether dgrad and wgrad shall read (dz, y) instead of a stored gradient of y: four tensors
     then pass through memory and not five.
 
-    Only where the kernels load each element about once: 1x1 filters, tensor cores. With a residual
+    Only where the kernels load each element about once: 1x1 filters without groups, tensor cores. With a residual
     its gradient has to be stored anyway, in the pass that can also store y's.
     """
     return (
         weight.dtype.itemsize == 2
         and weight.shape[2:] == (1, 1)
+        and groups == 1
         and (needs.x or needs.weight)
         and not needs.residual
         and _Gate.of(saved).mask is None
@@ -281,7 +284,7 @@ class KernelBackend(Backend):
         y, *rest = saved
         inner = needs._replace(x=needs.x or needs.weight)
         on_load: dict[str, Tensor | None] = {}
-        if _normalises_gradient_on_load(weight, rest, needs):
+        if _normalises_gradient_on_load(weight, geometry.groups, rest, needs):
             self._enter()
             gate = _Gate.of(rest)
             dz = as_channels_last(dz)

@@ -22,6 +22,8 @@ PROBLEMS = [
     Conv(1, 24, 14, 13, 72, 3, 3, stride=(2, 2)),
     Conv(2, 40, 10, 9, 64, padding=(2, 2), dilation=(2, 2)),
     Conv(2, 24, 24, 23, 72),
+    Conv(1, 64, 9, 8, 64, stride=(2, 1), groups=8),
+    Conv(1, 64, 9, 8, 64, groups=2),
 ]
 # Of which 16-bit kernels gather a stored gradient, but take one on load without tensor cores.
 ODD = Conv(2, 20, 9, 7, 35)
@@ -139,6 +141,15 @@ def test_each_tensor_is_read_once_and_no_bank_conflicts() -> None:
     assert wgrad["distinct_load_bytes"] == pair + case.x.nbytes
     for counters in (dgrad, wgrad):
         assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"]
+
+
+def test_depthwise_convolutions_say_that_they_store_the_gradient() -> None:
+    case = Case(Conv(1, 16, 5, 5, 16, groups=16), torch.float32, relu=True, training=True)
+    beside = {"y": case.y, "coefficients": case.coefficients}
+    with emulated():
+        for run in (case.dgrad, case.wgrad):
+            with pytest.raises(RuntimeError, match="depthwise"):
+                run(case.dz, **beside)
 
 
 @pytest.mark.parametrize("missing", ["y", "coefficients", "gate_scale", "gate_bias"])

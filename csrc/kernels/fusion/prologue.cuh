@@ -20,6 +20,7 @@ struct Identity {
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t /*channel*/) const { return v; }
 
+  template <int kChannels>
   struct Piece {
     __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/,
                                      bool /*whole*/) {}
@@ -54,9 +55,10 @@ struct ScaleBiasRelu {
     return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel)};
   }
 
-  // What 8 neighbouring channels need, as ColumnVector has them.
+  // What neighbouring channels need, as ColumnVector has them.
+  template <int kChannels>
   struct Piece {
-    ColumnVector<Acc> scale, bias;
+    ColumnVector<Acc, kChannels> scale, bias;
 
     __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count,
                                      bool whole)
@@ -93,9 +95,10 @@ struct BnBackward {
            is_vector_aligned(gate_scale) && is_vector_aligned(gate_bias);
   }
 
-  // What 8 neighbouring channels need, as ColumnVector has them.
+  // What neighbouring channels need, as ColumnVector has them.
+  template <int kChannels>
   struct Piece {
-    ColumnVector<Acc> c0, c1, c2, c3, gate_scale, gate_bias;
+    ColumnVector<Acc, kChannels> c0, c1, c2, c3, gate_scale, gate_bias;
 
     // Without a ReLU every gradient passes.
     __device__ __forceinline__ Piece(const BnBackward& prologue, int32_t channel, int count,
@@ -108,20 +111,30 @@ struct BnBackward {
           gate_bias(prologue.gate_bias, channel, count, Acc(1), whole) {}
 
     __device__ __forceinline__ T apply(T gradient, T companion, int e) const {
-      const Acc y = Acc(widen(companion));
-      const bool passes = relu_passes<T>(affine(y, gate_scale.v[e], gate_bias.v[e]));
-      const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
-      return narrow_to<T>(bn_gradient(g, y, c0.v[e], c1.v[e], c2.v[e], c3.v[e]));
+      return backward(gradient, companion, c0.v[e], c1.v[e], c2.v[e], c3.v[e], gate_scale.v[e],
+                      gate_bias.v[e]);
     }
   };
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
-    return Acc(widen(Piece(*this, channel, 1, false).apply(gradient, companion, 0)));
+    const auto load = [&](const Acc* vector) { return ptx::load_global_nc(vector + channel); };
+    return Acc(widen(backward(gradient, companion, load(coefficient(0)), load(coefficient(1)),
+                              load(coefficient(2)), load(coefficient(3)),
+                              gate_scale ? load(gate_scale) : Acc(0),
+                              gate_scale ? load(gate_bias) : Acc(1))));
   }
 
  private:
   __device__ __forceinline__ const Acc* coefficient(int i) const {
     return coefficients + int64_t(i) * C;
+  }
+
+  static __device__ __forceinline__ T backward(T gradient, T companion, Acc c0, Acc c1, Acc c2,
+                                               Acc c3, Acc gate_scale, Acc gate_bias) {
+    const Acc y = Acc(widen(companion));
+    const bool passes = relu_passes<T>(affine(y, gate_scale, gate_bias));
+    const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
+    return narrow_to<T>(bn_gradient(g, y, c0, c1, c2, c3));
   }
 };
 

@@ -11,33 +11,22 @@ template <class Operand>
 struct ActivatedPieces {
   using T = typename Operand::Element;
   using Prologue = typename Operand::Prologue;
-  const Operand& operand;
-  const typename Prologue::Piece prologue;
+  const typename Prologue::template Piece<kGroupElements> prologue;
   const int count;
   const bool whole;
 
   // Those of channels channel .. channel + count - 1; whole: the operand is in pieces.
   __device__ __forceinline__ ActivatedPieces(const Operand& operand, int32_t channel, int count,
                                              bool whole)
-      : operand(operand),
-        prologue(operand.prologue, channel, count, whole),
-        count(count),
-        whole(whole) {}
+      : prologue(operand.prologue, channel, count, whole), count(count), whole(whole) {}
 
   __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
-    ElementGroup<T> piece, companion;
+    ElementGroup<T> piece;
     piece.load(source, 0, count, whole);
-    if constexpr (Prologue::kHasCompanion) {
-      companion.load(companion_of(operand, source), 0, count, whole);
-    }
     RNC_UNROLL
     for (int e = 0; e < kGroupElements; ++e) {
       if (e >= count) break;
-      if constexpr (Prologue::kHasCompanion) {
-        piece.v[e] = prologue.apply(piece.v[e], companion.v[e], e);
-      } else {
-        piece.v[e] = prologue.apply(piece.v[e], e);
-      }
+      piece.v[e] = prologue.apply(piece.v[e], e);
     }
     return piece;
   }

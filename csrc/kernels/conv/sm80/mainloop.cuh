@@ -92,7 +92,7 @@ struct SliceCopier {
     const bool exists = kAlongDepth ? first_depth + piece() < depth_end : piece_is_row;
     if (!exists) return;
     const auto depth = operand.depth(first_depth + (kAlongDepth ? piece() : 0), depth_end, group);
-    const typename Prologue::Piece prologue(
+    const typename Prologue::template Piece<kPieceElements> prologue(
         operand.prologue, channel_of(operand, rows[0], depth, group), kPieceElements, true);
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
