@@ -83,9 +83,9 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     using Acc = AccOf<T>;
-    const bool aligned =
-        pieces_are_vectors<T>({params.dx, params.addend, params.act}, params.problem.C,
-                              gemm_problem(plan, params.problem).channels_per_group());
+    const bool aligned = pieces_are_vectors<T>(
+        {params.dx, params.addend, params.act, params.act_scale, params.act_bias, params.act_mean},
+        params.problem.C, gemm_problem(plan, params.problem).channels_per_group());
     const AddGateStore<T> gate{static_cast<T*>(params.dx),
                                static_cast<const T*>(params.addend),
                                static_cast<const T*>(params.act),

@@ -40,8 +40,9 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   using Acc = AccOf<T>;
   T* y = static_cast<T*>(params.y);
   const int64_t K = params.problem.K;
-  const bool aligned = pieces_are_vectors<T>(
-      {params.y, params.residual}, K, gemm_problem(plan, params.problem).filters_per_group());
+  const bool aligned =
+      pieces_are_vectors<T>({params.y, params.residual, params.scale, params.bias}, K,
+                            gemm_problem(plan, params.problem).filters_per_group());
   if (params.partials) {
     const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<T>(plan, params, prologue, epilogue, stream);

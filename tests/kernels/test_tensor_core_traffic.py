@@ -29,7 +29,7 @@ PROBLEMS = [
     Conv(2, 64, 28, 28, 256, **POINTWISE),
     Conv(2, 256, 14, 14, 64, **POINTWISE),
     Conv(2, 256, 14, 14, 512, stride=(2, 2), **POINTWISE),
-    Conv(1, 16, 130, 130, 144, **POINTWISE),  # enough rows for 128 x 128 tiles
+    Conv(1, 24, 93, 93, 120, **POINTWISE),  # enough rows for 128 x 128 tiles
 ]
 
 

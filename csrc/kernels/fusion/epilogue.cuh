@@ -39,6 +39,11 @@ struct PieceColumns {
         channel(at.channel + Pieces::column()),
         count(Pieces::count(at.columns)) {}
 
+  // Whether they are whole vectors; aligned: those of whole pieces are.
+  __device__ __forceinline__ bool are_whole(bool aligned) const {
+    return aligned && count == kGroupElements;
+  }
+
   __device__ __forceinline__ int64_t offset(int row) const {
     return places.row(first_row + row) * row_stride + channel;
   }
@@ -62,8 +67,10 @@ struct ScaleBiasAddReluStore {
                                       const Rows& tile, SharedStorage<Pieces>&) const {
     const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     if (columns.count == 0) return;
-    const ColumnVector<Acc> scales(scale, columns.channel, columns.count, Acc(1));
-    const ColumnVector<Acc> biases(bias, columns.channel, columns.count, Acc(0));
+    const ColumnVector<Acc> scales(scale, columns.channel, columns.count, Acc(1),
+                                   columns.are_whole(aligned));
+    const ColumnVector<Acc> biases(bias, columns.channel, columns.count, Acc(0),
+                                   columns.are_whole(aligned));
     Pieces::for_each(at.rows, [&](int, int row) {
       const int64_t offset = columns.offset(row);
       ElementGroup<T> shortcut, out;
@@ -145,8 +152,10 @@ struct AddGateStore {
                                         const Rows& tile, Then&& then) const {
     const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
     if (columns.count == 0) return;
-    const ColumnVector<Acc> scales(act_scale, columns.channel, columns.count, Acc(1));
-    const ColumnVector<Acc> biases(act_bias, columns.channel, columns.count, Acc(0));
+    const ColumnVector<Acc> scales(act_scale, columns.channel, columns.count, Acc(1),
+                                   columns.are_whole(aligned));
+    const ColumnVector<Acc> biases(act_bias, columns.channel, columns.count, Acc(0),
+                                   columns.are_whole(aligned));
     Pieces::for_each(at.rows, [&](int, int row) {
       const int64_t offset = columns.offset(row);
       ElementGroup<T> other, activation, out;
@@ -189,8 +198,9 @@ struct AddGateStoreWithBnReduce {
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>& shared) const {
-    const ColumnVector<Acc> means(act_mean, at.channel + Pieces::column(),
-                                  Pieces::count(at.columns), Acc(0));
+    const PieceColumns<Pieces, RowPlaces> columns(at, places, gate.row_stride);
+    const ColumnVector<Acc> means(act_mean, columns.channel, columns.count, Acc(0),
+                                  columns.are_whole(gate.aligned));
     Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
     gate.template store<Pieces>(
         at, places, tile,
