@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from resnet_cuda.ops._interface import (
     cast_vector,
 )
 from resnet_cuda.ops._layout import as_channels_last
+from resnet_cuda.ops._saved_gate import SavedGate, normalises_gradient_on_load, unpack_mask
 
 if TYPE_CHECKING:
     from resnet_cuda.ops.conv_unit import ConvUnit
@@ -45,46 +46,6 @@ def _running_affine(
         -mean * scale if bn.beta is None else torch.addcmul(bn.beta.to(acc), mean, scale, value=-1)
     )
     return mean, invstd, scale, bias
-
-
-def unpack_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
-    """mask uint8 [ceil(N C H W / 8)], bits in NHWC order -> bool [N, C, H, W]."""
-    n, c, h, w = shape
-    bits = (mask.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
-    return bits.flatten()[: n * c * h * w].view(n, h, w, c).permute(0, 3, 1, 2).bool()
-
-
-class _Gate(NamedTuple):
-    """How the ReLU's gate is known: by a bit mask, by batch norm's affine, or (all None) there is none."""
-
-    mask: Tensor | None = None
-    scale: Tensor | None = None
-    bias: Tensor | None = None
-
-    @classmethod
-    def of(cls, saved: Sequence[Tensor]) -> _Gate:
-        """Of what `bn_forward` saved."""
-        _, _, *gate = saved
-        return cls(mask=gate[0]) if len(gate) == 1 else cls(None, *gate)
-
-
-def _normalises_gradient_on_load(
-    weight: Tensor, groups: int, saved: Sequence[Tensor], needs: Needs
-) -> bool:
-    """Whether dgrad and wgrad shall read (dz, y) instead of a stored gradient of y: four tensors
-    then pass through memory and not five.
-
-    Only where the kernels load each element about once: 1x1 filters without groups, tensor cores. With a residual
-    its gradient has to be stored anyway, in the pass that can also store y's.
-    """
-    return (
-        weight.dtype.itemsize == 2
-        and weight.shape[2:] == (1, 1)
-        and groups == 1
-        and (needs.x or needs.weight)
-        and not needs.residual
-        and _Gate.of(saved).mask is None
-    )
 
 
 class KernelBackend(Backend):
@@ -220,7 +181,7 @@ class KernelBackend(Backend):
         needs: Needs,
     ) -> Gradients:
         self._enter()
-        gate = _Gate.of(saved)
+        gate = SavedGate.of(saved)
         dz = as_channels_last(dz)
         gradients, coefficients = self._bn_reduce(dz, y, gamma, saved, gate, norm, needs)
         gated_residual = needs.residual and relu
@@ -241,7 +202,7 @@ class KernelBackend(Backend):
         y: Tensor,
         gamma: Tensor | None,
         saved: Sequence[Tensor],
-        gate: _Gate,
+        gate: SavedGate,
         norm: BatchNormSpec,
         needs: Needs,
     ) -> tuple[Gradients, Tensor | None]:
@@ -284,9 +245,9 @@ class KernelBackend(Backend):
         y, *rest = saved
         inner = needs._replace(x=needs.x or needs.weight)
         on_load: dict[str, Tensor | None] = {}
-        if _normalises_gradient_on_load(weight, geometry.groups, rest, needs):
+        if normalises_gradient_on_load(weight, geometry.groups, rest, needs):
             self._enter()
-            gate = _Gate.of(rest)
+            gate = SavedGate.of(rest)
             dz = as_channels_last(dz)
             gradients, coefficients = self._bn_reduce(dz, y, gamma, rest, gate, norm, inner)
             dy: Tensor | None = dz

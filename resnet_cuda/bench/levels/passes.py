@@ -16,7 +16,7 @@ from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Pool
 from resnet_cuda.bench.rule import Given, Reading
 from resnet_cuda.bench.workload import OURS, Workload
-from resnet_cuda.ops._kernels import unpack_mask
+from resnet_cuda.ops._saved_gate import unpack_mask
 
 Prepared = Callable[[], object]
 Prepare = Callable[[Given], Prepared]

@@ -34,16 +34,25 @@ struct SliceCopier {
   static constexpr int kCopies = Slice::kLines / kLinesAtOnce;
   static_assert(kThreads % kPieces == 0 && Slice::kLines % kLinesAtOnce == 0);
   static constexpr int kRowsHeld = kAlongDepth ? kCopies : 1;
+  // What the prologue needs for a piece of channels. Where pieces are rows it is loaded once.
+  using Channels = typename Prologue::template Piece<kPieceElements>;
+  struct NoChannels {};
+  using RowChannels = std::conditional_t<kAlongDepth, NoChannels, Channels>;
 
   const Operand& operand;
   const int32_t group;
   const bool piece_is_row;  // whether this thread's piece holds rows of the operand
   typename Operand::Row rows[kRowsHeld];
+  RowChannels row_channels;
 
   // Finds the rows this thread will copy, once for all slices.
   __device__ __forceinline__ SliceCopier(const Operand& operand, int32_t first_row,
                                          int32_t row_count, int32_t group)
-      : operand(operand), group(group), piece_is_row(first_row + piece() < row_count) {
+      : operand(operand),
+        group(group),
+        piece_is_row(first_row + piece() < row_count),
+        row_channels(
+            channels_of(operand, piece_is_row ? first_row + piece() : 0, row_count, group)) {
     RNC_UNROLL
     for (int i = 0; i < kRowsHeld; ++i) {
       rows[i] = operand.row(first_row + (kAlongDepth ? line(i) : piece()), row_count, group);
@@ -89,11 +98,32 @@ struct SliceCopier {
   // Applies the prologue to the pieces that this thread has copied and that have arrived.
   __device__ __forceinline__ void activate(Stage& shared, int32_t first_depth,
                                            int32_t depth_end) const {
-    const bool exists = kAlongDepth ? first_depth + piece() < depth_end : piece_is_row;
-    if (!exists) return;
-    const auto depth = operand.depth(first_depth + (kAlongDepth ? piece() : 0), depth_end, group);
-    const typename Prologue::template Piece<kPieceElements> prologue(
-        operand.prologue, channel_of(operand, rows[0], depth, group), kPieceElements, true);
+    if constexpr (kAlongDepth) {
+      if (first_depth + piece() >= depth_end) return;
+      const auto depth = operand.depth(first_depth + piece(), depth_end, group);
+      const Channels channels(operand.prologue, operand.channel(depth, group), kPieceElements,
+                              true);
+      activate(shared, first_depth, depth_end, channels);
+    } else {
+      if (piece_is_row) activate(shared, first_depth, depth_end, row_channels);
+    }
+  }
+
+ private:
+  using Piece = Vec<T, kPieceElements>;
+
+  static __device__ __forceinline__ RowChannels channels_of(const Operand& operand, int32_t row,
+                                                            int32_t row_count, int32_t group) {
+    if constexpr (kAlongDepth) {
+      return {};
+    } else {
+      const int32_t channel = operand.channel(operand.row(row, row_count, group), group);
+      return Channels(operand.prologue, channel, kPieceElements, true);
+    }
+  }
+
+  __device__ __forceinline__ void activate(Stage& shared, int32_t first_depth, int32_t depth_end,
+                                           const Channels& prologue) const {
     for_each_piece(first_depth, depth_end, [&](int i, const T* source) {
       if (!source) return;
       Piece elements = *piece_at(shared.slice, i);
@@ -112,9 +142,6 @@ struct SliceCopier {
       *piece_at(shared.slice, i) = elements;
     });
   }
-
- private:
-  using Piece = Vec<T, kPieceElements>;
 
   static __device__ __forceinline__ Piece* piece_at(Slice& slice, int i) {
     return const_cast<Piece*>(
