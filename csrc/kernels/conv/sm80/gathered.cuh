@@ -129,21 +129,15 @@ struct SliceLoader {
   using Gatherer = SliceGatherer<Operand, Slice, kThreads>;
   using Stage = OperandStage<Slice, false>;
   static constexpr bool kMayCopy = !Gatherer::kLinesAreRows;
-  struct None {
-    __device__ __forceinline__ None(const Operand&, int32_t, int32_t, int32_t) {}
-  };
-  using Copier = std::conditional_t<kMayCopy, SliceCopier<Operand, Slice, kThreads>, None>;
+  using Copier = SliceCopier<Operand, Slice, kThreads>;
 
   const bool copies;
-  Copier copier;
   Gatherer gatherer;
 
   __device__ __forceinline__ SliceLoader(const Operand& operand, bool in_pieces,
                                          typename Gatherer::Lines& lines, int32_t first_row,
                                          int32_t rows, int32_t group)
-      : copies(kMayCopy && in_pieces),
-        copier(operand, first_row, rows, group),
-        gatherer(operand, lines, first_row, rows, group) {}
+      : copies(kMayCopy && in_pieces), gatherer(operand, lines, first_row, rows, group) {}
 
   __device__ __forceinline__ void find_lines(int slice, int32_t first_depth, int32_t depth_end) {
     if (!copies) gatherer.find_lines(slice, first_depth, depth_end);
@@ -153,7 +147,7 @@ struct SliceLoader {
   __device__ __forceinline__ void fetch(Stage& shared, int slice, int32_t first_depth,
                                         int32_t depth_end) {
     if constexpr (kMayCopy) {
-      if (copies) return copier.copy(shared, first_depth, depth_end);
+      if (copies) return copier().copy(shared, first_depth, depth_end);
     }
     gatherer.fetch(slice, first_depth, depth_end);
   }
@@ -163,12 +157,18 @@ struct SliceLoader {
       if (copies) {
         ptx::cp_async_wait_all();
         if constexpr (!Operand::Prologue::kChangesNothing) {
-          copier.activate(shared, first_depth, depth_end);
+          copier().activate(shared, first_depth, depth_end);
         }
         return;
       }
     }
     gatherer.put(shared.slice);
+  }
+
+ private:
+  // Made where it is needed: only an operand in whole pieces has what a copier reads at once.
+  __device__ __forceinline__ Copier copier() const {
+    return Copier(gatherer.operand, gatherer.first_row, gatherer.rows, gatherer.group);
   }
 };
 
