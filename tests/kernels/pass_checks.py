@@ -146,7 +146,8 @@ def check_no_fault(run: Run) -> None:
             run()  # a race, a stray access or an uninitialised read raises
 
 
-def check_bank_conflicts(run: Run, *, checked: bool = False) -> None:
-    counters = launches(run, checked=checked)[0]["counters"]
+def check_bank_conflicts(run: Run) -> None:
+    counters = launches(run, checked=True)[0]["counters"]
+    assert counters["shared_store_bytes"] > 0, "only a checked run counts plain accesses"
     assert counters["shared_wavefronts_ideal"] > 0, "nothing was counted"
     assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"], counters

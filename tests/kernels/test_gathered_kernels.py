@@ -5,7 +5,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pass_checks import PASSES, kernels_of, runs
+from pass_checks import (
+    PASSES,
+    check_bank_conflicts,
+    check_every_schedule_gives_equal_bits,
+    check_no_fault,
+    kernels_of,
+    runs,
+)
 from passes import Conv
 from test_tensor_core_kernels import (  # their `conv` is this file's: pytest collects them here once more
     DTYPES,
@@ -130,29 +137,15 @@ def test_of_wgrad_s_operands_the_one_in_whole_pieces_is_copied() -> None:
 @pytest.mark.parametrize("name", [*PASSES, "wgrad with copies"])
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
     problem = COPIED if "copies" in name else SPLIT
-    run = runs(problem, torch.bfloat16)[name.split()[0]]
-    as_list = lambda result: list(result) if isinstance(result, tuple) else [result]  # noqa: E731
-    with emulated():
-        expected = as_list(run())  # type: ignore[operator]
-    for schedule, seed in [("reversed", 1)] + [("random", seed) for seed in range(1, 20)]:
-        with emulated(schedule=schedule, seed=seed):
-            for index, (a, b) in enumerate(zip(as_list(run()), expected, strict=True)):  # type: ignore[operator]
-                assert torch.equal(a, b), f"{name}: output {index} differs under {schedule} {seed}"
+    check_every_schedule_gives_equal_bits(runs(problem, torch.bfloat16)[name.split()[0]], name)
 
 
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_checked_mode_finds_no_fault(problem: Conv, name: str) -> None:
-    run = runs(problem, torch.bfloat16)[name]
-    for schedule, seed in [("round_robin", 1), ("random", 5)]:
-        with emulated(checked=True, schedule=schedule, seed=seed):
-            run()  # type: ignore[operator]  # a race, a stray access or an uninitialised read raises
+    check_no_fault(runs(problem, torch.bfloat16)[name])
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_bank_conflicts_stay_below_a_tenth(name: str) -> None:
-    with emulated(checked=True, count=True) as emulator:
-        runs(SPLIT, torch.bfloat16)[name]()  # type: ignore[operator]
-        counters = emulator.launches()[0]["counters"]
-    assert counters["shared_store_bytes"] > 0, "only a checked run counts plain accesses"
-    assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"], counters
+    check_bank_conflicts(runs(SPLIT, torch.bfloat16)[name])

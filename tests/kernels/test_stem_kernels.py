@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pass_checks import kernels_of
+from pass_checks import check_every_schedule_gives_equal_bits, check_no_fault, kernels_of
 from passes import Conv
 from test_gathered_kernels import at_offset
 from test_tensor_core_kernels import (  # their `conv` is this file's: pytest collects them here once more
@@ -94,19 +94,12 @@ def test_unaligned_images_give_the_bits_of_aligned_ones(device: str) -> None:
 
 @pytest.mark.parametrize("problem", [STEM, PROBLEMS[5]], ids=str)
 def test_results_are_bitwise_equal_under_20_schedules(problem: Conv) -> None:
-    with emulated():
-        expected = run(problem)()
-    for schedule, seed in [("reversed", 1)] + [("random", seed) for seed in range(1, 20)]:
-        with emulated(schedule=schedule, seed=seed):
-            for name, a, b in zip(("y", "partials"), run(problem)(), expected, strict=True):
-                assert torch.equal(a, b), f"{name} differs under {schedule} {seed}"
+    check_every_schedule_gives_equal_bits(run(problem), str(problem))
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_checked_mode_finds_no_fault(problem: Conv) -> None:
-    for schedule, seed in [("round_robin", 1), ("random", 5)]:
-        with emulated(checked=True, schedule=schedule, seed=seed):
-            run(problem)()  # a race, a stray access or an uninitialised read raises
+    check_no_fault(run(problem))
 
 
 def conflicts(problem: Conv) -> int:
