@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops import _onednn
+from resnet_cuda.ops import _composed_branch, _onednn
+from resnet_cuda.ops._branch import (
+    BranchGradients,
+    BranchNeeds,
+    BranchSpec,
+    ConvSpec,
+    ConvTensors,
+)
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import (
     Backend,
@@ -62,46 +69,59 @@ class AtenBackend(Backend):
     name = "cpu"
     gate_is_output = True
 
-    def conv_bn_forward(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bn: BatchNormTensors,
-        residual: Tensor | None,
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
-        launch: str,
+    def branch_forward(
+        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        y = convolve(x, weight, None, geometry)
-        z, saved = self.bn_forward(y, bn, residual, norm, relu)
+        return _composed_branch.forward(self, branch, x, source, tensors)
+
+    def branch_backward(
+        self,
+        branch: BranchSpec,
+        dz: Tensor,
+        z: Tensor | None,
+        x: Tensor,
+        source: Tensor | None,
+        tensors: Sequence[ConvTensors],
+        saved: Sequence[Tensor],
+        needs: BranchNeeds,
+    ) -> BranchGradients:
+        return _composed_branch.backward(self, branch, dz, z, x, source, tensors, saved, needs)
+
+    def branch_statistics(
+        self, branch: BranchSpec, saved: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        return _composed_branch.statistics(self, branch, saved)
+
+    def conv_bn_forward(
+        self, x: Tensor, t: ConvTensors, spec: ConvSpec, residual: Tensor | None, relu: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """relu?(bn(conv(x)) + residual) and (y, mean, spread)."""
+        y = convolve(x, t.weight, None, spec.geometry)
+        z, saved = self.bn_forward(y, t.bn, residual, spec.norm, relu)
         return z, (y, *saved)
 
     def conv_bn_backward(
         self,
         dz: Tensor,
         x: Tensor,
-        weight: Tensor,
-        gamma: Tensor | None,
+        t: ConvTensors,
+        spec: ConvSpec,
         z: Tensor | None,
         saved: Sequence[Tensor],
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
         needs: Needs,
     ) -> Gradients:
-        y = saved[0]
+        """z: the output where a ReLU made it, else None."""
         inner = needs._replace(x=needs.x or needs.weight)
         dy, _, dgamma, dbeta, dresidual = self.bn_backward(
-            dz, y, gamma, z, saved[1:], norm, relu, inner
+            dz, saved[0], t.gamma, z, saved[1:], spec.norm, z is not None, inner
         )
         dx = dweight = None
         if dy is not None:
-            g = geometry
+            g = spec.geometry
             dx, dweight, _ = _aten.convolution_backward.default(
                 dy,
                 x,
-                weight,
+                t.weight,
                 None,
                 g.stride,
                 g.padding,

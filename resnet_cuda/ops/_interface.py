@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from resnet_cuda.ops._branch import BranchGradients, BranchNeeds, BranchSpec, ConvTensors
     from resnet_cuda.ops._folding import FoldedConv
     from resnet_cuda.ops.conv_unit import ConvUnit
 
@@ -90,34 +91,30 @@ class Backend:
         """`x` in the memory layout that the passes want; differentiable."""
         return x
 
-    def conv_bn_forward(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bn: BatchNormTensors,
-        residual: Tensor | None,
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
-        launch: str,
+    def branch_forward(
+        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """relu?(bn(conv(x)) + residual) and what its backward needs. `launch` is "conv", "reduce"
-        or "expand"."""
+        """The branch's output z, and what its backward needs; running statistics move in training."""
         raise NotImplementedError
 
-    def conv_bn_backward(
+    def branch_backward(
         self,
+        branch: BranchSpec,
         dz: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        gamma: Tensor | None,
         z: Tensor | None,
+        x: Tensor,
+        source: Tensor | None,
+        tensors: Sequence[ConvTensors],
         saved: Sequence[Tensor],
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
-        needs: Needs,
-    ) -> Gradients:
+        needs: BranchNeeds,
+    ) -> BranchGradients:
+        """Where `source` is None, the shortcut starts at x, and its gradient is part of x's."""
+        raise NotImplementedError
+
+    def branch_statistics(
+        self, branch: BranchSpec, saved: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(mean, invstd) [K] that each of the branch's convolutions was normalised with."""
         raise NotImplementedError
 
     def conv_bn_inference(
@@ -131,7 +128,8 @@ class Backend:
         relu: bool,
         launch: str,
     ) -> Tensor:
-        """The forward with running statistics and nothing saved."""
+        """relu?(bn(conv(x)) + residual) with running statistics and nothing saved. `launch` is "conv",
+        "reduce" or "expand"."""
         raise NotImplementedError
 
     def folded_inference(
@@ -188,12 +186,11 @@ class Backend:
         raise NotImplementedError
 
     def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
-        """(mean, invstd) [K] that the conv_bn or bn forward normalised with."""
+        """(mean, invstd) [K] that the bn forward normalised with."""
         raise NotImplementedError
 
     def gate(self, z: Tensor | None, y: Tensor, saved: Sequence[Tensor]) -> Tensor:
-        """Which elements the ReLU of a conv_bn or bn forward let through, as a bool tensor of the
-        output's shape."""
+        """Which elements the ReLU of a bn forward let through, as a bool tensor of the output's shape."""
         raise NotImplementedError
 
     def add_relu_forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

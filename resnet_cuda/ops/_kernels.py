@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from resnet_cuda import _raw
+from resnet_cuda.ops import _branch_passes, _kernel_norms
+from resnet_cuda.ops._branch import BranchGradients, BranchNeeds, BranchSpec, ConvTensors
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -21,7 +23,7 @@ from resnet_cuda.ops._interface import (
     cast_vector,
 )
 from resnet_cuda.ops._layout import as_channels_last
-from resnet_cuda.ops._saved_gate import SavedGate, normalises_gradient_on_load, unpack_mask
+from resnet_cuda.ops._saved_gate import SavedGate, unpack_mask
 
 if TYPE_CHECKING:
     from resnet_cuda.ops.conv_unit import ConvUnit
@@ -29,27 +31,8 @@ if TYPE_CHECKING:
 _ops = torch.ops.resnet_cuda
 
 
-def _pixels(y: Tensor) -> int:
-    return y.shape[0] * y.shape[2] * y.shape[3]
-
-
-def _running_affine(
-    bn: BatchNormTensors, eps: float, acc: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(mean, invstd, scale, bias) [K] of a batch norm with its running statistics; no views of the
-    buffers."""
-    assert bn.running_mean is not None and bn.running_var is not None
-    mean = bn.running_mean.to(acc, copy=True)
-    invstd = torch.rsqrt(bn.running_var.to(acc) + eps)
-    scale = invstd.clone() if bn.gamma is None else bn.gamma.to(acc) * invstd
-    bias = (
-        -mean * scale if bn.beta is None else torch.addcmul(bn.beta.to(acc), mean, scale, value=-1)
-    )
-    return mean, invstd, scale, bias
-
-
 class KernelBackend(Backend):
-    """Saved by conv_bn: (y, mean, invstd, *gate), by bn: (mean, invstd, *gate).
+    """Saved by bn: (mean, invstd, *gate).
 
     The gate is the bit mask (mask,) where a residual was added before the ReLU, (scale, bias)
     where it can be recomputed from y, and () without a ReLU.
@@ -75,18 +58,17 @@ class KernelBackend(Backend):
         bias: Tensor | None = None,
         residual: Tensor | None = None,
         relu: bool = False,
-        statistics: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         self._enter()
         weight = as_channels_last(weight)
         if launch == "reduce" and residual is None:
             return _ops._bottleneck_reduce.default(
-                x, weight, scale, bias, geometry.stride[0], relu, statistics
-            )
+                x, weight, scale, bias, geometry.stride[0], relu, False
+            )[0]
         if launch == "expand":
             return _ops._bottleneck_expand.default(
-                x, weight, scale, bias, residual, None, None, None, 1, relu, statistics
-            )
+                x, weight, scale, bias, residual, None, None, None, 1, relu, False
+            )[0]
         g = geometry
         return _ops._conv_fprop.default(
             x,
@@ -101,23 +83,33 @@ class KernelBackend(Backend):
             g.padding,
             g.dilation,
             g.groups,
-            statistics,
-        )
+            False,
+        )[0]
 
-    def conv_bn_forward(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bn: BatchNormTensors,
-        residual: Tensor | None,
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
-        launch: str,
+    def branch_forward(
+        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        y, partials = self._convolve(x, weight, geometry, launch, statistics=norm.training)
-        z, saved = self._bn_forward(y, partials, bn, residual, norm, relu)
-        return z, (y, *saved)
+        self._enter()
+        return _branch_passes.forward(branch, x, source, tensors)
+
+    def branch_backward(
+        self,
+        branch: BranchSpec,
+        dz: Tensor,
+        z: Tensor | None,
+        x: Tensor,
+        source: Tensor | None,
+        tensors: Sequence[ConvTensors],
+        saved: Sequence[Tensor],
+        needs: BranchNeeds,
+    ) -> BranchGradients:
+        self._enter()
+        return _branch_passes.backward(branch, dz, x, source, tensors, saved, needs)
+
+    def branch_statistics(
+        self, branch: BranchSpec, saved: Sequence[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        return _branch_passes.statistics(branch, saved)
 
     def bn_forward(
         self,
@@ -140,34 +132,18 @@ class KernelBackend(Backend):
         norm: BatchNormSpec,
         relu: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        acc = accumulator_dtype(y.dtype)
         if norm.training:
             assert partials is not None
-            mean, invstd, scale, bias = self._finalize(partials, _pixels(y), bn, norm, acc)
+            mean, invstd, scale, bias = _kernel_norms.of_batch(partials, y, bn, norm)
         else:
-            mean, invstd, scale, bias = _running_affine(bn, norm.eps, acc)
+            mean, invstd, scale, bias = _kernel_norms.of_running_statistics(
+                bn, norm.eps, accumulator_dtype(y.dtype)
+            )
         use_mask = relu and residual is not None
         z, mask = _ops._bn_apply.default(y, scale, bias, residual, relu, use_mask)
         if use_mask:
             return z, (mean, invstd, mask)
         return z, (mean, invstd, scale, bias) if relu else (mean, invstd)
-
-    def _finalize(
-        self,
-        partials: Tensor,
-        rows: int,
-        bn: BatchNormTensors,
-        norm: BatchNormSpec,
-        acc: torch.dtype,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        gamma, beta, running_mean, running_var = (cast_vector(vector, acc) for vector in bn)
-        vectors = _ops._bn_finalize.default(
-            partials, rows, gamma, beta, running_mean, running_var, norm.momentum, norm.eps
-        )
-        for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
-            if given is not None and updated is not None and updated is not given:
-                given.copy_(updated)
-        return vectors
 
     def bn_backward(
         self,
@@ -214,7 +190,7 @@ class KernelBackend(Backend):
             partials = _ops._bn_backward_reduce.default(dz, y, mean, *gate)
             dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
                 partials,
-                _pixels(y),
+                _kernel_norms.values_per_channel(y),
                 cast_vector(gamma, mean.dtype),
                 mean,
                 invstd,
@@ -229,70 +205,6 @@ class KernelBackend(Backend):
             coefficients = torch.stack((scale, zero, zero, zero))  # dy = scale * g
         return gradients, coefficients if needs.x else None
 
-    def conv_bn_backward(
-        self,
-        dz: Tensor,
-        x: Tensor,
-        weight: Tensor,
-        gamma: Tensor | None,
-        z: Tensor | None,
-        saved: Sequence[Tensor],
-        geometry: ConvGeometry,
-        norm: BatchNormSpec,
-        relu: bool,
-        needs: Needs,
-    ) -> Gradients:
-        y, *rest = saved
-        inner = needs._replace(x=needs.x or needs.weight)
-        on_load: dict[str, Tensor | None] = {}
-        if normalises_gradient_on_load(weight, geometry.groups, rest, needs):
-            self._enter()
-            gate = SavedGate.of(rest)
-            dz = as_channels_last(dz)
-            gradients, coefficients = self._bn_reduce(dz, y, gamma, rest, gate, norm, inner)
-            dy: Tensor | None = dz
-            on_load = {
-                "y": y,
-                "coefficients": coefficients,
-                "gate_scale": gate.scale,
-                "gate_bias": gate.bias,
-            }
-        else:
-            gradients = self.bn_backward(dz, y, gamma, z, rest, norm, relu, inner)
-            dy = gradients.x
-        dx, dweight = None, None
-        g = geometry
-        if needs.x:
-            dx = _ops._conv_dgrad.default(
-                dy,
-                as_channels_last(weight),
-                x.shape,
-                None,
-                None,
-                None,
-                None,
-                None,
-                g.stride,
-                g.padding,
-                g.dilation,
-                g.groups,
-                **on_load,
-            )[0]
-        if needs.weight:
-            dweight = _ops._conv_wgrad.default(
-                dy,
-                x,
-                weight.shape,
-                None,
-                None,
-                g.stride,
-                g.padding,
-                g.dilation,
-                g.groups,
-                **on_load,
-            )
-        return gradients._replace(x=dx, weight=dweight)
-
     def conv_bn_inference(
         self,
         x: Tensor,
@@ -304,7 +216,9 @@ class KernelBackend(Backend):
         relu: bool,
         launch: str,
     ) -> Tensor:
-        _, _, scale, bias = _running_affine(bn, norm.eps, accumulator_dtype(x.dtype))
+        _, _, scale, bias = _kernel_norms.of_running_statistics(
+            bn, norm.eps, accumulator_dtype(x.dtype)
+        )
         return self._convolve(
             x,
             weight,
@@ -314,7 +228,7 @@ class KernelBackend(Backend):
             bias=bias,
             residual=residual,
             relu=relu,
-        )[0]
+        )
 
     def expand_projection_inference(
         self,
@@ -327,8 +241,8 @@ class KernelBackend(Backend):
     ) -> Tensor:
         self._enter()
         acc = accumulator_dtype(x.dtype)
-        _, _, scale, bias = _running_affine(bn, eps, acc)
-        _, _, projection_scale, projection_bias = _running_affine(
+        _, _, scale, bias = _kernel_norms.of_running_statistics(bn, eps, acc)
+        _, _, projection_scale, projection_bias = _kernel_norms.of_running_statistics(
             projection.bn(), projection.eps, acc
         )
         stride = projection.call(relu=False).geometry.stride[0]
@@ -350,7 +264,7 @@ class KernelBackend(Backend):
         self, y: Tensor, bn: BatchNormTensors, residual: Tensor | None, eps: float, relu: bool
     ) -> Tensor:
         self._enter()
-        _, _, scale, bias = _running_affine(bn, eps, accumulator_dtype(y.dtype))
+        _, _, scale, bias = _kernel_norms.of_running_statistics(bn, eps, accumulator_dtype(y.dtype))
         return _ops._bn_apply.default(y, scale, bias, residual, relu, False)[0]
 
     def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""The backward of conv + batch norm + ReLU as a differentiable torch composite, for second derivatives.
+"""The backward of residual branches and of batch norm + ReLU as differentiable torch composites, for
+second derivatives.
 
 The raw convolution output is recomputed from the inputs so that the statistics depend on them; the
 ReLU gate is a constant (its derivative is zero almost everywhere). Per-channel arithmetic in the
@@ -6,6 +7,9 @@ accumulator's dtype.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +21,15 @@ from resnet_cuda.ops._interface import (
     Needs,
     accumulator_dtype,
 )
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops._branch import (
+        BranchGradients,
+        BranchNeeds,
+        BranchSpec,
+        ConvSpec,
+        ConvTensors,
+    )
 
 _CHANNEL = (0, 2, 3)
 
@@ -77,35 +90,129 @@ def bn_backward(
         )
 
 
-def conv_bn_backward(
+def branch_backward(
+    branch: BranchSpec,
     dz: Tensor,
     x: Tensor,
-    weight: Tensor,
-    gamma: Tensor | None,
-    gate: Tensor | None,
-    statistics: tuple[Tensor, Tensor],
-    geometry: ConvGeometry,
-    norm: BatchNormSpec,
+    source: Tensor | None,
+    tensors: Sequence[ConvTensors],
+    statistics: Sequence[tuple[Tensor, Tensor]],
+    needs: BranchNeeds,
+) -> BranchGradients:
+    """The gradients of a residual branch; `statistics` count where they were constants."""
+    from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad
+
+    with torch.autocast(x.device.type, enabled=False):
+        units = len(branch.units)
+        convolutions = list(zip(branch.convolutions, tensors, statistics, strict=True))
+        start = x if source is None else source
+        shortcut: Tensor | None = None
+        if isinstance(branch.shortcut, ConvSpec):
+            spec, t, numbers = convolutions[-1]
+            shortcut = _conv_bn(start, t, numbers, spec)
+        elif branch.shortcut is not None:
+            shortcut = branch.shortcut(start) if isinstance(branch.shortcut, ZeroPad) else start
+        # Compute every unit's output again; which ReLUs are open is a constant.
+        a, inputs, gates = x, [], []
+        for i, (spec, t, numbers) in enumerate(convolutions[:units]):
+            inputs.append(a)
+            a = _conv_bn(a, t, numbers, spec)
+            if i == units - 1 and shortcut is not None:
+                a = a + shortcut
+            gates.append(_open(a) if (branch.relu if i == units - 1 else spec.relu) else None)
+            a = gated(a, gates[-1])
+        # Walk back through the units, then through the shortcut.
+        found = [ConvGradients()] * len(tensors)
+        g, du = dz, gated(dz, gates[-1])
+        for i in reversed(range(units)):
+            spec, t, numbers = convolutions[i]
+            reaches = needs.x or any(any(n) for n in needs.convolutions[:i])
+            wants = Needs(reaches, *needs.convolutions[i], residual=False)
+            if not any(wants):
+                break
+            gradients = _conv_bn_backward(gated(g, gates[i]), inputs[i], t, numbers, spec, wants)
+            found[i] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
+            if gradients.x is None:
+                break
+            g = gradients.x
+        dx = g if needs.x else None
+        wants_source = branch.shortcut is not None and (needs.x if source is None else needs.source)
+        dsource: Tensor | None = du
+        if isinstance(branch.shortcut, ConvSpec):
+            spec, t, numbers = convolutions[-1]
+            wants = Needs(wants_source, *needs.convolutions[-1], residual=False)
+            gradients = _conv_bn_backward(du, start, t, numbers, spec, wants)
+            found[-1] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
+            dsource = gradients.x
+        elif isinstance(branch.shortcut, ZeroPad):
+            stride = branch.shortcut.stride
+            dsource = _spread(du[:, : start.shape[1]], start.shape, stride)
+        if not wants_source:
+            dsource = None
+        if source is None and dx is not None and dsource is not None:
+            dx = dx + dsource
+        return BranchGradients(dx, None if source is None else dsource, found)
+
+
+def _spread(g: Tensor, shape: Sequence[int], stride: int) -> Tensor:
+    """g [N, C, P, Q] at every `stride`-th pixel of zeros [N, C, H, W]."""
+    spread = g.new_zeros(shape)
+    n, c, h, w = (torch.arange(extent, device=g.device) for extent in shape)
+    index = (n.view(-1, 1, 1, 1), c.view(-1, 1, 1), h[::stride].view(-1, 1), w[::stride])
+    return spread.index_put(index, g)
+
+
+def _open(preactivation: Tensor) -> Tensor:
+    return ~(preactivation.detach() <= 0)
+
+
+def _convolve(x: Tensor, t: ConvTensors, g: ConvGeometry) -> Tensor:
+    return torch.conv2d(x, t.weight, None, g.stride, g.padding, g.dilation, g.groups)
+
+
+def _conv_bn(x: Tensor, t: ConvTensors, numbers: tuple[Tensor, Tensor], spec: ConvSpec) -> Tensor:
+    """bn(conv(x)) with the batch's statistics, or in eval mode with (mean, invstd)."""
+    y = _convolve(x, t, spec.geometry)
+    acc = accumulator_dtype(y.dtype)
+    wide = y.to(acc)
+    mean, invstd = numbers
+    if spec.norm.training:
+        var, mean = torch.var_mean(wide, _CHANNEL, correction=0)
+        invstd = torch.rsqrt(var + spec.norm.eps)
+    z = (wide - _per_channel(mean)) * _per_channel(invstd)
+    if t.gamma is not None:
+        z = z * _per_channel(t.gamma.to(acc))
+    if t.beta is not None:
+        z = z + _per_channel(t.beta.to(acc))
+    return z.to(y.dtype)
+
+
+def _conv_bn_backward(
+    g: Tensor,
+    x: Tensor,
+    t: ConvTensors,
+    numbers: tuple[Tensor, Tensor],
+    spec: ConvSpec,
     needs: Needs,
 ) -> Gradients:
-    g = geometry
-    with torch.autocast(x.device.type, enabled=False):
-        y = torch.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
-        inner = needs._replace(x=needs.x or needs.weight)
-        gradients = bn_backward(dz, y, gamma, gate, statistics, norm, inner)
-        dx = dweight = None
-        if gradients.x is not None:
-            dx, dweight, _ = torch.ops.aten.convolution_backward.default(
-                gradients.x,
-                x,
-                weight,
-                None,
-                g.stride,
-                g.padding,
-                g.dilation,
-                False,
-                (0, 0),
-                g.groups,
-                (needs.x, needs.weight, False),
-            )
-        return gradients._replace(x=dx, weight=dweight)
+    """The gradients of bn(conv(x)) from that of its output."""
+    geometry = spec.geometry
+    y = _convolve(x, t, geometry)
+    inner = needs._replace(x=needs.x or needs.weight)
+    gradients = bn_backward(g, y, t.gamma, None, numbers, spec.norm, inner)
+    dx = dweight = None
+    if gradients.x is not None:
+        dx, dweight, _ = torch.ops.aten.convolution_backward.default(
+            gradients.x,
+            x,
+            t.weight,
+            None,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            False,
+            (0, 0),
+            geometry.groups,
+            (needs.x, needs.weight, False),
+        )
+    return gradients._replace(x=dx, weight=dweight)

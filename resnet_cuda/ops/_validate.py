@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,19 +64,26 @@ def activation(x: Tensor, name: str) -> None:
         raise ValueError(f"{name} has shape {list(x.shape)}; accepted: 4 dimensions [N, C, H, W]")
 
 
-def spatial(x: Tensor) -> None:
+class Planned(NamedTuple):
+    """What checks want to know of an activation that is yet to be computed."""
+
+    shape: Sequence[int]
+    device: torch.device
+
+
+def spatial(x: Tensor | Planned) -> None:
     if x.shape[1] == 0 or x.shape[2] == 0 or x.shape[3] == 0:
         raise ValueError(
             f"x has shape {list(x.shape)}; accepted: C, H and W of at least 1 (N may be 0)"
         )
 
 
-def _same_device(tensor: Tensor, name: str, x: Tensor) -> None:
+def _same_device(tensor: Tensor, name: str, x: Tensor | Planned) -> None:
     if tensor.device != x.device:
         raise ValueError(f"{name} is on {tensor.device}, x is on {x.device}; accepted: one device")
 
 
-def convolution(x: Tensor, weight: Tensor, g: ConvGeometry) -> tuple[int, int, int, int]:
+def convolution(x: Tensor | Planned, weight: Tensor, g: ConvGeometry) -> tuple[int, int, int, int]:
     """Checks x [N, C, H, W] against weight [K, C / groups, R, S]; returns the output's shape [N, K, P, Q]."""
     if not isinstance(weight, Tensor):
         raise TypeError(
@@ -120,7 +127,7 @@ def weight_dtype(weight: Tensor, dtype: torch.dtype) -> None:
 
 
 def batch_norm(
-    x: Tensor,
+    x: Tensor | Planned,
     dtype: torch.dtype,
     bn: BatchNormTensors,
     shape: Sequence[int],
@@ -180,10 +187,7 @@ def residual(x: Tensor, tensor: Tensor, shape: Sequence[int], name: str = "resid
     """A tensor that is added to an output of `shape`: no broadcasting."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a Tensor or None")
-    if tuple(tensor.shape) != tuple(shape):
-        raise ValueError(
-            f"{name} has shape {list(tensor.shape)}; accepted: {list(shape)}, the output's"
-        )
+    same_shape(tensor.shape, shape, name)
     if tensor.dtype != x.dtype:
         raise TypeError(
             f"{name} has dtype {tensor.dtype}, x has {x.dtype}; accepted: the same dtype"
@@ -191,6 +195,12 @@ def residual(x: Tensor, tensor: Tensor, shape: Sequence[int], name: str = "resid
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} has layout {tensor.layout}; accepted: a dense (strided) tensor")
     _same_device(tensor, name, x)
+
+
+def same_shape(shape: Sequence[int], output: Sequence[int], name: str = "residual") -> None:
+    """Nothing is broadcast over the output."""
+    if tuple(shape) != tuple(output):
+        raise ValueError(f"{name} has shape {list(shape)}; accepted: {list(output)}, the output's")
 
 
 def pointwise_weight(weight: Tensor) -> None:

@@ -10,15 +10,11 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _second_order, _validate
+from resnet_cuda.ops._branch import in_dtype_of, requires_grad
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import (
-    defer_running_update,
-    in_parameter_dtypes,
-    requires_grad,
-    update_running,
-)
+from resnet_cuda.ops._running import defer_running_update, update_running
 
 
 class _BnCall(NamedTuple):
@@ -80,7 +76,8 @@ def bn_relu(
                 _BnRelu, x, *fused_bn, residual, backend, _BnCall(norm, relu)
             )
             if deferred:
-                update_running(bn, norm, backend.statistics(saved, norm), z)
+                count = z.shape[0] * z.shape[2] * z.shape[3]
+                update_running(bn, norm, backend.statistics(saved, norm), count)
         elif training:
             z = backend.bn_forward(x, bn, residual, norm, relu)[0]
         else:
@@ -137,5 +134,5 @@ class _BnRelu(torch.autograd.Function):
             )
         else:
             gradients = backend.bn_backward(dz, y, gamma, z, saved, norm, relu, needs)
-        dy, _dweight, *rest = in_parameter_dtypes(gradients, gamma, beta)
-        return (dy, *rest, None, None)
+        dgamma, dbeta = in_dtype_of(gamma, gradients.gamma), in_dtype_of(beta, gradients.beta)
+        return gradients.x, dgamma, dbeta, None, None, gradients.residual, None, None

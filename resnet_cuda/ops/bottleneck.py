@@ -7,9 +7,10 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
+from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn, requires_grad
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.conv_unit import ConvUnit
 
 

@@ -7,24 +7,23 @@ addition, ReLU.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _autocast, _second_order, _validate
-from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._function import apply_function
-from resnet_cuda.ops._interface import (
-    Backend,
-    BatchNormSpec,
-    BatchNormTensors,
-    ConvGeometry,
-    Gradients,
-    Needs,
-    Pair,
+from resnet_cuda.ops import _autocast, _validate
+from resnet_cuda.ops._branch import (
+    BranchSpec,
+    ConvSpec,
+    ConvTensors,
+    Identity,
+    requires_grad,
+    run_branch,
 )
+from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
 
 
@@ -158,22 +157,16 @@ def apply_conv_bn(
     else:
         x = backend.prepare(x)
         residual = None if residual is None else backend.prepare(residual)
-        if grad:
-            fused_bn, deferred = defer_running_update(bn, norm)
-            z, _y, *saved = apply_function(
-                _ConvBnRelu, x, weight, *fused_bn, residual, backend, call
+        if grad or norm.training:
+            branch = BranchSpec(
+                (ConvSpec(geometry, norm, call.relu),),
+                None if residual is None else Identity(),
+                call.relu,
             )
-            if deferred:
-                update_running(bn, norm, backend.statistics(saved, norm), z)
-        elif norm.training:
-            z = backend.conv_bn_forward(x, weight, bn, residual, *call)[0]
+            z = run_branch(backend, branch, x, residual, [ConvTensors(weight, *bn)])
         else:
             z = backend.conv_bn_inference(x, weight, bn, residual, *call)
     return match_format(z, channels_last)
-
-
-def requires_grad(*tensors: Tensor | None) -> bool:
-    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _empty_batch(
@@ -189,91 +182,3 @@ def _empty_batch(
         if vector is not None:
             z = z + vector.to(z.dtype).view(1, -1, 1, 1)
     return z if residual is None else z + residual
-
-
-class _ConvBnRelu(torch.autograd.Function):
-    """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's
-    transforms can follow."""
-
-    @staticmethod
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        residual: Tensor | None,
-        backend: Backend,
-        call: ConvBnCall,
-    ) -> tuple[Tensor, ...]:
-        bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-        z, saved = backend.conv_bn_forward(x, weight, bn, residual, *call)
-        return (z, *saved)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, gamma, beta, _, _, _, backend, call = inputs
-        z, *saved = output
-        ctx.mark_non_differentiable(*saved)
-        ctx.set_materialize_grads(False)
-        gate_source = z if call.relu and backend.gate_is_output else None
-        ctx.save_for_backward(x, weight, gamma, beta, gate_source, *saved)
-        ctx.backend, ctx.call = backend, call
-
-    @staticmethod
-    def backward(ctx: Any, dz: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        if dz is None:
-            return (None,) * 9
-        x, weight, gamma, beta, z, *saved = ctx.saved_tensors
-        backend, call = ctx.backend, ctx.call
-        needed = ctx.needs_input_grad
-        needs = Needs(needed[0], needed[1], needed[2], needed[3], needed[6])
-        if torch.is_grad_enabled():
-            y, *of_bn = saved
-            gate = backend.gate(z, y, of_bn) if call.relu else None
-            statistics = backend.statistics(of_bn, call.norm)
-            gradients = _second_order.conv_bn_backward(
-                dz, x, weight, gamma, gate, statistics, call.geometry, call.norm, needs
-            )
-        else:
-            gradients = backend.conv_bn_backward(
-                dz, x, weight, gamma, z, saved, *call[:3], needs=needs
-            )
-        return (*in_parameter_dtypes(gradients, gamma, beta), None, None)
-
-
-def defer_running_update(
-    bn: BatchNormTensors, norm: BatchNormSpec
-) -> tuple[BatchNormTensors, bool]:
-    """Under torch.compile an autograd function must not write to its inputs: the running
-    statistics move outside of it."""
-    if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
-        return bn._replace(running_mean=None, running_var=None), True
-    return bn, False
-
-
-def update_running(
-    bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], z: Tensor
-) -> None:
-    """Moves the running statistics towards the batch's (mean, invstd) of an output like `z`; the
-    variance is made unbiased."""
-    assert bn.running_mean is not None and bn.running_var is not None
-    mean, invstd = statistics
-    count = z.shape[0] * z.shape[2] * z.shape[3]
-    with torch.no_grad():
-        var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
-        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
-        bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
-
-
-def in_parameter_dtypes(
-    gradients: Gradients, gamma: Tensor | None, beta: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """(dx, dweight, dgamma, dbeta, None, None, dresidual), the vectors in their parameters' dtypes."""
-    dgamma, dbeta = gradients.gamma, gradients.beta
-    if dgamma is not None and gamma is not None:
-        dgamma = dgamma.to(gamma.dtype)
-    if dbeta is not None and beta is not None:
-        dbeta = dbeta.to(beta.dtype)
-    return gradients.x, gradients.weight, dgamma, dbeta, None, None, gradients.residual

@@ -6,44 +6,26 @@ The modules describe a block as conv units and a shortcut; this is the one execu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
+from resnet_cuda.ops._branch import (
+    BranchSpec,
+    ConvSpec,
+    ConvTensors,
+    Identity,
+    ZeroPad,
+    requires_grad,
+    run_branch,
+)
 from resnet_cuda.ops._folding import is_plain
+from resnet_cuda.ops._interface import Backend
+from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops.bottleneck import bottleneck_expand
-from resnet_cuda.ops.conv_bn_relu import requires_grad
 from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
-
-
-@dataclass
-class Identity:
-    """The shortcut is the block's input itself."""
-
-
-@dataclass
-class ZeroPad:
-    """Option A (He et al. 2015, sec. 3.3): every `stride`-th pixel of the input, zero channels
-    added at the end."""
-
-    stride: int
-    out_channels: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [N, C, H, W] -> [N, out_channels, (H - 1) // stride + 1, (W - 1) // stride + 1]."""
-        _validate.pair(self.stride, "stride", 1)
-        extra = self.out_channels - x.shape[1]
-        if extra < 0:
-            raise ValueError(
-                f"out_channels is {self.out_channels}; accepted: at least x's {x.shape[1]} channels"
-            )
-        x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, extra))
-
 
 Shortcut = ConvUnit | Identity | ZeroPad
 
@@ -79,12 +61,70 @@ def residual_branch(
             f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
         )
     _validate.activation(x, "x")
+    backend = _backend.resolve(x)
+    if _is_one_call(backend, x, units, shortcut):
+        return _differentiable(backend, x, units, shortcut)
     dtype = _autocast.autocast_dtype(x) or x.dtype
     compute = _wider_dtype(x, dtype, units, shortcut)
     if compute is None:
         return _compose(x, units, shortcut, donate_input, None)
     wide = x.to(dtype).to(compute)
     return _compose(wide, units, shortcut, donate_input or wide is not x, dtype).to(dtype)
+
+
+def _is_one_call(
+    backend: Backend, x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None
+) -> bool:
+    """Whether the block is differentiated, or its batch norms move, on a backend that does it in one."""
+    if backend.is_composite or x.shape[0] == 0:
+        return False
+    if torch.compiler.is_compiling() and backend.gate_is_output:
+        return False
+    if not (backend.gate_is_output or all(unit.relu for unit in units[:-1])):
+        return False
+    every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
+    if any(unit.training for unit in every):
+        return True
+    return torch.is_grad_enabled() and requires_grad(
+        x, *(tensor for u in every for tensor in (u.weight, u.gamma, u.beta))
+    )
+
+
+def _differentiable(
+    backend: Backend,
+    x: Tensor,
+    units: Sequence[ConvUnit],
+    shortcut: Shortcut | None,
+) -> Tensor:
+    """The whole block as one autograd function."""
+    autocast = _autocast.autocast_dtype(x)
+    dtype = autocast or x.dtype
+    start = flow = _validate.Planned(x.shape, x.device)
+    specs, tensors = [], []
+
+    def add(unit: ConvUnit, read: _validate.Planned) -> _validate.Planned:
+        call = unit.call(unit.relu)
+        shape = _validate.convolution(read, unit.weight, call.geometry)
+        if autocast is None:
+            _validate.weight_dtype(unit.weight, dtype)
+        _validate.batch_norm(read, dtype, unit.bn(), shape, *call.norm)
+        specs.append(ConvSpec(call.geometry, call.norm, unit.relu))
+        tensors.append(ConvTensors(unit.weight.to(dtype), *unit.bn()))
+        return _validate.Planned(shape, x.device)
+
+    for unit in units:
+        flow = add(unit, flow)
+    if isinstance(shortcut, ConvUnit):
+        _validate.same_shape(add(shortcut, start).shape, flow.shape)
+    elif isinstance(shortcut, ZeroPad):
+        _validate.same_shape(shortcut.shape(x.shape), flow.shape)
+    elif shortcut is not None:
+        _validate.same_shape(x.shape, flow.shape)
+    end = specs.pop() if isinstance(shortcut, ConvUnit) else shortcut
+    branch = BranchSpec(tuple(specs), end, relu=True)
+    channels_last = is_channels_last(x) or any(is_channels_last(u.weight) for u in units)
+    z = run_branch(backend, branch, backend.prepare(x.to(dtype)), None, tensors)
+    return match_format(z, channels_last)
 
 
 def _wider_dtype(

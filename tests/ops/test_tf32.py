@@ -44,7 +44,7 @@ def convolutions(launches: list[dict[str, Any]]) -> list[str]:
 
 
 def kernels(generation: str) -> list[str]:
-    return [f"conv_{name}_{generation}_im2col" for name in ("fprop", "dgrad", "wgrad")]
+    return [f"conv_{name}_{generation}_im2col" for name in ("fprop", "wgrad", "dgrad")]
 
 
 @pytest.mark.parametrize(
