@@ -86,7 +86,7 @@ class KernelBackend(Backend):
         if launch == "expand":
             return _ops._bottleneck_expand.default(
                 x, weight, scale, bias, residual, None, None, None, 1, relu, statistics
-            )
+            )[:2]
         g = geometry
         return _ops._conv_fprop.default(
             x,
@@ -102,7 +102,7 @@ class KernelBackend(Backend):
             g.dilation,
             g.groups,
             statistics,
-        )
+        )[:2]
 
     def conv_bn_forward(
         self,
