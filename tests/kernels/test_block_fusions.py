@@ -128,7 +128,9 @@ FORWARDS = [(fprop, conv) for conv in IN_PIECES] + [(expand, IN_PIECES[0])]
 
 
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize(("forward", "conv"), FORWARDS, ids=str)
+@pytest.mark.parametrize(
+    ("forward", "conv"), FORWARDS, ids=[f"{run.__name__} {conv}" for run, conv in FORWARDS]
+)
 def test_the_shortcut_is_scaled_and_the_mask_says_what_passes(
     forward: Forward, conv: Conv, dtype: torch.dtype, relu: bool, device: str
 ) -> None:
