@@ -202,9 +202,14 @@ def _conv_fprop(
     dilation: Sequence[int],
     groups: int,
     statistics: bool,
-) -> tuple[Tensor, Tensor]:
+    *,
+    x_floor: Tensor | None = None,
+    residual_scale: Tensor | None = None,
+    mask: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     shape = conv_output_shape(x.shape, weight.shape, stride, padding, dilation)
-    return _activation(x, shape), _partials(x, shape) if statistics else _vector(x, 0)
+    y = _activation(x, shape)
+    return y, _partials(x, shape) if statistics else _vector(x, 0), _bit_mask(y, mask)
 
 
 def _conv_dgrad(
@@ -225,6 +230,8 @@ def _conv_dgrad(
     coefficients: Tensor | None = None,
     gate_scale: Tensor | None = None,
     gate_bias: Tensor | None = None,
+    addend_mask: Tensor | None = None,
+    addend_stride: int = 1,
 ) -> tuple[Tensor, Tensor]:
     n, c, h, w = input_size
     tiles = sum(
@@ -256,6 +263,7 @@ def _conv_wgrad(
     coefficients: Tensor | None = None,
     gate_scale: Tensor | None = None,
     gate_bias: Tensor | None = None,
+    x_floor: Tensor | None = None,
 ) -> Tensor:
     return _activation(x, weight_size)
 
@@ -285,8 +293,12 @@ def _bottleneck_expand(
     projection_stride: int,
     relu: bool,
     statistics: bool,
-) -> tuple[Tensor, Tensor]:
-    return _bottleneck_reduce(x, weight, scale, bias, 1, relu, statistics)
+    *,
+    residual_scale: Tensor | None = None,
+    mask: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    z, partials = _bottleneck_reduce(x, weight, scale, bias, 1, relu, statistics)
+    return z, partials, _bit_mask(z, mask)
 
 
 def _bn_statistics(y: Tensor) -> Tensor:

@@ -17,11 +17,12 @@ Conv2dProblem pointwise_problem(const Arguments& args, const char* weight_name, 
   return conv_problem(args, x, weight, {{stride, stride}, {0, 0}, {1, 1}, 1});
 }
 
-std::tuple<Tensor, Tensor> bottleneck_expand(
+std::tuple<Tensor, Tensor, Tensor> bottleneck_expand(
     const Tensor& x, const Tensor& weight, const OptionalTensor& scale, const OptionalTensor& bias,
     const OptionalTensor& residual, const OptionalTensor& projection_weight,
     const OptionalTensor& projection_scale, const OptionalTensor& projection_bias,
-    int64_t projection_stride, bool relu, bool statistics) {
+    int64_t projection_stride, bool relu, bool statistics, const OptionalTensor& residual_scale,
+    bool mask) {
   const Arguments args("bottleneck_expand", "x", x);
   const Shape x_shape = args.activation("x", x);
   const Shape z_shape =
@@ -33,9 +34,15 @@ std::tuple<Tensor, Tensor> bottleneck_expand(
   args.accumulators("bias", bias, {z_shape.C});
   args.accumulators("projection_scale", projection_scale, {z_shape.C});
   args.accumulators("projection_bias", projection_bias, {z_shape.C});
-  args.require(!statistics || !(scale || residual || relu),
-               "statistics is True, expected scale, bias and residual None and relu False: the "
-               "statistics are those of the raw output");
+  args.require(!statistics || !(scale || residual || relu || mask),
+               "statistics is True, expected scale, bias and residual None, relu and mask False: "
+               "the statistics are those of the raw output");
+  args.require(!residual_scale || (residual && !projection_weight),
+               "residual_scale is given, expected a residual that is not projected");
+  args.accumulators("residual_scale", residual_scale, {z_shape.C});
+  args.require(
+      !mask || z_shape.C % 8 == 0, "mask is True with ", z_shape.C,
+      " filters of weight, expected a multiple of 8: a byte of bits belongs to 8 channels");
   args.require(scale || !(residual || relu),
                "scale is None, expected a tensor because residual or relu is given");
 
@@ -57,6 +64,7 @@ std::tuple<Tensor, Tensor> bottleneck_expand(
   const Tensor partials = statistics
                               ? args.new_accumulators({stats_tiles(z_shape.pixels()), 2, z_shape.C})
                               : args.no_accumulators();
+  const Tensor bits = mask ? args.new_bit_mask(z_shape.size()) : args.no_bytes();
 
   Stage stage(args);
   BottleneckExpandParams params{};
@@ -70,6 +78,8 @@ std::tuple<Tensor, Tensor> bottleneck_expand(
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);
+  params.residual_scale = stage.in("residual_scale", residual_scale);
+  params.mask = static_cast<uint8_t*>(stage.out("mask", bits));
   params.z = stage.out("z", z);
   params.partials = stage.out("partials", partials);
   params.relu = relu;
@@ -82,7 +92,7 @@ std::tuple<Tensor, Tensor> bottleneck_expand(
   params.projection_stride = projection_weight ? int32_t(projection_stride) : 1;
   params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::bottleneck_expand, params);
-  return {z, partials};
+  return {z, partials, bits};
 }
 
 }  // namespace
@@ -91,7 +101,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_bottleneck_expand(Tensor x, Tensor weight, Tensor? scale, Tensor? bias, Tensor? residual, "
       "Tensor? projection_weight, Tensor? projection_scale, Tensor? projection_bias, "
-      "int projection_stride, bool relu, bool statistics) -> (Tensor z, Tensor partials)");
+      "int projection_stride, bool relu, bool statistics, *, Tensor? residual_scale=None, "
+      "bool mask=False) -> (Tensor z, Tensor partials, Tensor mask)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_bottleneck_expand", TORCH_BOX(&bottleneck_expand)); }

@@ -9,15 +9,33 @@
 namespace rnc::bindings {
 namespace {
 
-std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
-                                      const Sizes& input_size, const OptionalTensor& addend,
-                                      const OptionalTensor& act, const OptionalTensor& act_scale,
-                                      const OptionalTensor& act_bias,
-                                      const OptionalTensor& act_mean, const Sizes& stride,
-                                      const Sizes& padding, const Sizes& dilation, int64_t groups,
-                                      const OptionalTensor& y, const OptionalTensor& coefficients,
-                                      const OptionalTensor& gate_scale,
-                                      const OptionalTensor& gate_bias) {
+// The channels of another branch's gradient of x, which that branch sampled with a stride and may
+// have added channels to.
+int32_t check_addend(const Arguments& args, const OptionalTensor& addend,
+                     const OptionalTensor& mask, int64_t stride, const Shape& x) {
+  args.require(addend || !mask, "addend is None, expected a tensor because addend_mask is given");
+  args.require(stride >= 1 && stride <= INT32_MAX, "addend_stride is ", stride,
+               ", expected a value from 1 to 2^31 - 1");
+  if (!addend) return x.C;
+  const int32_t channels = args.activation("addend", *addend).C;
+  args.require(channels >= x.C, "addend has ", channels, " channels, expected at least x's, ", x.C);
+  const Shape sampled{x.N, channels, int32_t((x.H - 1) / stride + 1),
+                      int32_t((x.W - 1) / stride + 1)};
+  args.activation("addend", addend, sampled);
+  args.bit_mask("addend_mask", mask, sampled.size());
+  args.require(!mask || (channels % 8 == 0 && x.C % 8 == 0), "addend_mask is given with ", channels,
+               " channels of addend for ", x.C,
+               " of x, expected multiples of 8: a byte of bits belongs to 8 channels");
+  return channels;
+}
+
+std::tuple<Tensor, Tensor> conv_dgrad(
+    const Tensor& dy, const Tensor& weight, const Sizes& input_size, const OptionalTensor& addend,
+    const OptionalTensor& act, const OptionalTensor& act_scale, const OptionalTensor& act_bias,
+    const OptionalTensor& act_mean, const Sizes& stride, const Sizes& padding,
+    const Sizes& dilation, int64_t groups, const OptionalTensor& y,
+    const OptionalTensor& coefficients, const OptionalTensor& gate_scale,
+    const OptionalTensor& gate_bias, const OptionalTensor& addend_mask, int64_t addend_stride) {
   const Arguments args("conv_dgrad", "dy", dy);
   const Shape weight_shape = args.weight("weight", weight);
   const Shape x_shape = args.sizes("input_size", input_size);
@@ -26,7 +44,10 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
   args.activation("dy", dy, output_shape(problem));
   const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
   on_load.check(args, output_shape(problem));
-  args.activation("addend", addend, x_shape);
+  const int32_t addend_channels = check_addend(args, addend, addend_mask, addend_stride, x_shape);
+  args.require(!addend_mask || problem.channels_per_group() % 8 == 0, "addend_mask is given with ",
+               problem.channels_per_group(),
+               " channels in each group of weight, expected a multiple of 8");
   args.together("act", act, "act_scale", act_scale);
   args.together("act", act, "act_bias", act_bias);
   args.require(act || !act_mean, "act is None, expected a tensor because act_mean is given");
@@ -47,6 +68,9 @@ std::tuple<Tensor, Tensor> conv_dgrad(const Tensor& dy, const Tensor& weight,
   params.weight = stage.in("weight", weight);
   params.dx = stage.out("dx", dx);
   params.addend = stage.in("addend", addend);
+  params.addend_mask = static_cast<const uint8_t*>(stage.in("addend_mask", addend_mask));
+  params.addend_C = addend_channels;
+  params.addend_stride = int32_t(addend_stride);
   params.act = stage.in("act", act);
   params.act_scale = stage.in("act_scale", act_scale);
   params.act_bias = stage.in("act_bias", act_bias);
@@ -63,7 +87,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_conv_dgrad(Tensor dy, Tensor weight, int[] input_size, Tensor? addend, Tensor? act, "
       "Tensor? act_scale, Tensor? act_bias, Tensor? act_mean, int[2] stride, int[2] padding, "
-      "int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA ") -> (Tensor dx, Tensor partials)");
+      "int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA
+      ", Tensor? addend_mask=None, int addend_stride=1) -> (Tensor dx, Tensor partials)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_dgrad", TORCH_BOX(&conv_dgrad)); }

@@ -1,37 +1,44 @@
 #include <tuple>
 
 #include "bindings/conv_geometry.h"
+#include "bindings/normalise_on_load.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
 
 namespace rnc::bindings {
 namespace {
 
-std::tuple<Tensor, Tensor> conv_fprop(const Tensor& x, const Tensor& weight,
-                                      const OptionalTensor& x_scale, const OptionalTensor& x_bias,
-                                      const OptionalTensor& scale, const OptionalTensor& bias,
-                                      const OptionalTensor& residual, bool relu,
-                                      const Sizes& stride, const Sizes& padding,
-                                      const Sizes& dilation, int64_t groups, bool statistics) {
+std::tuple<Tensor, Tensor, Tensor> conv_fprop(
+    const Tensor& x, const Tensor& weight, const OptionalTensor& x_scale,
+    const OptionalTensor& x_bias, const OptionalTensor& scale, const OptionalTensor& bias,
+    const OptionalTensor& residual, bool relu, const Sizes& stride, const Sizes& padding,
+    const Sizes& dilation, int64_t groups, bool statistics, const OptionalTensor& x_floor,
+    const OptionalTensor& residual_scale, bool mask) {
   const Arguments args("conv_fprop", "x", x);
   const Shape x_shape = args.activation("x", x);
   const Shape weight_shape = args.weight("weight", weight);
   const Conv2dProblem problem =
       conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
   const Shape y_shape = output_shape(problem);
-  args.together("x_scale", x_scale, "x_bias", x_bias);
-  args.accumulators("x_scale", x_scale, {problem.C});
-  args.accumulators("x_bias", x_bias, {problem.C});
+  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, problem);
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
   args.activation("residual", residual, y_shape);
-  args.require(!statistics || !(scale || bias || residual || relu),
-               "statistics is True, expected scale, bias and residual None and relu False: the "
-               "statistics are those of the raw output");
+  args.require(residual || !residual_scale,
+               "residual is None, expected a tensor because residual_scale is given");
+  args.accumulators("residual_scale", residual_scale, {problem.K});
+  args.require(!statistics || !(scale || bias || residual || relu || mask),
+               "statistics is True, expected scale, bias and residual None, relu and mask False: "
+               "the statistics are those of the raw output");
+  args.require(!mask || problem.filters_per_group() % 8 == 0, "mask is True with ",
+               problem.filters_per_group(),
+               " filters in each group of weight, expected a multiple of 8: a byte of bits "
+               "belongs to 8 channels");
   const Tensor y = args.new_activation(y_shape);
   const Tensor partials = statistics
                               ? args.new_accumulators({stats_tiles(y_shape.pixels()), 2, problem.K})
                               : args.no_accumulators();
+  const Tensor bits = mask ? args.new_bit_mask(y_shape.size()) : args.no_bytes();
 
   Stage stage(args);
   ConvFpropParams params{};
@@ -41,14 +48,17 @@ std::tuple<Tensor, Tensor> conv_fprop(const Tensor& x, const Tensor& weight,
   params.y = stage.out("y", y);
   params.x_scale = stage.in("x_scale", x_scale);
   params.x_bias = stage.in("x_bias", x_bias);
+  params.x_floor = stage.in("x_floor", x_floor);
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);
+  params.residual_scale = stage.in("residual_scale", residual_scale);
+  params.mask = static_cast<uint8_t*>(stage.out("mask", bits));
   params.partials = stage.out("partials", partials);
   params.relu = relu;
   params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::conv_fprop, params);
-  return {y, partials};
+  return {y, partials, bits};
 }
 
 }  // namespace
@@ -57,7 +67,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_conv_fprop(Tensor x, Tensor weight, Tensor? x_scale, Tensor? x_bias, Tensor? scale, "
       "Tensor? bias, Tensor? residual, bool relu, int[2] stride, int[2] padding, int[2] dilation, "
-      "int groups, bool statistics) -> (Tensor y, Tensor partials)");
+      "int groups, bool statistics, *, Tensor? x_floor=None, Tensor? residual_scale=None, "
+      "bool mask=False) -> (Tensor y, Tensor partials, Tensor mask)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_fprop", TORCH_BOX(&conv_fprop)); }

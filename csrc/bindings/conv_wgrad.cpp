@@ -1,5 +1,6 @@
 #include "bindings/bn_backward_on_load.h"
 #include "bindings/conv_geometry.h"
+#include "bindings/normalise_on_load.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
 #include "launch/plan.h"
@@ -27,7 +28,8 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
                   const OptionalTensor& x_scale, const OptionalTensor& x_bias, const Sizes& stride,
                   const Sizes& padding, const Sizes& dilation, int64_t groups,
                   const OptionalTensor& y, const OptionalTensor& coefficients,
-                  const OptionalTensor& gate_scale, const OptionalTensor& gate_bias) {
+                  const OptionalTensor& gate_scale, const OptionalTensor& gate_bias,
+                  const OptionalTensor& x_floor) {
   const Arguments args("conv_wgrad", "dy", dy);
   const Shape x_shape = args.activation("x", x);
   const Shape weight_shape = args.sizes("weight_size", weight_size);
@@ -36,9 +38,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   args.activation("dy", dy, output_shape(problem));
   const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
   on_load.check(args, output_shape(problem));
-  args.together("x_scale", x_scale, "x_bias", x_bias);
-  args.accumulators("x_scale", x_scale, {problem.C});
-  args.accumulators("x_bias", x_bias, {problem.C});
+  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, problem);
   const Tensor dweight = args.new_activation(weight_shape);
 
   Stage stage(args);
@@ -53,6 +53,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   params.dweight = stage.out("dweight", dweight);
   params.x_scale = stage.in("x_scale", x_scale);
   params.x_bias = stage.in("x_bias", x_bias);
+  params.x_floor = stage.in("x_floor", x_floor);
   params.workspace = stage.workspace("workspace", workspace);
   params.splits = int32_t(workspace.size(0));
   params.allow_tf32 = limits.allow_tf32;
@@ -66,7 +67,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
       "_conv_wgrad(Tensor dy, Tensor x, int[] weight_size, Tensor? x_scale, Tensor? x_bias, "
       "int[2] stride, int[2] padding, int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA
-      ") -> Tensor");
+      ", Tensor? x_floor=None) -> Tensor");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_wgrad", TORCH_BOX(&conv_wgrad)); }

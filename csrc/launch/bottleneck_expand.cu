@@ -25,6 +25,7 @@ Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
       params.residual_C};
   ScaleBiasAddReluStore<T> epilogue{};  // the main loop has scaled already
   epilogue.y = static_cast<T*>(params.z);
+  epilogue.mask = params.mask;
   epilogue.row_stride = params.K;
   epilogue.relu = params.relu;
   epilogue.aligned = pieces_are_vectors<T>({params.z}, params.K, params.K);
@@ -77,6 +78,8 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   conv.scale = params.scale;
   conv.bias = params.bias;
   conv.residual = params.residual;
+  conv.residual_scale = params.residual_scale;
+  conv.mask = params.mask;
   conv.partials = params.partials;
   conv.relu = params.relu;
   conv.allow_tf32 = params.allow_tf32;

@@ -59,6 +59,20 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologu
   });
 }
 
+template <class T>
+BranchGradient<T> branch_gradient(const ConvDgradParams& params) {
+  const Conv2dProblem& p = params.problem;
+  const int32_t stride = params.addend_stride;
+  return {static_cast<const T*>(params.addend),
+          params.addend_mask,
+          params.addend_C,
+          (p.H - 1) / stride + 1,
+          (p.W - 1) / stride + 1,
+          FastDivmod(p.W),
+          FastDivmod(p.H),
+          FastDivmod(stride)};
+}
+
 template <class T, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
               Stream stream) {
@@ -83,11 +97,14 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
     using Acc = AccOf<T>;
-    const bool aligned = pieces_are_vectors<T>(
-        {params.dx, params.addend, params.act, params.act_scale, params.act_bias, params.act_mean},
-        params.problem.C, gemm_problem(plan, params.problem).channels_per_group());
+    const bool aligned =
+        pieces_are_vectors<T>({params.dx, params.addend, params.act, params.act_scale,
+                               params.act_bias, params.act_mean},
+                              params.problem.C,
+                              gemm_problem(plan, params.problem).channels_per_group()) &&
+        rows_are_vectors<T>(params.addend_C);
     const AddGateStore<T> gate{static_cast<T*>(params.dx),
-                               static_cast<const T*>(params.addend),
+                               branch_gradient<T>(params),
                                static_cast<const T*>(params.act),
                                static_cast<const Acc*>(params.act_scale),
                                static_cast<const Acc*>(params.act_bias),

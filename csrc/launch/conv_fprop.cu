@@ -40,9 +40,9 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   using Acc = AccOf<T>;
   T* y = static_cast<T*>(params.y);
   const int64_t K = params.problem.K;
-  const bool aligned =
-      pieces_are_vectors<T>({params.y, params.residual, params.scale, params.bias}, K,
-                            gemm_problem(plan, params.problem).filters_per_group());
+  const bool aligned = pieces_are_vectors<T>(
+      {params.y, params.residual, params.scale, params.bias, params.residual_scale}, K,
+      gemm_problem(plan, params.problem).filters_per_group());
   if (params.partials) {
     const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<T>(plan, params, prologue, epilogue, stream);
@@ -51,6 +51,8 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
                                           static_cast<const Acc*>(params.scale),
                                           static_cast<const Acc*>(params.bias),
                                           static_cast<const T*>(params.residual),
+                                          static_cast<const Acc*>(params.residual_scale),
+                                          params.mask,
                                           K,
                                           params.relu,
                                           aligned};
@@ -61,7 +63,8 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.x, params.weight, params.x_scale, params.x_bias});
+  limits.aligned =
+      are_vector_aligned({params.x, params.weight, params.x_scale, params.x_bias, params.x_floor});
   limits.normalises = params.x_scale != nullptr;
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
@@ -71,16 +74,17 @@ ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
 Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
                          Stream stream) {
   if (plan.error) return {plan.error};
-  if (params.partials && (params.scale || params.bias || params.residual || params.relu)) {
+  if (params.partials &&
+      (params.scale || params.bias || params.residual || params.relu || params.mask)) {
     return {
-        "statistics are those of the raw output: scale, bias, residual and relu must "
+        "statistics are those of the raw output: scale, bias, residual, relu and mask must "
         "be off"};
   }
   return visit_dtype(dtype, [&](auto type) {
     using T = decltype(type);
-    return with_activation_prologue<T>(params.x_scale, params.x_bias, [&](const auto& prologue) {
-      return launch<T>(plan, params, prologue, stream);
-    });
+    return with_activation_prologue<T>(
+        params.x_scale, params.x_bias, params.x_floor,
+        [&](const auto& prologue) { return launch<T>(plan, params, prologue, stream); });
   });
 }
 

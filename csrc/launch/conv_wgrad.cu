@@ -72,9 +72,10 @@ Status launch(const ConvPlan& plan, const ConvWgradParams& params,
 Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   const BnBackwardOnLoad& on_load = params.on_load;
   PlanLimits limits;
-  limits.aligned = are_vector_aligned({params.dy, params.x, params.x_scale, params.x_bias}) &&
-                   are_vector_aligned({on_load.y, on_load.coefficients, on_load.gate_scale}) &&
-                   are_vector_aligned({on_load.gate_bias, params.workspace});
+  limits.aligned =
+      are_vector_aligned({params.dy, params.x, params.x_scale, params.x_bias, params.x_floor}) &&
+      are_vector_aligned({on_load.y, on_load.coefficients, on_load.gate_scale}) &&
+      are_vector_aligned({on_load.gate_bias, params.workspace});
   limits.splits = params.splits;
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
@@ -86,7 +87,7 @@ Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
     return with_gradient_prologue<T>(
         params.on_load, params.problem.K, [&](const auto& gradient_prologue) {
           return with_activation_prologue<T>(
-              params.x_scale, params.x_bias, [&](const auto& activation_prologue) {
+              params.x_scale, params.x_bias, params.x_floor, [&](const auto& activation_prologue) {
                 return launch<T>(plan, params, gradient_prologue, activation_prologue, stream);
               });
         });

@@ -136,10 +136,12 @@ Status with_gradient_prologue(const BnBackwardOnLoad& on_load, int32_t K, Launch
 
 // The same for an activation.
 template <class T, class Launch>
-Status with_activation_prologue(const void* scale, const void* bias, Launch&& launch) {
+Status with_activation_prologue(const void* scale, const void* bias, const void* floor,
+                                Launch&& launch) {
   using Acc = AccOf<T>;
   if (!scale) return launch(Identity<T>{});
-  return launch(ScaleBiasRelu<T>{static_cast<const Acc*>(scale), static_cast<const Acc*>(bias)});
+  return launch(ScaleBiasRelu<T>{static_cast<const Acc*>(scale), static_cast<const Acc*>(bias),
+                                 static_cast<const Acc*>(floor)});
 }
 
 inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {

@@ -36,6 +36,14 @@ struct ElementGroup {
 
   __device__ __forceinline__ Acc widened(int e) const { return Acc(widen(v[e])); }
 
+  // Keeps the elements whose bit is set; the others become zero.
+  __device__ __forceinline__ void gate(unsigned bits) {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) {
+      if (!(bits >> e & 1u)) v[e] = narrow_to<T>(Acc(0));
+    }
+  }
+
   // Loads elements offset .. offset + count - 1; the others are left undefined.
   __device__ __forceinline__ void load(const T* p, int64_t offset, int count, bool aligned) {
     if (aligned && count == kGroupElements) {

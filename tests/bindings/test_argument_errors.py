@@ -19,6 +19,12 @@ def nhwc(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(size, dtype=dtype).contiguous(memory_format=torch.channels_last)
 
 
+def call(op: Callable, arguments: dict[str, Any], changed: dict[str, Any]) -> None:
+    """`arguments` in order; what is not among them by name."""
+    named = {name: changed.pop(name) for name in list(changed) if name not in arguments}
+    op(*(arguments | changed).values(), **named)
+
+
 def conv_fprop(**changed: Any) -> None:
     """A valid call, but for what `changed` replaces."""
     arguments = {
@@ -36,7 +42,7 @@ def conv_fprop(**changed: Any) -> None:
         "groups": 1,
         "statistics": False,
     }
-    raw._conv_fprop(*(arguments | changed).values())
+    call(raw._conv_fprop, arguments, changed)
 
 
 def conv_dgrad(**changed: Any) -> None:
@@ -54,7 +60,7 @@ def conv_dgrad(**changed: Any) -> None:
         "dilation": [1, 1],
         "groups": 1,
     }
-    raw._conv_dgrad(*(arguments | changed).values())
+    call(raw._conv_dgrad, arguments, changed)
 
 
 def add_relu(x: Tensor, residual: Tensor) -> None:
@@ -75,7 +81,7 @@ def bottleneck_expand(**changed: Any) -> None:
         "relu": True,
         "statistics": False,
     }
-    raw._bottleneck_expand(*(arguments | changed).values())
+    call(raw._bottleneck_expand, arguments, changed)
 
 
 def bn_finalize(**changed: Any) -> None:
@@ -179,7 +185,55 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
     ),
     "statistics of an epilogue": (
         lambda: conv_fprop(statistics=True, relu=True),
-        ["statistics is True, expected scale, bias and residual None and relu False"],
+        ["statistics is True, expected scale, bias and residual None, relu and mask False"],
+    ),
+    "a floor without a scale": (
+        lambda: conv_fprop(x_floor=torch.zeros(6)),
+        ["x_scale is None, expected a tensor because x_floor is given"],
+    ),
+    "a floor beside padding": (
+        lambda: conv_fprop(
+            x_scale=torch.zeros(6), x_bias=torch.zeros(6), x_floor=torch.zeros(6), padding=[0, 1]
+        ),
+        ["x_floor is given with padding [0, 1], expected none"],
+    ),
+    "a scale of no residual": (
+        lambda: conv_fprop(residual_scale=torch.zeros(8)),
+        ["residual is None, expected a tensor because residual_scale is given"],
+    ),
+    "a scale of a projected residual": (
+        lambda: bottleneck_expand(residual_scale=torch.zeros(8)),
+        ["residual_scale is given, expected a residual that is not projected"],
+    ),
+    "bits of 7 channels": (
+        lambda: conv_fprop(weight=nhwc(7, 6, 3, 3), mask=True),
+        ["mask is True with 7 filters in each group of weight, expected a multiple of 8"],
+    ),
+    "bits of 4 expanded channels": (
+        lambda: bottleneck_expand(
+            weight=nhwc(4, 4, 1, 1), scale=torch.zeros(4), bias=torch.zeros(4), mask=True
+        ),
+        ["mask is True with 4 filters of weight, expected a multiple of 8"],
+    ),
+    "an addend of fewer channels": (
+        lambda: conv_dgrad(addend=nhwc(2, 5, 5, 4)),
+        ["addend has 5 channels, expected at least x's, 6"],
+    ),
+    "an addend of another stride": (
+        lambda: conv_dgrad(addend=X, addend_stride=2),
+        ["addend has shape [2, 6, 5, 4], expected [2, 6, 3, 2]"],
+    ),
+    "a stride of 0 pixels": (
+        lambda: conv_dgrad(addend=X, addend_stride=0),
+        ["addend_stride is 0, expected a value from 1"],
+    ),
+    "bits of no addend": (
+        lambda: conv_dgrad(addend_mask=torch.zeros(30, dtype=torch.uint8)),
+        ["addend is None, expected a tensor because addend_mask is given"],
+    ),
+    "bits of 6 channels": (
+        lambda: conv_dgrad(addend=X, addend_mask=torch.zeros(30, dtype=torch.uint8)),
+        ["addend_mask is given with 6 channels of addend for 6 of x, expected multiples of 8"],
     ),
     "dy of another shape": (
         lambda: conv_dgrad(dy=nhwc(2, 8, 4, 4)),

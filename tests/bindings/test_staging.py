@@ -57,7 +57,7 @@ def test_what_was_not_asked_for_is_empty() -> None:
     x, weight = random(2, 5, 6, 4, dtype=torch.bfloat16), random(7, 5, 3, 3, dtype=torch.bfloat16)
     geometry = ([1, 1], [1, 1], [1, 1], 1)
     no_epilogue = (None, None, None, None, None, False)
-    _, partials = raw._conv_fprop(x, weight, *no_epilogue, *geometry, False)
+    _, partials, _ = raw._conv_fprop(x, weight, *no_epilogue, *geometry, False)
     assert (partials.shape, partials.dtype) == ((0,), torch.float32)
     _, mask = raw._add_relu_forward(x, x, False)
     assert (mask.shape, mask.dtype) == ((0,), torch.uint8)
@@ -75,7 +75,7 @@ def test_what_was_not_asked_for_is_empty() -> None:
 def test_outputs_have_the_promised_shapes_dtypes_and_memory() -> None:
     x, weight = random(2, 5, 9, 8, dtype=torch.float16), random(7, 5, 3, 3, dtype=torch.float16)
     no_epilogue = (None, None, None, None, None, False)
-    y, partials = raw._conv_fprop(x, weight, *no_epilogue, [2, 1], [1, 0], [1, 1], 1, True)
+    y, partials, _ = raw._conv_fprop(x, weight, *no_epilogue, [2, 1], [1, 0], [1, 1], 1, True)
     assert (y.shape, y.dtype) == ((2, 7, 5, 6), torch.float16)
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert (partials.shape, partials.dtype) == ((1, 2, 7), torch.float32)

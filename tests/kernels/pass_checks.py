@@ -47,7 +47,9 @@ def check_stored(actual: Tensor, exact: Tensor, name: str) -> None:
 def check_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) -> None:
     x, weight, _ = conv.random(dtype)
     args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
+    y, partials, _ = raw._conv_fprop(
+        *args, None, None, None, None, None, False, *conv.geometry, True
+    )
     check_stored(y, conv.forward(x.double(), weight.double()), "y")
     check_statistics(y, partials)
 
@@ -58,7 +60,7 @@ def check_fprop_normalises_on_load(
     x, weight, _ = conv.random(dtype)
     scale, bias = vector(conv.c, dtype, 1), vector(conv.c, dtype, 2)
     args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, partials = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, statistics)
+    y, partials, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, statistics)
     activation = rounded(normalise_relu(x.double(), scale.double(), bias.double()), x)
     check_stored(y, conv.forward(activation, weight.double()), "y")
     if statistics:
@@ -75,7 +77,7 @@ def check_fprop_epilogue(conv: Conv, dtype: torch.dtype, device: str, relu: bool
     x, weight, residual = conv.random(dtype)
     scale, bias = vector(conv.k, dtype, 1), vector(conv.k, dtype, 2)
     to = [t.to(device) for t in (x, weight, scale, bias, residual)]
-    y, _ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
     exact = conv.forward(x.double(), weight.double()) * per_channel(scale.double())
     exact = exact + per_channel(bias.double()) + residual.double()
     check_stored(y, torch.relu(exact) if relu else exact, "y")

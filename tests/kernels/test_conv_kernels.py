@@ -55,7 +55,9 @@ def close(actual: torch.Tensor, expected: torch.Tensor) -> None:
 def test_fprop_is_the_convolution(conv: Conv, device: str) -> None:
     x, weight, _ = conv.random(torch.float64)
     args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, False)
+    y, partials, _ = raw._conv_fprop(
+        *args, None, None, None, None, None, False, *conv.geometry, False
+    )
     close(y, conv.forward(x, weight))
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert partials.numel() == 0, "statistics were not asked for"
@@ -65,7 +67,7 @@ def test_fprop_normalises_on_load_and_pads_after_the_activation(conv: Conv, devi
     x, weight, _ = conv.random(torch.float64)
     scale, bias = vector(conv.c, x.dtype, 1), vector(conv.c, x.dtype, 2)
     args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
     close(y, conv.forward(normalise_relu(x, scale, bias), weight))
 
 
@@ -76,7 +78,7 @@ def test_fprop_epilogue_scales_adds_and_activates(conv: Conv, device: str, relu:
     x_, weight_, scale_, bias_, residual_ = (
         t.to(device) for t in (x, weight, scale, bias, residual)
     )
-    y, _ = raw._conv_fprop(
+    y, *_ = raw._conv_fprop(
         x_, weight_, None, None, scale_, bias_, residual_, relu, *conv.geometry, False
     )
     expected = conv.forward(x, weight) * per_channel(scale) + per_channel(bias) + residual
@@ -86,7 +88,9 @@ def test_fprop_epilogue_scales_adds_and_activates(conv: Conv, device: str, relu:
 def test_fprop_statistics_are_those_of_each_row_tile(conv: Conv, device: str) -> None:
     x, weight, _ = conv.random(torch.float64)
     args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
+    y, partials, _ = raw._conv_fprop(
+        *args, None, None, None, None, None, False, *conv.geometry, True
+    )
     close(partials, tile_statistics(y.cpu()))
 
 
@@ -143,7 +147,7 @@ def test_padding_stays_zero_where_the_activation_of_zero_is_not(
     x, weight = torch.zeros(1, 4, 3, 3, dtype=dtype), torch.ones(4, 4, 3, 3, dtype=dtype)
     scale, bias = torch.ones(4, dtype=acc_dtype(dtype)), torch.ones(4, dtype=acc_dtype(dtype))
     args = [nhwc(x).to(device), nhwc(weight).to(device), scale.to(device), bias.to(device)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
     expected = conv.forward(torch.ones(1, 4, 3, 3), torch.ones(4, 4, 3, 3))
     assert torch.equal(y.cpu().float(), expected), (
         "padding must be 0 after the activation, not relu(bias)"

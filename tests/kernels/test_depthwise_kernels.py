@@ -58,7 +58,7 @@ def test_double_precision_is_exact(conv: Conv, device: str) -> None:
     x, weight, dy = conv.random(torch.float64)
     x_, weight_, dy_ = (t.to(device) for t in (x, weight, dy))
     none = (None, None, None, None, None)
-    y, _ = raw._conv_fprop(x_, weight_, *none, False, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(x_, weight_, *none, False, *conv.geometry, False)
     dx, _ = raw._conv_dgrad(dy_, weight_, list(x.shape), *none, *conv.geometry)
     dweight = raw._conv_wgrad(dy_, x_, list(weight.shape), None, None, *conv.geometry)
     expected = conv.forward(x, weight), conv.dgrad(dy, weight), conv.wgrad(dy, x)

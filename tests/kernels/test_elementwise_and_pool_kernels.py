@@ -75,10 +75,10 @@ def test_bottleneck_expand_adds_the_identity_shortcut(relu: bool, device: str) -
     x, weight, residual = conv.random(torch.float64)
     scale, bias = vector(36, x.dtype, 1), vector(36, x.dtype, 2)
     to = [t.to(device) for t in (x, weight, scale, bias, residual)]
-    z, _ = raw._bottleneck_expand(*to, None, None, None, 1, relu, False)
+    z, *_ = raw._bottleneck_expand(*to, None, None, None, 1, relu, False)
     expected = conv.forward(x, weight) * per_channel(scale) + per_channel(bias) + residual
     close(z, torch.relu(expected) if relu else expected)
-    y, partials = raw._bottleneck_expand(
+    y, partials, _ = raw._bottleneck_expand(
         *to[:2], None, None, None, None, None, None, 1, False, True
     )
     close(y, conv.forward(x, weight))
@@ -95,7 +95,7 @@ def test_bottleneck_expand_projects_the_shortcut_in_the_same_launch(
     block_input, projection, _ = project.random(torch.float64, seed=1)
     scale, bias, p_scale, p_bias = (vector(70, x.dtype, seed) for seed in range(4))
     to = [t.to(device) for t in (x, weight, scale, bias, block_input, projection, p_scale, p_bias)]
-    z, _ = raw._bottleneck_expand(*to, stride, True, False)
+    z, *_ = raw._bottleneck_expand(*to, stride, True, False)
     branch = expand.forward(x, weight) * per_channel(scale) + per_channel(bias)
     shortcut = project.forward(block_input, projection) * per_channel(p_scale) + per_channel(p_bias)
     close(z, torch.relu(branch + shortcut))

@@ -111,7 +111,7 @@ def test_a_nan_reaches_no_further_than_the_channels_of_one_instruction(device: s
     conv = Conv(1, 64, 5, 5, 64, groups=16)
     x, weight, dy = conv.random(torch.bfloat16)
     x[0, 0, 2, 2] = float("nan")
-    y, _ = raw._conv_fprop(
+    y, *_ = raw._conv_fprop(
         x.to(device), weight.to(device), *[None] * 5, False, *conv.geometry, False
     )
     spread = y.cpu().isnan().any(dim=(0, 2, 3)).nonzero().flatten().tolist()

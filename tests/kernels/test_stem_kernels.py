@@ -76,7 +76,7 @@ def test_a_pixel_outside_a_window_does_not_reach_its_output(
     x[..., x.shape[-1] // 2] = float("nan")
     none = (None,) * 5
     args = [t.to(device) for t in (x, weight)]
-    y, _ = raw._conv_fprop(*args, *none, False, *problem.geometry, False)
+    y, *_ = raw._conv_fprop(*args, *none, False, *problem.geometry, False)
     exact = problem.forward(x.double(), weight.double())
     assert torch.equal(y.cpu().isnan(), exact.isnan()), "a NaN has spread to other outputs"
 
@@ -87,7 +87,7 @@ def test_unaligned_images_give_the_bits_of_aligned_ones(device: str) -> None:
     expected = None
     for elements in (0, 1, 2):
         args = [at_offset(t, elements).to(device) for t in (x, weight)]
-        y, _ = raw._conv_fprop(*args, *none, False, *STEM.geometry, False)
+        y, *_ = raw._conv_fprop(*args, *none, False, *STEM.geometry, False)
         expected = y if expected is None else expected
         assert torch.equal(y, expected), f"tensors {elements} elements off give other bits"
 

@@ -99,7 +99,7 @@ def test_the_projection_shares_the_expand_s_tile(dtype: torch.dtype, device: str
     short, project_weight, _ = project.random(dtype, seed=1)
     vectors = [vector(72, dtype, seed) for seed in range(4)]
     to = [t.to(device) for t in (x, weight, *vectors[:2], short, project_weight, *vectors[2:])]
-    z, _ = raw._bottleneck_expand(*to, 2, True, False)
+    z, *_ = raw._bottleneck_expand(*to, 2, True, False)
     branch = expand.forward(x.double(), weight.double())
     shortcut = torch.nn.functional.conv2d(short.double(), project_weight.double(), stride=2)
     a, b, c, d = (per_channel(v.double()) for v in vectors)

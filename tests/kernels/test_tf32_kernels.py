@@ -113,7 +113,9 @@ def test_the_large_problems_need_large_tiles(name: str) -> None:
 def test_fprop_and_its_statistics(conv: Conv, device: str) -> None:
     x, weight, _ = random(conv)
     args = [t.to(device) for t in (x, weight)]
-    y, partials = raw._conv_fprop(*args, None, None, None, None, None, False, *conv.geometry, True)
+    y, partials, _ = raw._conv_fprop(
+        *args, None, None, None, None, None, False, *conv.geometry, True
+    )
     torchs = conv.forward(as_tf32(x), as_tf32(weight))
     check_rule(y.cpu(), torchs, conv.forward(x.double(), weight.double()), name="y")
     torch.testing.assert_close(
@@ -125,7 +127,7 @@ def test_fprop_normalises_on_load_and_pads_after_the_activation(conv: Conv, devi
     x, weight, _ = random(conv)
     scale, bias = vectors(conv.c, 1, 2)
     args = [t.to(device) for t in (x, weight, scale, bias)]
-    y, _ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(*args, None, None, None, False, *conv.geometry, False)
     exact = normalise_relu(x.double(), scale.double(), bias.double())
     torchs = conv.forward(as_tf32(exact.float()), as_tf32(weight))
     check_rule(y.cpu(), torchs, conv.forward(exact, weight.double()), name="y")
@@ -136,7 +138,7 @@ def test_fprop_epilogue_scales_adds_and_activates(conv: Conv, device: str, relu:
     x, weight, residual = random(conv)
     scale, bias = vectors(conv.k, 1, 2)
     to = [t.to(device) for t in (x, weight, scale, bias, residual)]
-    y, _ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
+    y, *_ = raw._conv_fprop(*to[:2], None, None, *to[2:], relu, *conv.geometry, False)
 
     def epilogue(acc: Tensor) -> Tensor:
         z = acc * per_channel(scale.to(acc)) + per_channel(bias.to(acc)) + residual.to(acc)
@@ -165,7 +167,7 @@ def test_dgrad_adds_gates_and_reduces(conv: Conv, device: str) -> None:
 def test_fprop_takes_any_number_of_filters(device: str) -> None:
     x, weight, _ = random(ODD_FILTERS)
     args = [t.to(device) for t in (x, weight)]
-    y, _ = raw._conv_fprop(*args, *NOTHING, False, *ODD_FILTERS.geometry, False)
+    y, *_ = raw._conv_fprop(*args, *NOTHING, False, *ODD_FILTERS.geometry, False)
     torchs = ODD_FILTERS.forward(as_tf32(x), as_tf32(weight))
     check_rule(y.cpu(), torchs, ODD_FILTERS.forward(x.double(), weight.double()), name="y")
 
@@ -191,7 +193,7 @@ def test_the_projection_shares_the_expand_s_tile(device: str) -> None:
     short, project_weight, _ = project.random(torch.float32, seed=1)
     norms = vectors(72, 0, 1, 2, 3)
     to = [t.to(device) for t in (x, weight, *norms[:2], short, project_weight, *norms[2:])]
-    z, _ = raw._bottleneck_expand(*to, 2, True, False)
+    z, *_ = raw._bottleneck_expand(*to, 2, True, False)
 
     def block(dtype: torch.dtype, *operands: Tensor) -> Tensor:
         a, b, c, d = (t.to(dtype) for t in operands)

@@ -31,7 +31,7 @@ def test_resnet50_convolutions_obey_the_2x_rule(
     x_, weight_, dy_ = (t.to(device) for t in (x, weight, dy))
     wide = [t.double() for t in (x, weight, dy)]
 
-    y, partials = raw._conv_fprop(
+    y, partials, _ = raw._conv_fprop(
         x_, weight_, None, None, None, None, None, False, *conv.geometry, True
     )
     check_rule(y.cpu(), conv.forward(x, weight), conv.forward(*wide[:2]), name="y")

@@ -52,16 +52,11 @@ struct AddReluBackwardKernelParams {
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads)
     add_relu_backward_kernel(const __grid_constant__ AddReluBackwardKernelParams<T> params) {
-  using Acc = AccOf<T>;
   const GroupPosition at(params.size);
   if (at.count <= 0) return;
   ElementGroup<T> gradient;
   gradient.load(params.dz, at.offset, at.count, params.aligned);
-  const unsigned bits = ptx::load_global_nc(params.mask + at.offset / kGroupElements);
-  RNC_UNROLL
-  for (int e = 0; e < kGroupElements; ++e) {
-    if (e < at.count && !((bits >> e) & 1u)) gradient.v[e] = narrow_to<T>(Acc(0));
-  }
+  gradient.gate(ptx::load_global_nc(params.mask + at.offset / kGroupElements));
   gradient.store(params.dx, at.offset, at.count, params.aligned);
 }
 

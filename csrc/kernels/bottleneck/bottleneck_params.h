@@ -21,8 +21,8 @@ struct BottleneckReduceParams {
   bool allow_tf32;  // float may be multiplied as TF32
 };
 
-// z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual, or projection_scale *
-// (residual_s Wp^T) + projection_bias.
+// z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual_scale * residual, or
+// projection_scale * (residual_s Wp^T) + projection_bias.
 struct BottleneckExpandParams {
   int32_t N, P, Q, C, K;  // x [N, P, Q, C], z [N, P, Q, K]
   const void* x;          // T [N, P, Q, C]
@@ -30,8 +30,10 @@ struct BottleneckExpandParams {
   const void* scale;      // Acc [K] or null (raw output: no bias, shortcut or relu)
   const void* bias;       // Acc [K], null exactly when scale is
   const void* residual;   // T [N, P, Q, K], or T [N, H, W, residual_C] with a projection, or null
-  void* z;                // T [N, P, Q, K]
-  void* partials;         // Acc [stats_tiles(N P Q)][2][K] or null; needs scale null
+  const void* residual_scale;  // Acc [K] or null (1); null with a projection
+  void* z;                     // T [N, P, Q, K]
+  uint8_t* mask;   // [N P Q K / 8] or null: bits of not (z <= 0); needs K to be a multiple of 8
+  void* partials;  // Acc [stats_tiles(N P Q)][2][K] or null; needs scale null
   bool relu;
   bool allow_tf32;  // float may be multiplied as TF32
 

@@ -6,18 +6,22 @@
 
 namespace rnc {
 
-// y = relu?(scale * conv(a, weight) + bias + residual), a = x or relu(x * x_scale + x_bias) (zero
-// at padding).
+// y = relu?(scale * conv(a, weight) + bias + residual_scale * residual), a = x or max(x * x_scale +
+// x_bias, x_floor) (zero at padding).
 struct ConvFpropParams {
   Conv2dProblem problem;
-  const void* x;         // T [N, H, W, C]
-  const void* weight;    // T [K, R, S, C / groups]
-  void* y;               // T [N, P, Q, K]
-  const void* x_scale;   // Acc [C] or null: normalise-on-load
-  const void* x_bias;    // Acc [C], null exactly when x_scale is
-  const void* scale;     // Acc [K] or null (1)
-  const void* bias;      // Acc [K] or null (0)
-  const void* residual;  // T [N, P, Q, K] or null
+  const void* x;               // T [N, H, W, C]
+  const void* weight;          // T [K, R, S, C / groups]
+  void* y;                     // T [N, P, Q, K]
+  const void* x_scale;         // Acc [C] or null: normalise-on-load
+  const void* x_bias;          // Acc [C], null exactly when x_scale is
+  const void* x_floor;         // Acc [C] or null (0); needs x_scale, and no padding
+  const void* scale;           // Acc [K] or null (1)
+  const void* bias;            // Acc [K] or null (0)
+  const void* residual;        // T [N, P, Q, K] or null
+  const void* residual_scale;  // Acc [K] or null (1)
+  uint8_t* mask;   // [N P Q K / 8] or null: bit i % 8 of byte i / 8 = not (y[i] <= 0); needs K
+                   // / groups to be a multiple of 8
   void* partials;  // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y
                    // per row tile and channel; needs scale, bias, residual null and relu false
   bool relu;
@@ -40,9 +44,12 @@ struct ConvDgradParams {
   BnBackwardOnLoad on_load;
   const void* weight;  // T [K, R, S, C / groups]
   void* dx;            // T [N, H, W, C], receives g
-  const void* addend;  // T [N, H, W, C] or null: another branch's gradient
-  const void* act;     // T [N, H, W, C] or null: the raw convolution output that batch norm + ReLU
-                       // turned into x
+  const void* addend;  // T [N, P', Q', addend_C] or null: another branch's gradient, of pixels
+                       // (p addend_stride, q addend_stride) and their first C channels
+  const uint8_t* addend_mask;  // [N P' Q' addend_C / 8] or null: bits of the elements that count
+  int32_t addend_C, addend_stride;
+  const void* act;  // T [N, H, W, C] or null: the raw convolution output that batch norm + ReLU
+                    // turned into x
   const void* act_scale;  // Acc [C], null exactly when act is
   const void* act_bias;   // Acc [C], null exactly when act is
   const void* act_mean;   // Acc [C], null exactly when partials is
@@ -61,6 +68,7 @@ struct ConvWgradParams {
   void* dweight;        // T [K, R, S, C / groups]
   const void* x_scale;  // Acc [C] or null
   const void* x_bias;   // Acc [C], null exactly when x_scale is
+  const void* x_floor;  // Acc [C] or null (0); needs x_scale, and no padding
   void* workspace;      // Acc [splits][K][R][S][C / groups]
   int32_t splits;       // as plan_conv has them, or fewer
   bool allow_tf32;      // float may be multiplied as TF32

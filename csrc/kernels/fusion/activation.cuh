@@ -14,8 +14,13 @@ __device__ __forceinline__ Acc affine(Acc y, Acc scale, Acc bias) {
 
 // NaN passes, as in torch.
 template <class Acc>
+__device__ __forceinline__ Acc at_least(Acc v, Acc floor) {
+  return v <= floor ? floor : v;
+}
+
+template <class Acc>
 __device__ __forceinline__ Acc relu(Acc v) {
-  return v <= Acc(0) ? Acc(0) : v;
+  return at_least(v, Acc(0));
 }
 
 // Batch norm's backward: c0 g + (c1 (y - c3) + c2) for the gradient g of its output and its input

@@ -6,6 +6,7 @@
 
 #include "kernels/conv/conv_problem.h"
 #include "kernels/fusion/activation.cuh"
+#include "kernels/fusion/branch_gradient.cuh"
 #include "tile/column_sums.cuh"
 
 namespace rnc {
@@ -44,12 +45,16 @@ struct PieceColumns {
     return aligned && count == kGroupElements;
   }
 
+  // The output's row.
+  __device__ __forceinline__ int64_t pixel(int row) const { return places.row(first_row + row); }
+
   __device__ __forceinline__ int64_t offset(int row) const {
-    return places.row(first_row + row) * row_stride + channel;
+    return pixel(row) * row_stride + channel;
   }
 };
 
-// y = relu?(acc * scale + bias + residual)
+// y = relu?(acc * scale + bias + residual * residual_scale), and a bit for each element: whether
+// its ReLU lets a gradient pass.
 template <class T>
 struct ScaleBiasAddReluStore {
   using Acc = AccOf<T>;
@@ -59,6 +64,8 @@ struct ScaleBiasAddReluStore {
   const Acc* scale;
   const Acc* bias;
   const T* residual;
+  const Acc* residual_scale;
+  uint8_t* mask;  // a byte for each piece: needs pieces that are whole
   int64_t row_stride;
   bool relu, aligned;
 
@@ -71,9 +78,12 @@ struct ScaleBiasAddReluStore {
                                    columns.are_whole(aligned));
     const ColumnVector<Acc> biases(bias, columns.channel, columns.count, Acc(0),
                                    columns.are_whole(aligned));
+    const ColumnVector<Acc> residual_scales(residual_scale, columns.channel, columns.count, Acc(1),
+                                            columns.are_whole(aligned));
     Pieces::for_each(at.rows, [&](int, int row) {
       const int64_t offset = columns.offset(row);
       ElementGroup<T> shortcut, out;
+      unsigned bits = 0;
       if (residual) shortcut.load(residual, offset, columns.count, aligned);
       Acc v[kGroupElements];
       tile.get(row, Pieces::column(), v);
@@ -81,10 +91,12 @@ struct ScaleBiasAddReluStore {
       for (int e = 0; e < kGroupElements; ++e) {
         if (e >= columns.count) break;
         v[e] = affine(v[e], scales.v[e], biases.v[e]);
-        if (residual) v[e] += shortcut.widened(e);
+        if (residual) v[e] = affine(shortcut.widened(e), residual_scales.v[e], v[e]);
+        if (relu_passes<T>(v[e])) bits |= 1u << e;
         out.v[e] = narrow_to<T>(relu ? rnc::relu(v[e]) : v[e]);
       }
       out.store(y, offset, columns.count, aligned);
+      if (mask) ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
     });
   }
 };
@@ -138,7 +150,7 @@ struct AddGateStore {
   template <class Pieces>
   using SharedStorage = NoSharedStorage;
   T* dx;
-  const T* addend;
+  BranchGradient<T> addend;
   const T* act;  // the raw convolution output behind that ReLU
   const Acc* act_scale;
   const Acc* act_bias;
@@ -159,14 +171,15 @@ struct AddGateStore {
     Pieces::for_each(at.rows, [&](int, int row) {
       const int64_t offset = columns.offset(row);
       ElementGroup<T> other, activation, out;
-      if (addend) other.load(addend, offset, columns.count, aligned);
+      const bool adds =
+          addend.load(other, columns.pixel(row), columns.channel, columns.count, aligned);
       if (act) activation.load(act, offset, columns.count, aligned);
       Acc v[kGroupElements];
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
         if (e >= columns.count) break;
-        if (addend) v[e] += other.widened(e);
+        if (adds) v[e] += other.widened(e);
         if (act && !relu_passes<T>(affine(activation.widened(e), scales.v[e], biases.v[e]))) {
           v[e] = Acc(0);
         }

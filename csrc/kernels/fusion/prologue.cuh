@@ -28,52 +28,55 @@ struct Identity {
   };
 };
 
-// Normalise-on-load: relu(x * scale + bias), rounded to T as if it had been stored and read back.
+// Normalise-on-load: max(x * scale + bias, floor), rounded to T as if it had been stored and read
+// back. Without a floor it is ReLU's, 0. A floor of -k shifts the activation for free: relu(v) - k
+// = max(v - k, -k).
 template <class T>
 struct ScaleBiasRelu {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = false;
   static constexpr bool kHasCompanion = false;
-  const Acc* scale;  // [C]
-  const Acc* bias;   // [C]
+  const Acc* scale;            // [C]
+  const Acc* bias;             // [C]
+  const Acc* floor = nullptr;  // [C] or null: 0
 
-  bool is_aligned() const { return is_vector_aligned(scale) && is_vector_aligned(bias); }
+  bool is_aligned() const {
+    return is_vector_aligned(scale) && is_vector_aligned(bias) && is_vector_aligned(floor);
+  }
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t channel) const {
-    return activate(v, ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel));
+    return Acc(widen(of_channel(channel).activate(v)));
   }
 
   // What one channel needs.
   struct Channel {
-    Acc scale, bias;
+    Acc scale, bias, floor;
 
-    __device__ __forceinline__ T apply(T v) const {
-      return narrow_to<T>(activate(Acc(widen(v)), scale, bias));
+    __device__ __forceinline__ T apply(T v) const { return activate(Acc(widen(v))); }
+    __device__ __forceinline__ T activate(Acc v) const {
+      return narrow_to<T>(at_least(affine(v, scale, bias), floor));
     }
   };
   __device__ __forceinline__ Channel of_channel(int32_t channel) const {
-    return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel)};
+    return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel),
+            floor ? ptx::load_global_nc(floor + channel) : Acc(0)};
   }
 
   // What neighbouring channels need, as ColumnVector has them.
   template <int kChannels>
   struct Piece {
-    ColumnVector<Acc, kChannels> scale, bias;
+    ColumnVector<Acc, kChannels> scale, bias, floor;
 
     __device__ __forceinline__ Piece(const ScaleBiasRelu& prologue, int32_t channel, int count,
                                      bool whole)
         : scale(prologue.scale, channel, count, Acc(0), whole),
-          bias(prologue.bias, channel, count, Acc(0), whole) {}
+          bias(prologue.bias, channel, count, Acc(0), whole),
+          floor(prologue.floor, channel, count, Acc(0), whole) {}
 
     __device__ __forceinline__ T apply(T v, int e) const {
-      return narrow_to<T>(activate(Acc(widen(v)), scale.v[e], bias.v[e]));
+      return Channel{scale.v[e], bias.v[e], floor.v[e]}.apply(v);
     }
   };
-
- private:
-  static __device__ __forceinline__ Acc activate(Acc v, Acc scale, Acc bias) {
-    return Acc(widen(narrow_to<T>(relu(affine(v, scale, bias)))));
-  }
 };
 
 // The backward of batch norm and ReLU on load: the operand is the gradient of their output, the

@@ -166,7 +166,7 @@ def _with_statistics(
     pixels = layer.output[0] * layer.output[2] * layer.output[3]
 
     def read(output: Any) -> Sequence[Tensor]:
-        y, partials = output
+        y, partials, *_ = output
         return y, *statistics_of(partials, pixels)
 
     def plain(g: Given) -> Mapping[str, Tensor]:

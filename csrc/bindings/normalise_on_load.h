@@ -1,0 +1,36 @@
+// The optional arguments of a pass that normalises an operand on load.
+#pragma once
+
+#include <string>
+
+#include "bindings/conv_geometry.h"
+
+namespace rnc::bindings {
+
+struct NormaliseOnLoadArguments {
+  const OptionalTensor& scale;
+  const OptionalTensor& bias;
+  const OptionalTensor& floor;
+
+  // Holds them against the channels of the operand `name`.
+  void check(const Arguments& args, const std::string& name, int32_t channels) const {
+    const std::string scale_name = name + "_scale", bias_name = name + "_bias";
+    const std::string floor_name = name + "_floor";
+    args.together(scale_name.c_str(), scale, bias_name.c_str(), bias);
+    args.require(scale || !floor, scale_name, " is None, expected a tensor because ", floor_name,
+                 " is given");
+    args.accumulators(scale_name.c_str(), scale, {channels});
+    args.accumulators(bias_name.c_str(), bias, {channels});
+    args.accumulators(floor_name.c_str(), floor, {channels});
+  }
+
+  // The same for x of a convolution.
+  void check(const Arguments& args, const Conv2dProblem& problem) const {
+    check(args, "x", problem.C);
+    args.require(!floor || (problem.pad_h == 0 && problem.pad_w == 0), "x_floor is given with ",
+                 "padding [", problem.pad_h, ", ", problem.pad_w,
+                 "], expected none: padding is zero, and a shifted activation's zero is not");
+  }
+};
+
+}  // namespace rnc::bindings
