@@ -320,7 +320,14 @@ def _bn_finalize(
 
 
 def _bn_apply(
-    y: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, mask: bool
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    relu: bool,
+    mask: bool,
+    *,
+    residual_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     return _activation(y, y.shape), _bit_mask(y, mask)
 

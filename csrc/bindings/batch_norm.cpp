@@ -92,12 +92,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_finalize(const Tensor& partials, i
 }
 
 std::tuple<Tensor, Tensor> bn_apply(const Tensor& y, const Tensor& scale, const Tensor& bias,
-                                    const OptionalTensor& residual, bool relu, bool mask) {
+                                    const OptionalTensor& residual, bool relu, bool mask,
+                                    const OptionalTensor& residual_scale) {
   const Arguments args("bn_apply", "y", y);
   const Shape shape = args.activation("y", y);
   args.accumulators("scale", scale, {shape.C});
   args.accumulators("bias", bias, {shape.C});
   args.activation("residual", residual, shape);
+  args.require(residual || !residual_scale,
+               "residual is None, expected a tensor because residual_scale is given");
+  args.accumulators("residual_scale", residual_scale, {shape.C});
   const Tensor z = args.new_activation(shape);
   const Tensor bits = mask ? args.new_bit_mask(shape.size()) : args.no_bytes();
 
@@ -109,6 +113,7 @@ std::tuple<Tensor, Tensor> bn_apply(const Tensor& y, const Tensor& scale, const 
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);
+  params.residual_scale = stage.in("residual_scale", residual_scale);
   params.z = stage.out("z", z);
   params.mask = static_cast<uint8_t*>(stage.out("mask", bits));
   params.relu = relu;
@@ -206,7 +211,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "running_mean, Tensor(b!)? running_var, float momentum, float eps) -> (Tensor mean, Tensor "
       "invstd, Tensor scale, Tensor bias)");
   m.def(
-      "_bn_apply(Tensor y, Tensor scale, Tensor bias, Tensor? residual, bool relu, bool mask) -> "
+      "_bn_apply(Tensor y, Tensor scale, Tensor bias, Tensor? residual, bool relu, bool mask, "
+      "*, Tensor? residual_scale=None) -> "
       "(Tensor z, Tensor mask)");
   m.def(
       "_bn_backward_reduce(Tensor dz, Tensor y, Tensor mean, Tensor? mask, Tensor? gate_scale, "

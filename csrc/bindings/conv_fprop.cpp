@@ -20,7 +20,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   const Conv2dProblem problem =
       conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
   const Shape y_shape = output_shape(problem);
-  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, problem);
+  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, "x", problem.C);
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
   args.activation("residual", residual, y_shape);

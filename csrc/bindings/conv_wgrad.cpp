@@ -38,7 +38,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   args.activation("dy", dy, output_shape(problem));
   const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
   on_load.check(args, output_shape(problem));
-  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, problem);
+  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, "x", problem.C);
   const Tensor dweight = args.new_activation(weight_shape);
 
   Stage stage(args);

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "bindings/conv_geometry.h"
+#include "bindings/arguments.h"
 
 namespace rnc::bindings {
 
@@ -22,14 +22,6 @@ struct NormaliseOnLoadArguments {
     args.accumulators(scale_name.c_str(), scale, {channels});
     args.accumulators(bias_name.c_str(), bias, {channels});
     args.accumulators(floor_name.c_str(), floor, {channels});
-  }
-
-  // The same for x of a convolution.
-  void check(const Arguments& args, const Conv2dProblem& problem) const {
-    check(args, "x", problem.C);
-    args.require(!floor || (problem.pad_h == 0 && problem.pad_w == 0), "x_floor is given with ",
-                 "padding [", problem.pad_h, ", ", problem.pad_w,
-                 "], expected none: padding is zero, and a shifted activation's zero is not");
   }
 };
 

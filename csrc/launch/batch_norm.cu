@@ -71,6 +71,7 @@ Status bn_apply(DType dtype, const BnApplyParams& params, Stream stream) {
                                                static_cast<const Acc*>(params.scale),
                                                static_cast<const Acc*>(params.bias),
                                                static_cast<const T*>(params.residual),
+                                               static_cast<const Acc*>(params.residual_scale),
                                                static_cast<T*>(params.z),
                                                params.mask,
                                                params.relu,

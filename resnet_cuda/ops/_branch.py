@@ -197,7 +197,10 @@ class _ResidualBranch(torch.autograd.Function):
             return (None,) * (4 + 5 * count)
         x, source, z, *rest = ctx.saved_tensors
         saved = rest[3 * count :]
-        tensors = [ConvTensors(*rest[i : i + 3], None, None) for i in range(0, 3 * count, 3)]
+        tensors = [
+            ConvTensors(rest[i], rest[i + 1], rest[i + 2], None, None)
+            for i in range(0, 3 * count, 3)
+        ]
         needed = ctx.needs_input_grad
         needs = BranchNeeds(
             needed[0],

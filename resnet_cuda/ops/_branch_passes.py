@@ -33,6 +33,7 @@ from resnet_cuda.ops._saved_gate import SavedGate
 
 _ops = torch.ops.resnet_cuda
 _PIECE = 8  # 16-bit channels that the kernels copy at once
+_OPEN = SavedGate()  # lets everything pass
 
 
 class Convolved(NamedTuple):
@@ -46,11 +47,21 @@ class Convolved(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """What a convolution reads: a tensor as it is, or relu(y scale + bias) of one."""
+    """What a convolution reads: a tensor as it is, or max(y scale + bias, floor) of one (floor None:
+    0, the ReLU)."""
 
     tensor: Tensor
     scale: Tensor | None = None
     bias: Tensor | None = None
+    floor: Tensor | None = None
+
+
+class AddedGradient(NamedTuple):
+    """What dgrad's epilogue adds: a tensor where its mask's bits are set, at every `stride`-th pixel."""
+
+    tensor: Tensor
+    mask: Tensor | None = None
+    stride: int = 1
 
 
 class OutputGradient(NamedTuple):
@@ -59,11 +70,17 @@ class OutputGradient(NamedTuple):
     g: Tensor
     y: Tensor | None = None
     coefficients: Tensor | None = None
+    gate_mask: Tensor | None = None
     gate_scale: Tensor | None = None
     gate_bias: Tensor | None = None
 
     def on_load(self) -> dict[str, Tensor | None]:
-        return {name: value for name, value in zip(self._fields[1:], self[1:], strict=True)}
+        return {
+            "y": self.y,
+            "coefficients": self.coefficients,
+            "gate_scale": self.gate_scale,
+            "gate_bias": self.gate_bias,
+        }
 
 
 def forward(
@@ -72,19 +89,20 @@ def forward(
     """z, and what `backward` wants to have: every `Convolved`, and the bits of z's ReLU where there
     is a shortcut."""
     convolved: list[Convolved] = []
-    # Convolve. Reads the output before, normalised on load; writes y and its statistics.
-    operand = Operand(x)
-    for spec, t in zip(branch.units, tensors, strict=False):
-        convolved.append(_convolve(operand, spec, t))
-        operand = Operand(convolved[-1].y, convolved[-1].scale, convolved[-1].bias)
-    last = convolved[-1]
     start = x if source is None else source
-    # Make the shortcut. A projection reads the branch's input and writes two tensors.
+    # Convolve. Reads the output before, normalised on load; writes y and its statistics.
+    read = Operand(x)
+    for spec, t in zip(branch.units, tensors, strict=False):
+        convolved.append(_convolve(read, spec, t))
+        read = _normalised(convolved[-1], spec.relu)
+    y, _, _, scale, bias = convolved[-1]
+    # Make the shortcut. A projection reads the branch's input; writes its y and its statistics.
     residual: Tensor | None = None
+    residual_scale: Tensor | None = None
     if isinstance(branch.shortcut, ConvSpec):
         convolved.append(_convolve(Operand(start), branch.shortcut, tensors[-1]))
-        y, _, _, scale, bias = convolved[-1]
-        residual = _ops._bn_apply.default(y, scale, bias, None, False, False)[0]
+        residual, _, _, residual_scale, residual_bias = convolved[-1]
+        bias = bias + residual_bias
     elif isinstance(branch.shortcut, ZeroPad):
         residual = as_channels_last(branch.shortcut(start))
     elif isinstance(branch.shortcut, Identity):
@@ -92,7 +110,7 @@ def forward(
     # Normalise, add, activate. Reads y and the shortcut; writes z and a bit per element.
     keeps_bits = branch.relu and residual is not None
     z, mask = _ops._bn_apply.default(
-        last.y, last.scale, last.bias, residual, branch.relu, keeps_bits
+        y, scale, bias, residual, branch.relu, keeps_bits, residual_scale=residual_scale
     )
     saved = [tensor for c in convolved for tensor in c]
     return z, (*saved, mask) if keeps_bits else tuple(saved)
@@ -138,23 +156,17 @@ def backward(
     coefficients, gradients[end] = _finalize(
         partials, last, branch.units[end], tensors[end], needs.convolutions[end]
     )
-    # Take dz through the ReLU and the last batch norm. Reads dz, its bits and y; writes dy and du.
-    du = dz
+    # Take dz through the ReLU and the last batch norm. Reads dz, its bits and y; writes dy, unless
+    # whoever needs it does so on load.
     dy: OutputGradient | None = None
     if wants_dy(end):
-        if gate.mask is None and _is_loaded_once(branch.units[end], tensors[end].weight):
-            dy = OutputGradient(dz, last.y, coefficients, gate.scale, gate.bias)
-        else:
-            stores_du = gate.mask is not None and wants_du
-            g, stored = _ops._bn_backward_apply.default(dz, last.y, *gate, coefficients, stores_du)
-            dy, du = OutputGradient(g), stored if stores_du else dz
-    elif wants_du and gate.mask is not None:
-        du = _ops._add_relu_backward.default(dz, gate.mask)
-    # Take du through the shortcut.
-    dsource: Tensor | None = None
+        dy = OutputGradient(dz, last.y, coefficients, *gate)
+        dy = dy if _is_loaded_once(branch.units[end], tensors[end].weight, gate) else _stored(dy)
+    # Take it through the ReLU and the shortcut.
+    added: AddedGradient | None = None
     if wants_du:
-        dsource, of_projection = _shortcut_backward(
-            branch, du, start, tensors, convolved, needs, wants_source
+        added, of_projection = _shortcut_backward(
+            branch, dz, gate, start, tensors, convolved, needs, wants_source
         )
         gradients[units:] = of_projection
 
@@ -164,13 +176,15 @@ def backward(
         before = convolved[end - 1] if end > 0 else None
         if needs.convolutions[end].weight:
             # Reads dy and what the unit read, normalised on load; writes dW.
-            read = Operand(x) if before is None else _normalised(before)
+            read = Operand(x)
+            if before is not None:
+                read = _normalised(before, branch.units[end - 1].relu)
             gradients[end] = gradients[end]._replace(weight=_wgrad(dy, read, spec, weight))
         if not reaches(end):
             break
         if before is None:
             # Reads dy and the shortcut's gradient; writes dx.
-            dx = _dgrad(dy, spec, weight, x.shape, addend=dsource if source is None else None)[0]
+            dx = _dgrad(dy, spec, weight, x.shape, added=added if source is None else None)[0]
             break
         # Reads dy and the y before; writes its gradient behind the ReLU, and sums.
         end -= 1
@@ -181,6 +195,7 @@ def backward(
             weight,
             before.y.shape,
             before=before,
+            relu=branch.units[end].relu,
             sums=_wants_sums(branch.units[end], needed, wants_dy(end)),
         )
         coefficients, gradients[end] = _finalize(
@@ -192,45 +207,60 @@ def backward(
             if not _is_loaded_once(branch.units[end], tensors[end].weight):
                 # Reads the gradient and y; writes dy.
                 dy = _stored(dy)
-    return BranchGradients(dx, None if source is None else dsource, gradients)
+    dsource = None if source is None or added is None else _spread(added, source)
+    return BranchGradients(dx, dsource, gradients)
 
 
 def _shortcut_backward(
     branch: BranchSpec,
-    du: Tensor,
-    source: Tensor,
+    dz: Tensor,
+    gate: SavedGate,
+    start: Tensor,
     tensors: Sequence[ConvTensors],
     convolved: Sequence[Convolved],
     needs: BranchNeeds,
-    wants_source: bool,
-) -> tuple[Tensor | None, list[ConvGradients]]:
+    wants_start: bool,
+) -> tuple[AddedGradient | None, list[ConvGradients]]:
     """The gradient of the shortcut's input, and those of a projection's parameters."""
     spec = branch.shortcut
-    if isinstance(spec, ZeroPad):
-        kept = du[:, : source.shape[1]]
-        spread = torch.zeros_like(source)
-        spread[:, :, :: spec.stride, :: spec.stride] = kept
-        return spread, []
     if not isinstance(spec, ConvSpec):
-        return du, []
+        stride = spec.stride if isinstance(spec, ZeroPad) else 1
+        added = AddedGradient(dz, gate.mask, stride)
+        if gate.mask is not None and (dz.shape[1] % 8 or start.shape[1] % 8):
+            # A byte of bits belongs to 8 channels of one pixel only if these come in eights.
+            added = AddedGradient(_ops._add_relu_backward.default(dz, gate.mask), None, stride)
+        return added, []
     t, c, needed = tensors[-1], convolved[-1], needs.convolutions[-1]
-    wants_dy = needed.weight or wants_source
-    # Reads du and the projection's y; writes sums.
+    wants_dy = needed.weight or wants_start
+    # Reads dz, its bits and the projection's y; writes sums.
     partials = None
     if _wants_sums(spec, needed, wants_dy):
-        partials = _ops._bn_backward_reduce.default(du, c.y, c.mean, None, None, None)
+        partials = _ops._bn_backward_reduce.default(dz, c.y, c.mean, *gate)
     coefficients, gradients = _finalize(partials, c, spec, t, needed)
-    dsource = None
+    of_start: AddedGradient | None = None
     if wants_dy:
-        dy = OutputGradient(du, c.y, coefficients)
-        if not _is_loaded_once(spec, t.weight):
+        dy = OutputGradient(dz, c.y, coefficients, *gate)
+        if not _is_loaded_once(spec, t.weight, gate):
+            # Reads dz, its bits and the projection's y; writes dy.
             dy = _stored(dy)
         # Read dy, and the input or the filters; write dW and the input's gradient.
         if needed.weight:
-            gradients = gradients._replace(weight=_wgrad(dy, Operand(source), spec, t.weight))
-        if wants_source:
-            dsource = _dgrad(dy, spec, t.weight, source.shape)[0]
-    return dsource, [gradients]
+            gradients = gradients._replace(weight=_wgrad(dy, Operand(start), spec, t.weight))
+        if wants_start:
+            of_start = AddedGradient(_dgrad(dy, spec, t.weight, start.shape)[0])
+    return of_start, [gradients]
+
+
+def _spread(added: AddedGradient, start: Tensor) -> Tensor:
+    """The added gradient as a tensor of its own, in the shape of what it is the gradient of."""
+    g, mask, stride = added
+    if mask is not None:
+        g = _ops._add_relu_backward.default(g, mask)
+    if g.shape == start.shape:
+        return g
+    spread = torch.zeros_like(start)
+    spread[:, :, ::stride, ::stride] = g[:, : start.shape[1]]
+    return spread
 
 
 def _unpack(branch: BranchSpec, saved: Sequence[Tensor]) -> list[Convolved]:
@@ -246,18 +276,20 @@ def _gate_of(branch: BranchSpec, last: Convolved, saved: Sequence[Tensor]) -> Sa
     )
 
 
-def _normalised(c: Convolved) -> Operand:
-    return Operand(c.y, c.scale, c.bias)
+def _normalised(c: Convolved, relu: bool) -> Operand:
+    floor = None if relu else torch.full_like(c.bias, -torch.inf)
+    return Operand(c.y, c.scale, c.bias, floor)
 
 
 def _convolve(read: Operand, spec: ConvSpec, t: ConvTensors) -> Convolved:
     """The convolution and its batch norm's numbers; the running ones move in training."""
     g, norm = spec.geometry, spec.norm
-    y, partials = _ops._conv_fprop.default(
+    y, partials, _ = _ops._conv_fprop.default(
         *(read.tensor, as_channels_last(t.weight), read.scale, read.bias),
         *(None, None, None, False),
         *g,
         norm.training,
+        x_floor=read.floor,
     )
     if norm.training:
         return Convolved(y, *_kernel_norms.of_batch(partials, y, t.bn, norm))
@@ -265,7 +297,7 @@ def _convolve(read: Operand, spec: ConvSpec, t: ConvTensors) -> Convolved:
     return Convolved(y, *_kernel_norms.of_running_statistics(t.bn, norm.eps, acc))
 
 
-def _is_loaded_once(spec: ConvSpec, weight: Tensor) -> bool:
+def _is_loaded_once(spec: ConvSpec, weight: Tensor, gate: SavedGate = _OPEN) -> bool:
     """Whether dgrad and wgrad shall read (g, y) instead of a stored gradient of y: four tensors
     then pass through memory and not five.
 
@@ -274,7 +306,8 @@ def _is_loaded_once(spec: ConvSpec, weight: Tensor) -> bool:
     """
     filters, channels, *window = weight.shape
     return (
-        weight.dtype.itemsize == 2
+        gate.mask is None
+        and weight.dtype.itemsize == 2
         and window == [1, 1]
         and spec.geometry.groups == 1
         and filters % _PIECE == 0
@@ -306,17 +339,18 @@ def _finalize(
 
 
 def _stored(dy: OutputGradient) -> OutputGradient:
-    """Reads the gradient behind the ReLU and y; writes y's."""
+    """y's gradient as a tensor."""
     return OutputGradient(
-        _ops._bn_backward_apply.default(
-            dy.g, dy.y, None, dy.gate_scale, dy.gate_bias, dy.coefficients, False
-        )[0]
+        _ops._bn_backward_apply.default(dy.g, dy.y, *dy[3:], dy.coefficients, False)[0]
     )
 
 
 def _wgrad(dy: OutputGradient, read: Operand, spec: ConvSpec, weight: Tensor) -> Tensor:
     return _ops._conv_wgrad.default(
-        *(dy.g, read.tensor, weight.shape, read.scale, read.bias), *spec.geometry, **dy.on_load()
+        *(dy.g, read.tensor, weight.shape, read.scale, read.bias),
+        *spec.geometry,
+        **dy.on_load(),
+        x_floor=read.floor,
     )
 
 
@@ -326,17 +360,24 @@ def _dgrad(
     weight: Tensor,
     shape: Sequence[int],
     *,
-    addend: Tensor | None = None,
+    added: AddedGradient | None = None,
     before: Convolved | None = None,
+    relu: bool = True,
     sums: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """The gradient of what the unit read, `addend` added; before: the one behind the ReLU over that
-    output, and its sums."""
-    act = (None, None, None) if before is None else (before.y, before.scale, before.bias)
-    mean = before.mean if before is not None and sums else None
+    """The gradient of what the unit read, and what is `added`; before: the one behind the ReLU over
+    that output, and its sums."""
+    act: list[Tensor | None] = [None, None, None]
+    if before is not None:
+        act = [before.y, before.scale, before.bias]
+        if not relu:  # 0 y + 1 lets everything pass
+            act[1:] = torch.zeros_like(before.scale), torch.ones_like(before.bias)
     g, partials = _ops._conv_dgrad.default(
-        *(dy.g, as_channels_last(weight), shape, addend, *act, mean),
+        *(dy.g, as_channels_last(weight), shape, added and added.tensor, *act),
+        before.mean if before is not None and sums else None,
         *spec.geometry,
         **dy.on_load(),
+        addend_mask=added and added.mask,
+        addend_stride=added.stride if added else 1,
     )
     return g, partials if sums else None

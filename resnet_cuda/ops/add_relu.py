@@ -9,10 +9,10 @@ from torch import Tensor
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
+from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops._branch import requires_grad
 
 
 def add_relu(x: Tensor, residual: Tensor) -> Tensor:

@@ -80,8 +80,6 @@ def _is_one_call(
         return False
     if torch.compiler.is_compiling() and backend.gate_is_output:
         return False
-    if not (backend.gate_is_output or all(unit.relu for unit in units[:-1])):
-        return False
     every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
     if any(unit.training for unit in every):
         return True

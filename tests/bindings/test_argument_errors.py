@@ -191,12 +191,6 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         lambda: conv_fprop(x_floor=torch.zeros(6)),
         ["x_scale is None, expected a tensor because x_floor is given"],
     ),
-    "a floor beside padding": (
-        lambda: conv_fprop(
-            x_scale=torch.zeros(6), x_bias=torch.zeros(6), x_floor=torch.zeros(6), padding=[0, 1]
-        ),
-        ["x_floor is given with padding [0, 1], expected none"],
-    ),
     "a scale of no residual": (
         lambda: conv_fprop(residual_scale=torch.zeros(8)),
         ["residual is None, expected a tensor because residual_scale is given"],

@@ -56,6 +56,10 @@ def block(kind: str, **options: object) -> tuple[list[ConvUnit], object]:
         return [unit(8, 12, 3, 2, **options), unit(12, 12, 3, **options)], ZeroPad(2, 12)
     if kind == "plain":
         return [unit(8, 8, 3, **options), unit(8, 8, 3, **options)], None
+    if kind == "linear inside":
+        units = [unit(8, 8, 3, **options), unit(8, 8, 3, **options), unit(8, 8, 1, **options)]
+        units[0].relu = units[1].relu = False
+        return units, Identity()
     if kind == "bottleneck":
         return [
             unit(8, 4, 1, **options),
@@ -67,7 +71,15 @@ def block(kind: str, **options: object) -> tuple[list[ConvUnit], object]:
     return units, unit(8, 16, 1, 2, **options)
 
 
-KINDS = ["basic", "basic down", "basic option A", "plain", "bottleneck", "bottleneck down"]
+KINDS = [
+    "basic",
+    "basic down",
+    "basic option A",
+    "plain",
+    "linear inside",
+    "bottleneck",
+    "bottleneck down",
+]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])

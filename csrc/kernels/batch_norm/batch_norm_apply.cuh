@@ -29,6 +29,7 @@ struct BnApplyKernelParams {
   const AccOf<T>* scale;
   const AccOf<T>* bias;
   const T* residual;
+  const AccOf<T>* residual_scale;
   T* z;
   uint8_t* mask;
   bool relu, aligned;
@@ -52,7 +53,12 @@ __global__ void __launch_bounds__(kGroupThreads)
     if (e >= at.count) break;
     Acc v = affine(y.widened(e), ptx::load_global_nc(params.scale + walk.channel),
                    ptx::load_global_nc(params.bias + walk.channel));
-    if (params.residual) v += residual.widened(e);
+    if (params.residual) {
+      const Acc scale = params.residual_scale
+                            ? ptx::load_global_nc(params.residual_scale + walk.channel)
+                            : Acc(1);
+      v = affine(residual.widened(e), scale, v);
+    }
     if (relu_passes<T>(v)) bits |= 1u << e;
     y.v[e] = narrow_to<T>(params.relu ? relu(v) : v);
     walk.next();

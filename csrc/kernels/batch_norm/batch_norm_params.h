@@ -48,7 +48,7 @@ struct BnFinalizeParams {
   void* bias;    // Acc [C] beta - scale * mean
 };
 
-// z = relu?(y * scale + bias + residual)
+// z = relu?(y * scale + bias + residual * residual_scale)
 struct BnApplyParams {
   int64_t rows;
   int32_t C;
@@ -56,8 +56,9 @@ struct BnApplyParams {
   const void* scale;     // Acc [C]
   const void* bias;      // Acc [C]
   const void* residual;  // T [rows, C] or null
-  void* z;               // T [rows, C]
-  uint8_t* mask;         // [ceil(rows C / 8)] or null: bit = not (z <= 0)
+  const void* residual_scale;  // Acc [C] or null (1); needs residual
+  void* z;                     // T [rows, C]
+  uint8_t* mask;               // [ceil(rows C / 8)] or null: bit = not (z <= 0)
   bool relu;
 };
 
