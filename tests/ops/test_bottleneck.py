@@ -103,7 +103,7 @@ def test_a_16_bit_backward_stores_no_gradient_between_batch_norm_and_convolution
     fused, kernels = gradients()
     assert not any("backward_apply" in kernel for kernel in kernels), kernels
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resnet_cuda.ops._branch_passes._is_loaded_once", lambda *_: False)
+        patch.setattr("resnet_cuda.ops._kernel_passes._is_loaded_once", lambda *_: False)
         stored, kernels = gradients()
     assert any("backward_apply" in kernel for kernel in kernels), kernels
     for index, (a, b) in enumerate(zip(fused, stored, strict=True)):

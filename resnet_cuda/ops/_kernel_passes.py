@@ -1,0 +1,208 @@
+"""The passes of a residual branch, one launch each (and a small one per channel): what each reads and writes.
+
+An activation is never a tensor of its own between two convolutions: it is an `Operand`, a raw output
+y with what turns it into the activation while it is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.ops import _kernel_norms
+from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
+from resnet_cuda.ops._interface import accumulator_dtype, cast_vector
+from resnet_cuda.ops._layout import as_channels_last
+from resnet_cuda.ops._saved_gate import SavedGate
+
+_ops = torch.ops.resnet_cuda
+PIECE = 8  # channels that the kernels copy at once, and whose bits are one byte
+OPEN = SavedGate()  # lets everything pass
+
+
+class Convolved(NamedTuple):
+    """A convolution's raw output and its batch norm, not yet applied: bn(y) = y scale + bias."""
+
+    y: Tensor
+    mean: Tensor
+    invstd: Tensor
+    scale: Tensor
+    bias: Tensor
+
+
+class Operand(NamedTuple):
+    """What a convolution reads: a tensor as it is, or max(y scale + bias, floor) of one (floor None:
+    0, the ReLU)."""
+
+    tensor: Tensor
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+    floor: Tensor | None = None
+
+
+class Behind(NamedTuple):
+    """The gradient behind a ReLU: g where the gate lets it pass; and, where they are known already,
+    the sums that batch norm's backward needs of it."""
+
+    g: Tensor
+    gate: SavedGate = OPEN
+    partials: Tensor | None = None
+
+
+class AddedGradient(NamedTuple):
+    """What dgrad's epilogue adds: a tensor where its mask's bits are set, at every `stride`-th pixel."""
+
+    tensor: Tensor
+    mask: Tensor | None = None
+    stride: int = 1
+
+
+class Input(NamedTuple):
+    """What a convolution read, and what its dgrad's epilogue does: it gates with the batch norm
+    `before` it and sums for that, or adds another branch's gradient."""
+
+    operand: Operand
+    before: Convolved | None = None
+    relu: bool = True
+    sums: bool = False
+    added: AddedGradient | None = None
+
+    def gate(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """(scale, bias, mean) of the ReLU before; the mean only where sums are wanted."""
+        if self.before is None:
+            return None, None, None
+        _, mean, _, scale, bias = self.before
+        if not self.relu:  # 0 y + 1 lets everything pass
+            scale, bias = torch.zeros_like(scale), torch.ones_like(bias)
+        return scale, bias, mean if self.sums else None
+
+
+def normalised(c: Convolved, relu: bool) -> Operand:
+    """relu?(bn(y)), on load."""
+    floor = None if relu else torch.full_like(c.bias, -torch.inf)
+    return Operand(c.y, c.scale, c.bias, floor)
+
+
+def convolve(read: Operand, spec: ConvSpec, t: ConvTensors) -> Convolved:
+    """Reads the operand and the filters; writes y and partial statistics. The running ones move in
+    training."""
+    norm = spec.norm
+    y, partials, _ = _ops._conv_fprop.default(
+        *(read.tensor, as_channels_last(t.weight), read.scale, read.bias),
+        *(None, None, None, False),
+        *spec.geometry,
+        norm.training,
+        x_floor=read.floor,
+    )
+    if norm.training:
+        return Convolved(y, *_kernel_norms.of_batch(partials, y, t.bn, norm))
+    acc = accumulator_dtype(y.dtype)
+    return Convolved(y, *_kernel_norms.of_running_statistics(t.bn, norm.eps, acc))
+
+
+def convolve_backward(
+    behind: Behind,
+    c: Convolved,
+    spec: ConvSpec,
+    t: ConvTensors,
+    needed: ConvNeeds,
+    read: Input,
+    wants_input: bool,
+) -> tuple[ConvGradients, Behind | None]:
+    """The gradients of bn(conv(read)), and of what was read, behind the ReLU before it."""
+    wants_dy = needed.weight or wants_input
+    partials = behind.partials
+    if partials is None and wants_sums(spec, needed, wants_dy):
+        # Reads g, its gate and y; writes sums.
+        partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
+    coefficients, gradients = _finalize(partials, c, spec, t, needed)
+    if not wants_dy:
+        return gradients, None
+    dy, on_load = behind.g, {}
+    if _is_loaded_once(spec, t.weight, behind.gate):
+        on_load = {
+            "y": c.y,
+            "coefficients": coefficients,
+            "gate_scale": behind.gate.scale,
+            "gate_bias": behind.gate.bias,
+        }
+    else:
+        # Reads g, its gate and y; writes dy.
+        dy = _ops._bn_backward_apply.default(behind.g, c.y, *behind.gate, coefficients, False)[0]
+    if needed.weight:
+        # Reads dy, or g and y, and the operand; writes dW.
+        x, *affine, floor = read.operand
+        dweight = _ops._conv_wgrad.default(
+            *(dy, x, t.weight.shape, *affine), *spec.geometry, **on_load, x_floor=floor
+        )
+        gradients = gradients._replace(weight=dweight)
+    if not wants_input:
+        return gradients, None
+    # Reads dy, or g and y, the filters, and the y before or what is added; writes the gradient, and
+    # sums.
+    added = read.added
+    g, partials = _ops._conv_dgrad.default(
+        *(dy, as_channels_last(t.weight), read.operand.tensor.shape, added and added.tensor),
+        *(read.before and read.before.y, *read.gate()),
+        *spec.geometry,
+        **on_load,
+        addend_mask=added and added.mask,
+        addend_stride=added.stride if added else 1,
+    )
+    return gradients, Behind(g, OPEN, partials if read.sums else None)
+
+
+def wants_sums(spec: ConvSpec, needed: ConvNeeds, wants_dy: bool) -> bool:
+    """Whether the gradient behind a ReLU has to be summed: for gamma and beta, and because the
+    batch's statistics depend on y."""
+    return needed.gamma or needed.beta or (wants_dy and spec.norm.training)
+
+
+def gated(behind: Behind) -> Tensor:
+    """The gradient behind a ReLU as a tensor of its own. Reads g and its bits; writes."""
+    if behind.gate.mask is None:
+        return behind.g
+    gradient: Tensor = _ops._add_relu_backward.default(behind.g, behind.gate.mask)
+    return gradient
+
+
+def _is_loaded_once(spec: ConvSpec, weight: Tensor, gate: SavedGate) -> bool:
+    """Whether dgrad and wgrad shall read (g, y) instead of a stored gradient of y: four tensors
+    then pass through memory and not five.
+
+    Only where the kernels load each element about once: 1x1 filters without groups, on tensor
+    cores in whole pieces of channels.
+    """
+    filters, channels, *window = weight.shape
+    return (
+        gate.mask is None
+        and weight.dtype.itemsize == 2
+        and window == [1, 1]
+        and spec.geometry.groups == 1
+        and filters % PIECE == 0
+        and channels % PIECE == 0
+    )
+
+
+def _finalize(
+    partials: Tensor | None, c: Convolved, spec: ConvSpec, t: ConvTensors, needed: ConvNeeds
+) -> tuple[Tensor, ConvGradients]:
+    """The coefficients [4, K] that make y's gradient of the one behind the ReLU, and the vectors' gradients."""
+    if partials is None:
+        scale = c.invstd if t.gamma is None else t.gamma.to(c.mean.dtype) * c.invstd
+        zero = torch.zeros_like(scale)
+        return torch.stack((scale, zero, zero, zero)), ConvGradients()
+    gamma = cast_vector(t.gamma, c.mean.dtype)
+    dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
+        partials,
+        _kernel_norms.values_per_channel(c.y),
+        gamma,
+        c.mean,
+        c.invstd,
+        spec.norm.training,
+    )
+    return coefficients, ConvGradients(
+        None, dgamma if needed.gamma else None, dbeta if needed.beta else None
+    )
