@@ -88,7 +88,7 @@ class AtenBackend(Backend):
         return _composed_branch.backward(self, branch, dz, z, x, source, tensors, saved, needs)
 
     def branch_statistics(
-        self, branch: BranchSpec, saved: Sequence[Tensor]
+        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         return _composed_branch.statistics(self, branch, saved)
 

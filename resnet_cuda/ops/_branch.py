@@ -83,6 +83,7 @@ class BranchSpec(NamedTuple):
     units: tuple[ConvSpec, ...]
     shortcut: ConvSpec | Identity | ZeroPad | None
     relu: bool
+    closed_form: bool | None = None  # of batch norms that allow it; None: where it pays
 
     @property
     def convolutions(self) -> tuple[ConvSpec, ...]:
@@ -137,7 +138,7 @@ def run_branch(
     flat = [v for t, (bn, _) in zip(tensors, calls, strict=True) for v in (t.weight, *bn)]
     z, *saved = apply_function(_ResidualBranch, x, source, branch, backend, *flat)
     if any(deferred for _, deferred in calls):
-        statistics = backend.branch_statistics(branch, saved)
+        statistics = backend.branch_statistics(branch, tensors, saved)
         counts = _values_per_channel(branch, x, x if source is None else source, tensors)
         for i, (_, deferred) in enumerate(calls):
             if deferred:
@@ -208,7 +209,7 @@ class _ResidualBranch(torch.autograd.Function):
             tuple(ConvNeeds(*needed[i : i + 3]) for i in range(4, 4 + 5 * count, 5)),
         )
         if torch.is_grad_enabled():
-            statistics = backend.branch_statistics(branch, saved)
+            statistics = backend.branch_statistics(branch, tensors, saved)
             gradients = _second_order.branch_backward(
                 branch, dz, x, source, tensors, statistics, needs
             )

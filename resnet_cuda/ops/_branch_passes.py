@@ -9,20 +9,24 @@ before it needs. `_kernel_passes` says what each pass reads and writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from resnet_cuda.ops import _closed_form as closed_form
 from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
     BranchSpec,
     ConvGradients,
+    ConvNeeds,
     ConvSpec,
     ConvTensors,
     Identity,
     ZeroPad,
 )
+from resnet_cuda.ops._closed_form import Expanded
 from resnet_cuda.ops._kernel_passes import (
     OPEN,
     PIECE,
@@ -43,42 +47,87 @@ from resnet_cuda.ops._saved_gate import SavedGate
 _ops = torch.ops.resnet_cuda
 
 
+Kept = Convolved | Expanded  # of every convolution, for the backward
+
+
+class Stored(NamedTuple):
+    """A term of the branch's sum that is in memory: tensor scale + bias."""
+
+    tensor: Tensor | None
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+
+
+class Pending(NamedTuple):
+    """A term that has yet to be computed: (read W') scale + bias."""
+
+    read: Operand
+    stride: int
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+
+
 def forward(
     branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """z, and what `backward` wants to have: every `Convolved`, and the bits of z's ReLU where there
-    is a shortcut."""
-    kept: list[Convolved] = []
+    """z, and what `backward` wants to have: what is `Kept` of every convolution, and the bits of
+    z's ReLU unless the last y tells."""
+    kept: list[Kept] = []
+    terms: list[Stored | Pending] = []
     start = x if source is None else source
+    last = len(branch.units) - 1
+
+    def convolved(read: Operand, spec: ConvSpec, t: ConvTensors) -> Stored:
+        c = convolve(read, spec, t)
+        kept.append(c)
+        return Stored(c.y, c.scale, c.bias)
+
+    def expanded(read: Operand, shift: Tensor, spec: ConvSpec, t: ConvTensors) -> Pending:
+        e, norm = closed_form.forward(read, shift, spec, t)
+        kept.append(e)
+        return Pending(read, spec.geometry.stride[0], t.weight, *norm)
+
     # The units, each reading the y before it.
     read = Operand(x)
-    for spec, t in zip(branch.units, tensors, strict=False):
-        kept.append(convolve(read, spec, t))
-        read = normalised(kept[-1], spec.relu)
-    y, _, _, scale, bias = kept[-1]
+    for spec, t in zip(branch.units[:last], tensors, strict=False):
+        convolved(read, spec, t)
+        read = normalised(_convolved(kept[-1]), spec.relu)
+    # The last unit, which waits where its batch norm follows from what it reads.
+    spec, t = branch.units[last], tensors[last]
+    if _last_waits(branch, tensors):
+        before = _convolved(kept[-1])
+        shift = closed_form.shift_of_activation(tensors[last - 1].beta, before.bias, x.dtype)
+        terms.append(expanded(closed_form.shifted_activation(before, shift), shift, spec, t))
+    else:
+        terms.append(convolved(read, spec, t))
     # The shortcut.
-    residual: Tensor | None = None
-    residual_scale: Tensor | None = None
     if isinstance(branch.shortcut, ConvSpec):
-        kept.append(convolve(Operand(start), branch.shortcut, tensors[-1]))
-        residual, _, _, residual_scale, residual_bias = kept[-1]
-        bias = bias + residual_bias
+        spec, t = branch.shortcut, tensors[-1]
+        if _projection_waits(branch, tensors):
+            shift = closed_form.shift_of_input(start, spec.geometry.stride[0])
+            terms.append(expanded(closed_form.shifted_input(start, shift), shift, spec, t))
+        else:
+            terms.append(convolved(Operand(start), spec, t))
     elif isinstance(branch.shortcut, ZeroPad):
-        residual = as_channels_last(branch.shortcut(start))
+        terms.append(Stored(as_channels_last(branch.shortcut(start))))
     elif isinstance(branch.shortcut, Identity):
-        residual = start
-    # Normalise, add, activate. Reads y and the shortcut; writes z and a bit per element.
-    keeps_bits = branch.relu and residual is not None
-    z, mask = _ops._bn_apply.default(
-        y, scale, bias, residual, branch.relu, keeps_bits, residual_scale=residual_scale
-    )
-    saved = [tensor for c in kept for tensor in c]
+        terms.append(Stored(start))
+    # Their sum.
+    keeps_bits = branch.relu and not _gates_by_y(branch, kept)
+    z, mask = _add(terms, branch.relu, keeps_bits)
+    saved = [tensor for k in kept for tensor in k]
     return z, (*saved, mask) if keeps_bits else tuple(saved)
 
 
-def statistics(branch: BranchSpec, saved: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def statistics(
+    branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
     """(mean, invstd) [K] of every batch norm."""
-    return [(c.mean, c.invstd) for c in _unpack(branch, saved)]
+    return [
+        (k.output_mean if isinstance(k, Expanded) else k.mean, k.invstd)
+        for k in _unpack(branch, tensors, saved)
+    ]
 
 
 def backward(
@@ -91,42 +140,53 @@ def backward(
     needs: BranchNeeds,
 ) -> BranchGradients:
     """The gradients that are needed, from what `forward` saved."""
-    kept = _unpack(branch, saved)
+    kept = _unpack(branch, tensors, saved)
     gradients = [ConvGradients()] * len(tensors)
-    units = len(branch.units)
-    behind: Behind | None = Behind(as_channels_last(dz), _gate_of(branch, kept[units - 1], saved))
-    assert behind is not None
+    end = Behind(as_channels_last(dz), _gate_of(branch, kept, saved))
 
     # The shortcut, first: the branch's last dgrad adds its gradient.
     start = x if source is None else source
     wants_start = needs.x if source is None else needs.source
     added: AddedGradient | None = None
     if isinstance(branch.shortcut, ConvSpec):
-        gradients[-1], of_start = convolve_backward(
-            behind,
-            kept[-1],
+        projection, operand, sampled = kept[-1], Operand(start), 1
+        if isinstance(projection, Expanded):
+            operand = closed_form.shifted_input(start, projection.shift)
+            sampled = branch.shortcut.geometry.stride[0]
+        gradients[-1], of_start = _conv_backward(
+            end,
+            projection,
             branch.shortcut,
             tensors[-1],
             needs.convolutions[-1],
-            Input(Operand(start)),
+            Input(operand),
             wants_start,
         )
-        added = None if of_start is None else AddedGradient(of_start.g)
+        if of_start is not None:
+            added = AddedGradient(of_start.g, None, sampled)
     elif branch.shortcut is not None and wants_start:
-        added = _added_gradient(branch, behind, start)
+        added = _added_gradient(branch, end, start)
 
     # The units, last to first.
     def wants_input(i: int) -> bool:
         """Of unit i: its own, or anything below it."""
         return needs.x or any(any(n) for n in needs.convolutions[:i])
 
-    for i in reversed(range(units)):
+    behind = end
+    for i in reversed(range(len(branch.units))):
         read = Input(Operand(x), added=added if source is None else None)
         if i > 0:
-            before, spec, needed = kept[i - 1], branch.units[i - 1], needs.convolutions[i - 1]
+            before, spec, needed = (
+                _convolved(kept[i - 1]),
+                branch.units[i - 1],
+                needs.convolutions[i - 1],
+            )
+            operand = normalised(before, spec.relu)
+            if isinstance(unit := kept[i], Expanded):
+                operand = closed_form.shifted_activation(before, unit.shift)
             sums = wants_sums(spec, needed, needed.weight or wants_input(i - 1))
-            read = Input(normalised(before, spec.relu), before, spec.relu, sums)
-        gradients[i], behind = convolve_backward(
+            read = Input(operand, before, spec.relu, sums)
+        gradients[i], below = _conv_backward(
             behind,
             kept[i],
             branch.units[i],
@@ -135,9 +195,10 @@ def backward(
             read,
             wants_input(i),
         )
-        if behind is None:
+        if below is None:
             break
-    dx = None if behind is None else behind.g
+        behind = below
+    dx = behind.g if needs.x else None
     dsource = None if source is None or added is None else _spread(added, source)
     return BranchGradients(dx, dsource, gradients)
 
@@ -161,15 +222,105 @@ def _spread(added: AddedGradient, start: Tensor) -> Tensor:
     return spread
 
 
-def _unpack(branch: BranchSpec, saved: Sequence[Tensor]) -> list[Convolved]:
-    count = len(Convolved._fields)
-    return [Convolved(*saved[i * count : (i + 1) * count]) for i in range(len(branch.convolutions))]
+def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tensor, Tensor]:
+    """relu?(the terms' sum) and its bits, in one launch. Reads what is stored, and what the pending
+    ones read; writes z and its bits."""
+    stored = [term for term in terms if isinstance(term, Stored)]
+    pending = [term for term in terms if isinstance(term, Pending)]
+    biases = [term.bias for term in terms if term.bias is not None]
+    bias = sum(biases[1:], biases[0])
+    if not pending:
+        y, *others = stored
+        other = others[0] if others else Stored(None)
+        return _ops._bn_apply.default(
+            *(y.tensor, y.scale, bias, other.tensor, relu, bits), residual_scale=other.scale
+        )
+    first = pending[0]
+    if len(pending) == 2:
+        second = pending[1]
+        z, _, mask = _ops._bottleneck_expand.default(
+            *(first.read.tensor, as_channels_last(first.weight), first.scale, first.bias),
+            *(second.read.tensor, as_channels_last(second.weight), second.scale, second.bias),
+            *(second.stride, relu, False),
+            mask=bits,
+            x_scale=first.read.scale,
+            x_bias=first.read.bias,
+            x_floor=first.read.floor,
+            projection_x_scale=second.read.scale,
+            projection_x_bias=second.read.bias,
+            projection_x_floor=second.read.floor,
+        )
+        return z, mask
+    other = stored[0] if stored else Stored(None)
+    x, x_scale, x_bias, x_floor = first.read
+    z, _, mask = _ops._conv_fprop.default(
+        *(x, as_channels_last(first.weight), x_scale, x_bias, first.scale, bias),
+        *(other.tensor, relu, (first.stride, first.stride), (0, 0), (1, 1), 1, False),
+        x_floor=x_floor,
+        residual_scale=other.scale,
+        mask=bits,
+    )
+    return z, mask
 
 
-def _gate_of(branch: BranchSpec, last: Convolved, saved: Sequence[Tensor]) -> SavedGate:
+def _last_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
+    """Whether the last unit's batch norm is had in closed form: it reads an activation."""
+    units = branch.units
+    return (
+        len(units) > 1
+        and units[-2].relu
+        and closed_form.applies(units[-1], tensors[len(units) - 1], branch.closed_form)
+    )
+
+
+def _projection_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
+    return isinstance(branch.shortcut, ConvSpec) and closed_form.applies(
+        branch.shortcut, tensors[-1], branch.closed_form
+    )
+
+
+def _unpack(
+    branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
+) -> list[Kept]:
+    kept: list[Kept] = []
+    waits = {len(branch.units) - 1: _last_waits, len(branch.units): _projection_waits}
+    for i in range(len(branch.convolutions)):
+        five = saved[5 * i : 5 * i + 5]
+        is_expanded = i in waits and waits[i](branch, tensors)
+        kept.append(Expanded(*five) if is_expanded else Convolved(*five))
+    return kept
+
+
+def _convolved(kept: Kept) -> Convolved:
+    """All but the last unit and the projection are."""
+    assert isinstance(kept, Convolved)
+    return kept
+
+
+def _conv_backward(
+    behind: Behind,
+    kept: Kept,
+    spec: ConvSpec,
+    t: ConvTensors,
+    needed: ConvNeeds,
+    read: Input,
+    wants_input: bool,
+) -> tuple[ConvGradients, Behind | None]:
+    if isinstance(kept, Expanded):
+        return closed_form.backward(behind, kept, spec, t, needed, read, wants_input)
+    return convolve_backward(behind, kept, spec, t, needed, read, wants_input)
+
+
+def _gates_by_y(branch: BranchSpec, kept: Sequence[Kept]) -> bool:
+    """Whether the branch's ReLU is found again from the last y alone."""
+    return branch.shortcut is None and isinstance(kept[-1], Convolved)
+
+
+def _gate_of(branch: BranchSpec, kept: Sequence[Kept], saved: Sequence[Tensor]) -> SavedGate:
     """How the branch's own ReLU is known."""
     if not branch.relu:
         return OPEN
-    return (
-        SavedGate(None, last.scale, last.bias) if branch.shortcut is None else SavedGate(saved[-1])
-    )
+    if not _gates_by_y(branch, kept):
+        return SavedGate(saved[-1])
+    last = _convolved(kept[-1])
+    return SavedGate(None, last.scale, last.bias)

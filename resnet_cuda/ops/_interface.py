@@ -112,7 +112,7 @@ class Backend:
         raise NotImplementedError
 
     def branch_statistics(
-        self, branch: BranchSpec, saved: Sequence[Tensor]
+        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         """(mean, invstd) [K] that each of the branch's convolutions was normalised with."""
         raise NotImplementedError

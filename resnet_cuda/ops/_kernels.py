@@ -107,9 +107,9 @@ class KernelBackend(Backend):
         return _branch_passes.backward(branch, dz, x, source, tensors, saved, needs)
 
     def branch_statistics(
-        self, branch: BranchSpec, saved: Sequence[Tensor]
+        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
-        return _branch_passes.statistics(branch, saved)
+        return _branch_passes.statistics(branch, tensors, saved)
 
     def bn_forward(
         self,

@@ -36,6 +36,7 @@ def residual_branch(
     shortcut: Shortcut | None,
     *,
     donate_input: bool = False,
+    closed_form: bool | None = None,
 ) -> Tensor:
     """relu(units[-1](... units[0](x)) + shortcut(x)): each unit with its own ReLU flag but the last.
 
@@ -47,6 +48,10 @@ def residual_branch(
             addition (plain net).
         donate_input: the caller gives x up: where nothing is differentiated, the result may be
             written into its memory.
+        closed_form: whether batch norms over 1x1 convolutions that end the branch, and over
+            projections, are had from the Gram matrix of what the convolution reads, so that its
+            output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our
+            kernels. Only where C and K are multiples of 8 and batch statistics are used.
 
     Returns:
         [N, K, P, Q], the last unit's output shape.
@@ -63,7 +68,7 @@ def residual_branch(
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
     if _is_one_call(backend, x, units, shortcut):
-        return _differentiable(backend, x, units, shortcut)
+        return _differentiable(backend, x, units, shortcut, closed_form)
     dtype = _autocast.autocast_dtype(x) or x.dtype
     compute = _wider_dtype(x, dtype, units, shortcut)
     if compute is None:
@@ -93,6 +98,7 @@ def _differentiable(
     x: Tensor,
     units: Sequence[ConvUnit],
     shortcut: Shortcut | None,
+    closed_form: bool | None,
 ) -> Tensor:
     """The whole block as one autograd function."""
     autocast = _autocast.autocast_dtype(x)
@@ -119,7 +125,7 @@ def _differentiable(
     elif shortcut is not None:
         _validate.same_shape(x.shape, flow.shape)
     end = specs.pop() if isinstance(shortcut, ConvUnit) else shortcut
-    branch = BranchSpec(tuple(specs), end, relu=True)
+    branch = BranchSpec(tuple(specs), end, relu=True, closed_form=closed_form)
     channels_last = is_channels_last(x) or any(is_channels_last(u.weight) for u in units)
     z = run_branch(backend, branch, backend.prepare(x.to(dtype)), None, tensors)
     return match_format(z, channels_last)

@@ -1,0 +1,181 @@
+"""Batch norm after a 1x1 convolution in closed form: its statistics follow from what the convolution
+reads, so that its output is never stored.
+
+For rows A [M, C] and y = A W' (W [K, C]) the mean of y is W mean(A), and its variance diag(W cov(A)
+W'). So one pass over A for its Gram matrix gives batch norm's scale and bias BEFORE the convolution,
+which then normalises, adds and activates in its epilogue. The backward needs no y either: with the
+gradient dU of bn(y), P = dU' A and the column sums of dU give every parameter's gradient, and A's is
+[dU | A] [B1; B2] + c with B1 = diag(s1) W, B2 = W' diag(s2) W.
+
+A is shifted on load by a number per channel near its mean, so that large means do not cancel; what is
+C x C or smaller is computed in float64, from the operands as they were rounded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
+from resnet_cuda.ops._interface import accumulator_dtype
+from resnet_cuda.ops._kernel_passes import OPEN, PIECE, Behind, Convolved, Input, Operand
+from resnet_cuda.ops._layout import as_channels_last
+
+_ops = torch.ops.resnet_cuda
+_SAMPLED_ROWS = 256  # of an input whose mean is not known
+_LARGE_MEAN = 64.0  # mean^2 / variance from which an input is shifted
+
+
+class Expanded(NamedTuple):
+    """What is kept of a convolution whose output is not stored; float64 but the shift.
+
+    mean [C] and covariance [C, C] (times M) are of the shifted operand, output_mean and invstd [K]
+    of the output, shift [C] is what was subtracted.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    output_mean: Tensor
+    invstd: Tensor
+    shift: Tensor
+
+
+class Affine(NamedTuple):
+    """bn(y) = (At W') scale + bias, for the shifted operand At."""
+
+    scale: Tensor
+    bias: Tensor
+
+
+def applies(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> bool:
+    """Whether this convolution's batch norm can be had in closed form, and is.
+
+    By itself (`wanted` None) for 16-bit operands: there the Gram matrix, summed in float32, is far
+    more precise than the operands. float32's would not be.
+    """
+    filters, channels, *window = t.weight.shape
+    g = spec.geometry
+    possible = (
+        spec.norm.training
+        and window == [1, 1]
+        and g.padding == (0, 0)
+        and g.groups == 1
+        and g.stride[0] == g.stride[1]
+        and filters % PIECE == 0
+        and channels % PIECE == 0
+    )
+    return possible and (t.weight.dtype.itemsize == 2 if wanted is None else wanted)
+
+
+def shift_of_activation(beta: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """relu(beta) [C], rounded as the operand is: |relu(bn(y)) - relu(beta)| <= |bn(y) - beta|, so the
+    shifted activation's second moment is at most gamma^2."""
+    if beta is None:
+        return torch.zeros_like(like)
+    return beta.clamp_min(0).to(dtype).to(like.dtype)
+
+
+def shift_of_input(x: Tensor, stride: int) -> Tensor:
+    """The mean [C] of some rows of x, rounded as x is, where it is large beside their deviation; else 0."""
+    rows = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].flatten(0, 2)
+    step = max(1, rows.shape[0] // _SAMPLED_ROWS)
+    var, mean = torch.var_mean(rows[::step].to(accumulator_dtype(x.dtype)), dim=0, correction=0)
+    shift = mean.to(x.dtype).to(mean.dtype)
+    return torch.where(mean.square() > _LARGE_MEAN * var, shift, torch.zeros_like(shift))
+
+
+def shifted_activation(c: Convolved, shift: Tensor) -> Operand:
+    """relu(bn(y)) - shift = max(y scale + (bias - shift), -shift), on load."""
+    return Operand(c.y, c.scale, c.bias - shift, -shift)
+
+
+def shifted_input(x: Tensor, shift: Tensor) -> Operand:
+    """x - shift, on load."""
+    return Operand(x, torch.ones_like(shift), -shift, torch.full_like(shift, -torch.inf))
+
+
+def forward(
+    read: Operand, shift: Tensor, spec: ConvSpec, t: ConvTensors
+) -> tuple[Expanded, Affine]:
+    """The batch norm's numbers of a convolution that has yet to run; the running ones move.
+
+    Reads the operand; writes its sums and Gram matrix.
+    """
+    stride = spec.geometry.stride[0]
+    sums, gram = _ops._bottleneck_gram.default(*read, stride)
+    rows = _rows(read.tensor, stride)
+    weight = _matrix(t.weight)
+    mean = sums / rows
+    covariance = gram - rows * torch.outer(mean, mean)
+    var = ((weight @ covariance) * weight).sum(1).clamp_min(0) / rows
+    shifted_mean = weight @ mean
+    output_mean = shifted_mean + weight @ shift.double()
+    invstd = torch.rsqrt(var + spec.norm.eps)
+    scale = invstd if t.gamma is None else invstd * t.gamma.double()
+    bias = -scale * shifted_mean
+    if t.beta is not None:
+        bias = bias + t.beta.double()
+    if t.running_mean is not None and t.running_var is not None:
+        unbiased = var * (rows / (rows - 1))
+        t.running_mean.lerp_(output_mean.to(t.running_mean.dtype), spec.norm.momentum)
+        t.running_var.lerp_(unbiased.to(t.running_var.dtype), spec.norm.momentum)
+    acc = accumulator_dtype(t.weight.dtype)
+    kept = Expanded(mean, covariance, output_mean, invstd, shift)
+    return kept, Affine(scale.to(acc), bias.to(acc))
+
+
+def backward(
+    behind: Behind,
+    e: Expanded,
+    spec: ConvSpec,
+    t: ConvTensors,
+    needed: ConvNeeds,
+    read: Input,
+    wants_input: bool,
+) -> tuple[ConvGradients, Behind | None]:
+    """The gradients of bn(conv(read)), and of what was read, behind the ReLU before it."""
+    if not (any(needed) or wants_input):
+        return ConvGradients(), None
+    x, *affine = read.operand
+    stride = spec.geometry.stride[0]
+    g, mask = behind.g, behind.gate.mask
+    # Reads g, its bits and the operand; writes their product and the sums of g.
+    product, sums = _ops._bottleneck_expand_wgrad.default(g, mask, x, *affine, stride)
+    rows = _rows(x, stride)
+    weight = _matrix(t.weight)
+    # With centred A: y's gradient is s1 dU + s2 (y - mean) + const.
+    centred = product - torch.outer(sums, e.mean)
+    dgamma = e.invstd * (centred * weight).sum(1)
+    s1 = e.invstd if t.gamma is None else e.invstd * t.gamma.double()
+    s2 = -s1 * e.invstd * dgamma / rows
+    dweight = s1[:, None] * centred + s2[:, None] * (weight @ e.covariance)
+    dtype = t.weight.dtype
+    gradients = ConvGradients(
+        as_channels_last(dweight.to(dtype)[:, :, None, None]) if needed.weight else None,
+        dgamma if needed.gamma else None,
+        sums if needed.beta else None,
+    )
+    if not wants_input:
+        return gradients, None
+    # The constant makes up for the means, with the matrices as they are multiplied.
+    of_gradient = (s1[:, None] * weight).to(dtype)
+    of_operand = (weight.T @ (s2[:, None] * weight)).to(dtype)
+    constant = -(sums / rows) @ of_gradient.double() - e.mean @ of_operand.double()
+    # Reads g, its bits, the operand and the matrices; writes the gradient, and sums.
+    dx, partials = _ops._bottleneck_expand_dgrad.default(
+        *(g, mask, of_gradient, x, *affine, of_operand),
+        *(constant.to(accumulator_dtype(dtype)), stride, *read.gate()),
+    )
+    return gradients, Behind(dx, OPEN, partials if read.sums else None)
+
+
+def _rows(x: Tensor, stride: int) -> int:
+    n, _, h, w = x.shape
+    return n * ((h - 1) // stride + 1) * ((w - 1) // stride + 1)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """[K, C, 1, 1] -> [K, C] in float64."""
+    return weight.flatten(1).double()

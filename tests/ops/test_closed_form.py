@@ -1,0 +1,163 @@
+"""Batch norm in closed form over the 1x1 convolutions that end a branch, and over projections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from resnet_cuda import _raw, ops, reference
+from resnet_cuda.ops import ConvUnit, Identity, ZeroPad
+from resnet_cuda.testing import check_gradient_rule, check_rule, emulated, gradcheck_op
+
+Block = tuple[list[ConvUnit], ConvUnit | Identity | ZeroPad | None]
+
+
+@pytest.fixture(autouse=True)
+def _kernels() -> Iterator[None]:
+    if not _raw.is_built():
+        pytest.skip("resnet_cuda._C is not built: run `make build`")
+    with emulated():
+        yield
+
+
+def unit(c: int, k: int, r: int, stride: int = 1) -> ConvUnit:
+    """A unit in float64 whose parameters want gradients."""
+
+    def randn(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, dtype=torch.float64)
+
+    return ConvUnit(
+        (randn(k, c, r, r) * (2 / (c * r * r)) ** 0.5).requires_grad_(),
+        randn(k).requires_grad_(),
+        randn(k).requires_grad_(),
+        randn(k) * 0.2,
+        torch.rand(k, dtype=torch.float64) + 0.5,
+        stride=(stride, stride),
+        padding=(r // 2, r // 2),
+        training=True,
+    )
+
+
+def bottleneck(stride: int, shortcut: ConvUnit | Identity | ZeroPad | None) -> Block:
+    k = 32 if stride == 2 else 16
+    return [unit(16, 8, 1), unit(8, 8, 3, stride), unit(8, k, 1)], shortcut
+
+
+BLOCKS: dict[str, Callable[[], Block]] = {
+    "identity": lambda: bottleneck(1, Identity()),
+    "projection": lambda: bottleneck(2, unit(16, 32, 1, 2)),
+    "projection of the same size": lambda: bottleneck(1, unit(16, 16, 1)),
+    "option A": lambda: bottleneck(2, ZeroPad(2, 32)),
+    "no shortcut": lambda: bottleneck(1, None),
+    "basic with a projection": lambda: (
+        [unit(16, 24, 3, 2), unit(24, 24, 3)],
+        unit(16, 24, 1, 2),
+    ),
+}
+
+
+def every(block: Block) -> list[ConvUnit]:
+    units, shortcut = block
+    return [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
+
+
+def parameters(block: Block) -> list[Tensor]:
+    return [t for u in every(block) for t in (u.weight, u.gamma, u.beta) if t is not None]
+
+
+def copied(block: Block, dtype: torch.dtype, weights: torch.dtype | None = None) -> Block:
+    """The same block with leaves of its own, in another dtype."""
+
+    def copy(u: ConvUnit) -> ConvUnit:
+        vectors = {
+            name: getattr(u, name).detach().to(dtype, copy=True)
+            for name in ("gamma", "beta", "running_mean", "running_var")
+        }
+        c = replace(u, weight=u.weight.detach().to(weights or dtype, copy=True), **vectors)
+        for leaf in (c.weight, c.gamma, c.beta):
+            assert leaf is not None
+            leaf.requires_grad_()
+        return c
+
+    units, shortcut = block
+    return [copy(u) for u in units], copy(shortcut) if isinstance(shortcut, ConvUnit) else shortcut
+
+
+def step(
+    run: Callable[..., Tensor], x: Tensor, block: Block, dz: Tensor | None, **options: object
+) -> tuple[Tensor, list[Tensor]]:
+    """z and the gradients of x and of every parameter."""
+    x = x.detach().requires_grad_()
+    z = run(x, *block, **options)
+    dz = torch.ones_like(z) if dz is None else dz.to(z.dtype)
+    return z.detach(), list(torch.autograd.grad(z, [x, *parameters(block)], dz))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_it_equals_the_reference(name: str) -> None:
+    block = BLOCKS[name]()
+    theirs = copied(block, torch.float64)
+    x = torch.randn(2, 16, 7, 6, dtype=torch.float64)
+    dz = torch.randn_like(reference.residual_branch(x, *copied(block, torch.float64)))
+    ours, gradients = step(ops.residual_branch, x, block, dz, closed_form=True)
+    expected, expected_gradients = step(reference.residual_branch, x, theirs, dz)
+    torch.testing.assert_close(ours, expected)
+    for a, b in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    for u, v in zip(every(block), every(theirs), strict=True):
+        torch.testing.assert_close(u.running_mean, v.running_mean)
+        torch.testing.assert_close(u.running_var, v.running_var)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_first_and_second_derivatives(name: str) -> None:
+    block = BLOCKS[name]()
+    leaves = [torch.randn(2, 16, 4, 3, dtype=torch.float64, requires_grad=True)]
+    # The residual's ReLU and those inside are kinks: keep finite differences away from them.
+    gradcheck_op(lambda x: ops.residual_branch(x, *block, closed_form=True), leaves, fast=True)
+
+
+def test_the_output_before_batch_norm_is_never_stored() -> None:
+    units, shortcut = BLOCKS["projection"]()
+    low = copied((units, shortcut), torch.float32, torch.bfloat16)
+    x = torch.randn(2, 16, 8, 8).to(torch.bfloat16).requires_grad_()
+    with emulated() as emulation:
+        z = ops.residual_branch(x, *low)
+        forward = [launch["kernel"] for launch in emulation.launches()]
+        z.sum().backward()
+        backward = [launch["kernel"] for launch in emulation.launches()][len(forward) :]
+    assert "bn_apply" not in forward, forward
+    assert sum(kernel.startswith("conv_fprop") for kernel in forward) == 2, forward
+    assert not any("bn_backward_reduce" in kernel for kernel in backward), backward
+
+
+def test_the_switch_forces_either_way() -> None:
+    block = BLOCKS["identity"]()
+    x = torch.randn(2, 16, 4, 4, dtype=torch.float64)
+    for wanted in (None, False, True):
+        with emulated() as emulation, torch.no_grad():
+            ops.residual_branch(x, *block, closed_form=wanted)
+            kernels = [launch["kernel"] for launch in emulation.launches()]
+        assert any("gram" in kernel for kernel in kernels) == (wanted is True), (wanted, kernels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_it_keeps_the_tolerance_rule(name: str, dtype: torch.dtype) -> None:
+    exact = BLOCKS[name]()
+    low = copied(exact, torch.float32, dtype)
+    theirs = copied(low, torch.float32, dtype)
+    truth = copied(low, torch.float64)
+    x = torch.randn(4, 16, 8, 8).to(dtype)
+    shape = reference.residual_branch(x.double(), *copied(low, torch.float64)).shape
+    dz = torch.randn(shape).to(dtype)
+    ours, gradients = step(ops.residual_branch, x, low, dz)
+    torchs, torchs_gradients = step(reference.residual_branch, x, theirs, dz)
+    right, right_gradients = step(reference.residual_branch, x.double(), truth, dz)
+    check_rule(ours, torchs, right)
+    for i, (a, b, c) in enumerate(zip(gradients, torchs_gradients, right_gradients, strict=True)):
+        check_gradient_rule(a, b, c, name=f"gradient {i}")
