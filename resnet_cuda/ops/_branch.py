@@ -77,13 +77,20 @@ class ConvTensors(NamedTuple):
         return BatchNormTensors(*self[1:])
 
 
+class BranchOptions(NamedTuple):
+    """How a branch is trained, where there is a choice."""
+
+    closed_form: bool | None = None  # of batch norms that allow it; None: where it pays
+    recompute: bool = False  # keep the inputs alone, run the forward again before the backward
+
+
 class BranchSpec(NamedTuple):
     """relu?(units + shortcut). The last unit's ReLU flag counts for nothing: the branch has its own."""
 
     units: tuple[ConvSpec, ...]
     shortcut: ConvSpec | Identity | ZeroPad | None
     relu: bool
-    closed_form: bool | None = None  # of batch norms that allow it; None: where it pays
+    options: BranchOptions = BranchOptions()
 
     @property
     def convolutions(self) -> tuple[ConvSpec, ...]:
@@ -138,12 +145,21 @@ def run_branch(
     flat = [v for t, (bn, _) in zip(tensors, calls, strict=True) for v in (t.weight, *bn)]
     z, *saved = apply_function(_ResidualBranch, x, source, branch, backend, *flat)
     if any(deferred for _, deferred in calls):
-        statistics = backend.branch_statistics(branch, tensors, saved)
+        statistics = _statistics(backend, branch, tensors, saved)
         counts = _values_per_channel(branch, x, x if source is None else source, tensors)
         for i, (_, deferred) in enumerate(calls):
             if deferred:
                 update_running(tensors[i].bn, specs[i].norm, statistics[i], counts[i])
     return z
+
+
+def _statistics(
+    backend: Backend, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """(mean, invstd) of every batch norm, from the outputs of the autograd function."""
+    if branch.options.recompute:
+        return list(zip(saved[::2], saved[1::2], strict=True))
+    return backend.branch_statistics(branch, tensors, saved)
 
 
 def requires_grad(*tensors: Tensor | None) -> bool:
@@ -166,7 +182,7 @@ def _values_per_channel(
 
 class _ResidualBranch(torch.autograd.Function):
     """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's
-    transforms can follow."""
+    transforms can follow. Where it runs the forward again, `saved` are the statistics alone."""
 
     @staticmethod
     def forward(
@@ -176,7 +192,11 @@ class _ResidualBranch(torch.autograd.Function):
         backend: Backend,
         *flat: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        z, saved = backend.branch_forward(branch, x, source, _grouped(flat))
+        tensors = _grouped(flat)
+        z, saved = backend.branch_forward(branch, x, source, tensors)
+        if branch.options.recompute:
+            statistics = backend.branch_statistics(branch, tensors, saved)
+            return (z, *(vector for pair in statistics for vector in pair))
         return (z, *saved)
 
     @staticmethod
@@ -185,9 +205,12 @@ class _ResidualBranch(torch.autograd.Function):
         z, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
-        gate_source = z if branch.relu and backend.gate_is_output else None
-        parameters = [tensor for t in _grouped(flat) for tensor in t[:3]]
-        ctx.save_for_backward(x, source, gate_source, *parameters, *saved)
+        keeps_z = branch.relu and backend.gate_is_output and not branch.options.recompute
+        parameters: list[Tensor | None] = []
+        for spec, t in zip(branch.convolutions, _grouped(flat), strict=True):
+            runs_again = branch.options.recompute and not spec.norm.training
+            parameters += [*t[:3], *(t[3:] if runs_again else (None, None))]
+        ctx.save_for_backward(x, source, z if keeps_z else None, *parameters, *saved)
         ctx.branch, ctx.backend = branch, backend
 
     @staticmethod
@@ -197,11 +220,7 @@ class _ResidualBranch(torch.autograd.Function):
         if dz is None:
             return (None,) * (4 + 5 * count)
         x, source, z, *rest = ctx.saved_tensors
-        saved = rest[3 * count :]
-        tensors = [
-            ConvTensors(rest[i], rest[i + 1], rest[i + 2], None, None)
-            for i in range(0, 3 * count, 3)
-        ]
+        tensors, saved = _grouped(rest[: 5 * count]), rest[5 * count :]
         needed = ctx.needs_input_grad
         needs = BranchNeeds(
             needed[0],
@@ -209,11 +228,13 @@ class _ResidualBranch(torch.autograd.Function):
             tuple(ConvNeeds(*needed[i : i + 3]) for i in range(4, 4 + 5 * count, 5)),
         )
         if torch.is_grad_enabled():
-            statistics = backend.branch_statistics(branch, tensors, saved)
+            statistics = _statistics(backend, branch, tensors, saved)
             gradients = _second_order.branch_backward(
                 branch, dz, x, source, tensors, statistics, needs
             )
         else:
+            if branch.options.recompute:
+                z, saved = backend.branch_forward(branch, x, source, tensors)
             gradients = backend.branch_backward(branch, dz, z, x, source, tensors, saved, needs)
         flat: list[Tensor | None] = []
         for t, g in zip(tensors, gradients.convolutions, strict=True):

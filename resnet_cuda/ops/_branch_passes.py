@@ -269,13 +269,13 @@ def _last_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
     return (
         len(units) > 1
         and units[-2].relu
-        and closed_form.applies(units[-1], tensors[len(units) - 1], branch.closed_form)
+        and closed_form.applies(units[-1], tensors[len(units) - 1], branch.options.closed_form)
     )
 
 
 def _projection_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
     return isinstance(branch.shortcut, ConvSpec) and closed_form.applies(
-        branch.shortcut, tensors[-1], branch.closed_form
+        branch.shortcut, tensors[-1], branch.options.closed_form
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
 from resnet_cuda.ops._branch import (
+    BranchOptions,
     BranchSpec,
     ConvSpec,
     ConvTensors,
@@ -37,6 +38,7 @@ def residual_branch(
     *,
     donate_input: bool = False,
     closed_form: bool | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     """relu(units[-1](... units[0](x)) + shortcut(x)): each unit with its own ReLU flag but the last.
 
@@ -52,6 +54,8 @@ def residual_branch(
             projections, are had from the Gram matrix of what the convolution reads, so that its
             output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our
             kernels. Only where C and K are multiples of 8 and batch statistics are used.
+        recompute: keep x alone for the backward, which then runs the forward again; the results are
+            the same to the last bit. Running statistics move once.
 
     Returns:
         [N, K, P, Q], the last unit's output shape.
@@ -68,7 +72,8 @@ def residual_branch(
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
     if _is_one_call(backend, x, units, shortcut):
-        return _differentiable(backend, x, units, shortcut, closed_form)
+        options = BranchOptions(closed_form, recompute)
+        return _differentiable(backend, x, units, shortcut, options)
     dtype = _autocast.autocast_dtype(x) or x.dtype
     compute = _wider_dtype(x, dtype, units, shortcut)
     if compute is None:
@@ -98,7 +103,7 @@ def _differentiable(
     x: Tensor,
     units: Sequence[ConvUnit],
     shortcut: Shortcut | None,
-    closed_form: bool | None,
+    options: BranchOptions,
 ) -> Tensor:
     """The whole block as one autograd function."""
     autocast = _autocast.autocast_dtype(x)
@@ -125,7 +130,7 @@ def _differentiable(
     elif shortcut is not None:
         _validate.same_shape(x.shape, flow.shape)
     end = specs.pop() if isinstance(shortcut, ConvUnit) else shortcut
-    branch = BranchSpec(tuple(specs), end, relu=True, closed_form=closed_form)
+    branch = BranchSpec(tuple(specs), end, True, options)
     channels_last = is_channels_last(x) or any(is_channels_last(u.weight) for u in units)
     z = run_branch(backend, branch, backend.prepare(x.to(dtype)), None, tensors)
     return match_format(z, channels_last)
