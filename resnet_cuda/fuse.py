@@ -27,6 +27,7 @@ from resnet_cuda.nn._fused_block import (
 )
 from resnet_cuda.nn._units import conv_blocker, touched
 from resnet_cuda.nn.fused_stage import conv_run
+from resnet_cuda.ops._branch import check_memory
 
 
 class TorchvisionBasicBlock(FusedBlock):
@@ -101,7 +102,7 @@ class FuseReport:
         return "\n".join(lines)
 
 
-def fuse(model: nn.Module, *, inplace: bool = False, memory: str = "save") -> nn.Module:
+def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) -> nn.Module:
     """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
     Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
@@ -112,20 +113,25 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str = "save") -> nn
     Args:
         model: any module.
         inplace: change `model` itself instead of a deep copy.
-        memory: what training keeps for the backward pass; "save" keeps the activations.
+        memory: what training keeps of a fused block for its backward pass: "save" (raw convolution outputs
+            and bits) or "recompute" (its input alone, from which the forward runs again). Also an
+            attribute of every fused block; None leaves it as it is ("save" at first).
 
     Raises:
         TypeError: model is not an nn.Module.
         ValueError: memory is not an accepted policy.
     """
     _check_module(model)
-    if memory != "save":
-        raise ValueError(f"memory={memory!r}: expected 'save'")
+    if memory is not None:
+        check_memory(memory)
     if not inplace:
         model = copy.deepcopy(model)
     survey = _Survey(model)
     for module, cls in survey.swaps:
         module.__class__ = cls
+    for block in model.modules():
+        if isinstance(block, FusedBlock) and memory is not None:
+            block.memory = memory
     fuse.report = survey.report  # type: ignore[attr-defined]
     return model
 

@@ -17,6 +17,7 @@ from resnet_cuda.nn._units import (
     touched,
 )
 from resnet_cuda.ops import ConvUnit, Identity, ZeroPad, residual_branch
+from resnet_cuda.ops._branch import check_memory
 from resnet_cuda.reference.blocks import ZeroPadShortcut
 
 Shortcut = ConvUnit | Identity | ZeroPad
@@ -48,6 +49,13 @@ class FusedBlock(FusedModule):
 
     layout: ClassVar[BlockLayout]
     downsample: Any  # None or a module
+    memory: str = "save"  # as `ops.residual_branch` has it
+    closed_form: bool | None = None
+
+    def __init__(self, *args: Any, memory: str = "save", **options: Any) -> None:
+        check_memory(memory)
+        super().__init__(*args, **options)
+        self.memory = memory
 
     def forward(self, x: Tensor) -> Tensor:
         if is_traced(x) or self.blocker() is not None:
@@ -67,7 +75,14 @@ class FusedBlock(FusedModule):
         ]
         shortcut = self._shortcut(x)
         announce(x, units, shortcut)
-        return residual_branch(x, units, shortcut, donate_input=donate_input)
+        return residual_branch(
+            x,
+            units,
+            shortcut,
+            donate_input=donate_input,
+            memory=self.memory,
+            closed_form=self.closed_form,
+        )
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:

@@ -10,7 +10,8 @@ class Bottleneck(FusedBlock, plain.Bottleneck):
     """relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)) in fused passes.
 
     Signature, children, state-dict keys and results are those of
-    `resnet_cuda.reference.Bottleneck` (and of torchvision's block); see there for the arguments.
+    `resnet_cuda.reference.Bottleneck` (and of torchvision's block); see there for the arguments,
+    and `ops.residual_branch` for the extra keyword `memory`.
     Where a child is replaced, hooked or converted (for example to SyncBatchNorm), the children run one by
     one.
     """

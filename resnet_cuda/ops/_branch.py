@@ -77,11 +77,27 @@ class ConvTensors(NamedTuple):
         return BatchNormTensors(*self[1:])
 
 
+# What is kept for the backward: raw convolution outputs and bits; or the inputs alone, from which the
+# forward runs again.
+MEMORY_POLICIES = ("save", "recompute")
+
+
+def check_memory(memory: str) -> None:
+    """Raises ValueError for an unknown policy."""
+    if memory not in MEMORY_POLICIES:
+        accepted = " or ".join(map(repr, MEMORY_POLICIES))
+        raise ValueError(f"memory is {memory!r}; accepted: {accepted}")
+
+
 class BranchOptions(NamedTuple):
     """How a branch is trained, where there is a choice."""
 
+    memory: str = "save"  # one of MEMORY_POLICIES
     closed_form: bool | None = None  # of batch norms that allow it; None: where it pays
-    recompute: bool = False  # keep the inputs alone, run the forward again before the backward
+
+    @property
+    def recompute(self) -> bool:
+        return self.memory == "recompute"
 
 
 class BranchSpec(NamedTuple):

@@ -19,6 +19,7 @@ from resnet_cuda.ops._branch import (
     ConvTensors,
     Identity,
     ZeroPad,
+    check_memory,
     requires_grad,
     run_branch,
 )
@@ -37,8 +38,8 @@ def residual_branch(
     shortcut: Shortcut | None,
     *,
     donate_input: bool = False,
+    memory: str = "save",
     closed_form: bool | None = None,
-    recompute: bool = False,
 ) -> Tensor:
     """relu(units[-1](... units[0](x)) + shortcut(x)): each unit with its own ReLU flag but the last.
 
@@ -50,18 +51,19 @@ def residual_branch(
             addition (plain net).
         donate_input: the caller gives x up: where nothing is differentiated, the result may be
             written into its memory.
+        memory: what is kept for the backward: "save" keeps raw convolution outputs and the bits of
+            the ReLU, "recompute" x alone, and the backward runs the forward again: the results are
+            the same to the last bit, and running statistics move once.
         closed_form: whether batch norms over 1x1 convolutions that end the branch, and over
             projections, are had from the Gram matrix of what the convolution reads, so that its
             output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our
             kernels. Only where C and K are multiples of 8 and batch statistics are used.
-        recompute: keep x alone for the backward, which then runs the forward again; the results are
-            the same to the last bit. Running statistics move once.
 
     Returns:
         [N, K, P, Q], the last unit's output shape.
 
     Raises:
-        TypeError, ValueError: as `conv_bn_relu`; ValueError without units.
+        TypeError, ValueError: as `conv_bn_relu`; ValueError without units or for another `memory`.
     """
     if not units:
         raise ValueError("units is empty; accepted: at least one ConvUnit")
@@ -69,10 +71,11 @@ def residual_branch(
         raise TypeError(
             f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
         )
+    check_memory(memory)
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
     if _is_one_call(backend, x, units, shortcut):
-        options = BranchOptions(closed_form, recompute)
+        options = BranchOptions(memory, closed_form)
         return _differentiable(backend, x, units, shortcut, options)
     dtype = _autocast.autocast_dtype(x) or x.dtype
     compute = _wider_dtype(x, dtype, units, shortcut)

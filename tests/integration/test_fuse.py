@@ -170,8 +170,8 @@ def test_hooks_attributes_and_modes_survive() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="memory='recompute'"):
-        fuse(make_network(), memory="recompute")
+    with pytest.raises(ValueError, match="memory is 'forget'; accepted: 'save' or 'recompute'"):
+        fuse(make_network(), memory="forget")
     for function in (fuse, unfuse, fuse_report):
         with pytest.raises(TypeError, match="model is a function"):
             function(images)
