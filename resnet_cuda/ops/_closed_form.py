@@ -109,9 +109,9 @@ def forward(
     weight = _matrix(t.weight)
     mean = sums / rows
     covariance = gram - rows * torch.outer(mean, mean)
-    var = ((weight @ covariance) * weight).sum(1).clamp_min(0) / rows
-    shifted_mean = weight @ mean
-    output_mean = shifted_mean + weight @ shift.double()
+    var = (_rows_times_rows(weight, covariance) * weight).sum(1).clamp_min(0) / rows
+    shifted_mean = (weight * mean).sum(1)
+    output_mean = shifted_mean + (weight * shift.double()).sum(1)
     invstd = torch.rsqrt(var + spec.norm.eps)
     scale = invstd if t.gamma is None else invstd * t.gamma.double()
     bias = -scale * shifted_mean
@@ -150,7 +150,7 @@ def backward(
     dgamma = e.invstd * (centred * weight).sum(1)
     s1 = e.invstd if t.gamma is None else e.invstd * t.gamma.double()
     s2 = -s1 * e.invstd * dgamma / rows
-    dweight = s1[:, None] * centred + s2[:, None] * (weight @ e.covariance)
+    dweight = s1[:, None] * centred + s2[:, None] * _rows_times_rows(weight, e.covariance)
     dtype = t.weight.dtype
     gradients = ConvGradients(
         as_channels_last(dweight.to(dtype)[:, :, None, None]) if needed.weight else None,
@@ -161,8 +161,11 @@ def backward(
         return gradients, None
     # The constant makes up for the means, with the matrices as they are multiplied.
     of_gradient = (s1[:, None] * weight).to(dtype)
-    of_operand = (weight.T @ (s2[:, None] * weight)).to(dtype)
-    constant = -(sums / rows) @ of_gradient.double() - e.mean @ of_operand.double()
+    of_operand = _split(_columns_times_columns(s2[:, None] * weight, weight), dtype)
+    constant = -((sums / rows)[:, None] * of_gradient.double()).sum(0)
+    constant -= (e.mean.repeat(len(of_operand) // len(e.mean))[:, None] * of_operand.double()).sum(
+        0
+    )
     # Reads g, its bits, the operand and the matrices; writes the gradient, and sums.
     dx, partials = _ops._bottleneck_expand_dgrad.default(
         *(g, mask, of_gradient, x, *affine, of_operand),
@@ -174,6 +177,31 @@ def backward(
 def _rows(x: Tensor, stride: int) -> int:
     n, _, h, w = x.shape
     return n * ((h - 1) // stride + 1) * ((w - 1) // stride + 1)
+
+
+def _split(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """[C, C] -> [2 C, C] in a 16-bit dtype, a matrix and what its rounding lost: the operand is
+    multiplied by both, and where channels are correlated the sum is small. Else [C, C]."""
+    high = matrix.to(dtype)
+    if dtype.itemsize > 2:
+        return high
+    return torch.cat((high, (matrix - high.double()).to(dtype)))
+
+
+def _rows_times_rows(a: Tensor, b: Tensor) -> Tensor:
+    """a [M, D], b [N, D] in float64 -> a b' [M, N]."""
+    as_pixels = [t[:, :, None, None].contiguous(memory_format=torch.channels_last) for t in (a, b)]
+    convolution = ((1, 1), (0, 0), (1, 1), 1)
+    y = _ops._conv_fprop.default(*as_pixels, *(None,) * 5, False, *convolution, False)[0]
+    return y.flatten(1)
+
+
+def _columns_times_columns(a: Tensor, b: Tensor) -> Tensor:
+    """a [D, M], b [D, N] in float64 -> a' b [M, N]."""
+    as_pixels = [t[:, :, None, None].contiguous(memory_format=torch.channels_last) for t in (a, b)]
+    convolution = ((1, 1), (0, 0), (1, 1), 1)
+    size = (a.shape[1], b.shape[1], 1, 1)
+    return _ops._conv_wgrad.default(*as_pixels, size, None, None, *convolution).flatten(1)
 
 
 def _matrix(weight: Tensor) -> Tensor:
