@@ -58,9 +58,11 @@ Status bottleneck_expand_dgrad(DType dtype, const BottleneckExpandDgradParams& p
     using Activation = PixelRows<T, ScaleBiasRelu<T>>;
     using Filters = FilterColumns<T>;
     const BitGate<T> gate{params.mask, first.y_size() / 8};
-    const auto with = [&](auto first_loop, auto second_loop) {
-      using Mainloop = ExpandDgradMainloop<typename decltype(first_loop)::type,
-                                           typename decltype(second_loop)::type>;
+    // Both GEMMs by the same kind of main loop.
+    return with_mainloop<Gradient, Filters, true>(plan, [&](auto tag) {
+      using First = typename decltype(tag)::type;
+      using Mainloop =
+          ExpandDgradMainloop<First, typename First::template With<Activation, Filters>>;
       const typename Mainloop::Params operands{
           {Gradient::of_output(params.dz, gate, first),
            Filters(params.weight, GradientClass(first, 0), first)},
@@ -69,11 +71,6 @@ Status bottleneck_expand_dgrad(DType dtype, const BottleneckExpandDgradParams& p
           static_cast<const AccOf<T>*>(params.bias),
           first.C, params.matrices};
       return launch<Mainloop, T>(plan, operands, params, stream);
-    };
-    // Both GEMMs by the same kind of main loop.
-    return with_mainloop<Gradient, Filters, true>(plan, [&](auto first_loop) {
-      using First = typename decltype(first_loop)::type;
-      return with(first_loop, MainloopTag<typename First::template With<Activation, Filters>>{});
     });
   });
 }

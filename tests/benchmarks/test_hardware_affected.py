@@ -52,7 +52,10 @@ def test_every_pass_belongs_to_an_op() -> None:
     [
         ("csrc/launch/max_pool.cu", {"max_pool_forward", "max_pool_backward"}),
         ("csrc/kernels/pool/max_pool.cuh", {"max_pool_forward", "max_pool_backward"}),
-        ("csrc/kernels/conv/sum_splits.cuh", {"conv_wgrad"}),
+        (
+            "csrc/kernels/conv/sum_splits.cuh",
+            {"conv_wgrad", "bottleneck_gram", "bottleneck_expand_wgrad"},
+        ),
         ("csrc/bindings/global_avg_pool.cpp", set(PASSES_OF_OP["global_avg_pool"])),
         ("csrc/launch/conv_fprop.cu", {"conv_fprop", "bottleneck_reduce", "bottleneck_expand"}),
         ("csrc/launch/kernel_library.h", affected._every_pass()),

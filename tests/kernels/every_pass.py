@@ -53,6 +53,7 @@ def every_pass(
             pixels, p_weight, *expand[:2], short, s_weight, *expand[2:], 2, True, False
         ),
     )
+    yield from closed_form(dtype)
     y = normal(3, 35, 9, 7, dtype=dtype)
     stats = [vector(35, dtype, seed) for seed in range(2)]
 
@@ -86,6 +87,28 @@ def every_pass(
         )
 
     yield "pools", pools
+
+
+def closed_form(
+    dtype: torch.dtype,
+) -> Iterator[tuple[str, Callable[[], tuple[Tensor, ...] | Tensor]]]:
+    """Batch norm behind a pointwise convolution; 16 and 40 channels are cut off from each tile."""
+    x, dz = normal(2, 16, 9, 8, dtype=dtype), normal(2, 40, 9, 8, dtype=dtype)
+    vectors = [vector(16, dtype, seed) for seed in range(3)]
+    weight, matrix = normal(40, 16, 1, 1, dtype=dtype), normal(16, 16, 1, 1, dtype=dtype)
+    bits = torch.arange(dz.numel() // 8).to(torch.uint8)
+    yield "gram", lambda: raw._bottleneck_gram(x, *vectors, 2)
+    yield (
+        "expand_wgrad",
+        lambda: raw._bottleneck_expand_wgrad(dz, bits, x, *vectors, 1),
+    )
+    filters = [t.flatten(1).contiguous() for t in (weight, matrix)]
+    yield (
+        "expand_dgrad",
+        lambda: raw._bottleneck_expand_dgrad(
+            dz, bits, filters[0], x, *vectors, filters[1], vectors[0], 1, *vectors
+        ),
+    )
 
 
 def outputs(run: Callable[[], tuple[Tensor, ...] | Tensor]) -> tuple[Tensor, ...]:

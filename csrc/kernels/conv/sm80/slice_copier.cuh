@@ -113,20 +113,20 @@ struct SliceCopier {
     if constexpr (kAlongDepth) {
       if (first_depth + piece() >= depth_end) return;
       const auto depth = operand.depth(first_depth + piece(), depth_end, group);
-      const Channels channels(operand.prologue, operand.channel(depth, group), kPieceElements,
-                              true);
-      activate(shared, first_depth, depth_end, channels);
+      activate(shared, first_depth, depth_end, channels_from(operand.channel(depth, group)));
     } else if constexpr (kHasRowChannels) {
       if (piece_is_row) activate(shared, first_depth, depth_end, row_channels);
     } else if (piece_is_row) {
-      const Channels channels(operand.prologue, operand.channel(rows[0], group), kPieceElements,
-                              true);
-      activate(shared, first_depth, depth_end, channels);
+      activate(shared, first_depth, depth_end, channels_from(operand.channel(rows[0], group)));
     }
   }
 
  private:
   using Piece = Vec<T, kPieceElements>;
+
+  __device__ __forceinline__ Channels channels_from(int32_t channel) const {
+    return Channels(operand.prologue, channel, kPieceElements, true);
+  }
 
   static __device__ __forceinline__ RowChannels channels_of(const Operand& operand, int32_t row,
                                                             int32_t row_count, int32_t group) {
