@@ -41,7 +41,7 @@ bool takes_few_channels(ConvOp op, const Conv2dProblem& p, const PlanLimits& lim
   // A pool behind it must not show in the sums, so it takes no other convolutions.
   if (limits.max_pools && !PixelRuns::can_hold(p, kPatchRows, PoolPatches::kColumns)) return false;
   constexpr int64_t kSlice = PixelRuns::kWindowBytes / 2;
-  return 2 * PixelRuns(p, p.Q).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
+  return 2 * PixelRuns(p, kFewChannelsRows, p.Q).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
 }
 
 // Null, or why the operands of the tensor-core kernels cannot be copied in whole 16 bytes.

@@ -153,7 +153,7 @@ RNC_TEST(the_runs_of_a_tile_fit_wherever_it_starts) {
         const Conv2dProblem p = square(2, size, channels, 64, 7, stride);
         constexpr int32_t kTile = 128;
         if (!rnc::PixelRuns::can_hold(p, kTile, p.Q)) continue;
-        const rnc::PixelRuns runs(p, p.Q);
+        const rnc::PixelRuns runs(p, kTile, p.Q);
         for (int32_t q = 0; q < p.Q; ++q) {
           int32_t end = 0;
           for (int32_t i = 0; i < kTile; ++i) {

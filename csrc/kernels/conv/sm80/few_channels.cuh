@@ -83,6 +83,7 @@ struct PixelRunsLoader {
       const int32_t row = runs.by_row_units.divide(first_unit + unit(i), in_row);
       const int32_t pixel = runs.pixel_of(in_row);
       pixels[i] = row_start(row);
+      if (in_row >= runs.run_units) pixels[i].h = PixelPosition::kOutside;
       pixels[i].w += pixel;
       pixels[i].offset += pixel * runs.channels + runs.channel_of(unit(0));
     }
