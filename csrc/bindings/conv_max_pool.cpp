@@ -20,6 +20,9 @@ Tensor conv_max_pool(const Tensor& x, const Tensor& weight, const Tensor& scale,
   const PoolPatches patches(problem);
   const Tensor y =
       args.new_activation({problem.N, problem.K, patches.pooled_P, patches.pooled_Q});
+  const ConvPlan plan = plan_conv(ConvOp::kFprop, problem, args.dtype(), {.max_pools = true});
+  const Tensor convolved =
+      plan.error ? args.new_activation(output_shape(problem)) : args.no_activation();
 
   Stage stage(args);
   ConvMaxPoolParams params{};
@@ -29,6 +32,8 @@ Tensor conv_max_pool(const Tensor& x, const Tensor& weight, const Tensor& scale,
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
   params.y = stage.out("y", y);
+  params.convolved = stage.workspace("convolved", convolved);
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::conv_max_pool, params);
   return y;
 }

@@ -27,13 +27,34 @@ Status launch(const ConvPlan& plan, const ConvMaxPoolParams& params, Stream stre
                        sizeof(ConvMaxPoolStorage<Mainloop, T>), stream, kernel_params);
 }
 
+// The convolution, then the pool.
+Status in_two_passes(DType dtype, const ConvMaxPoolParams& params, Stream stream) {
+  const Conv2dProblem& p = params.problem;
+  ConvFpropParams conv{};
+  conv.problem = p;
+  conv.x = params.x;
+  conv.weight = params.weight;
+  conv.y = params.convolved;
+  conv.scale = params.scale;
+  conv.bias = params.bias;
+  conv.relu = true;
+  conv.allow_tf32 = params.allow_tf32;
+  if (const Status status = conv_fprop(dtype, conv, stream); !status.ok()) return status;
+  const PoolPatches pool(p);
+  return max_pool_forward(dtype,
+                          {{p.N, p.P, p.Q, p.K, pool.pooled_P, pool.pooled_Q, PoolPatches::kWindow,
+                            PoolPatches::kStride, PoolPatches::kPad},
+                           params.convolved,
+                           params.y,
+                           nullptr},
+                          stream);
+}
+
 }  // namespace
 
 Status conv_max_pool(DType dtype, const ConvMaxPoolParams& params, Stream stream) {
-  PlanLimits limits;
-  limits.max_pools = true;
-  limits.device = current_device();
-  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype, limits);
+  if (params.convolved) return in_two_passes(dtype, params, stream);
+  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype, {.max_pools = true});
   if (plan.error) return {plan.error};
   return visit_dtype(dtype, [&](auto type) -> Status {
     using T = decltype(type);

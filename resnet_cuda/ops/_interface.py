@@ -84,6 +84,7 @@ class Backend:
     gate_is_output = False  # the ReLU gate of the backward is read off the forward's output
     is_composite = False  # ops run as plain differentiable torch
     fuses_projection = False  # has expand_projection_inference
+    fuses_max_pool = False  # conv_bn_inference takes the launch "max_pool"
     pools_with_torch = True  # pooling is torch's own, with its autograd
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class Backend:
         relu: bool,
         launch: str,
     ) -> Tensor:
-        """The forward with running statistics and nothing saved."""
+        """The forward with running statistics and nothing saved; with launch "max_pool" pooled."""
         raise NotImplementedError
 
     def folded_inference(

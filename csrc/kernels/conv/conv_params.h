@@ -28,10 +28,12 @@ struct ConvFpropParams {
 struct ConvMaxPoolParams {
   Conv2dProblem problem;
   const void* x;       // T [N, H, W, C]
-  const void* weight;  // T [K, R, S, C]
+  const void* weight;  // T [K, R, S, C / groups]
   const void* scale;   // Acc [K]
   const void* bias;    // Acc [K]
   void* y;             // T [N, ceil(P / 2), ceil(Q / 2), K]
+  void* convolved;     // T [N, P, Q, K], or null where the plan pools in the convolution's kernel
+  bool allow_tf32;     // float may be multiplied as TF32
 };
 
 // Batch norm's and ReLU's backward, applied to a gradient dz of their output while it is loaded: dy
