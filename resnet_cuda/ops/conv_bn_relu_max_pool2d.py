@@ -13,7 +13,7 @@ from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn, requires_grad
 from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
 
-_FUSED_WINDOW = PoolWindow(3, 2, 1)
+FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
 
 
 def conv_bn_relu_max_pool2d(
@@ -74,6 +74,6 @@ def apply_conv_bn_max_pool(
     _validate.activation(x, "x")
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta)
     at_inference = not (grad or call.norm.training or x.shape[0] == 0)
-    if at_inference and call.relu and window == _FUSED_WINDOW and _backend.resolve(x).fuses_max_pool:
+    if at_inference and call.relu and window == FUSED_WINDOW and _backend.resolve(x).fuses_max_pool:
         return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
     return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)

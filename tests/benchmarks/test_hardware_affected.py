@@ -35,7 +35,7 @@ def pass_of(kernel: str) -> str:
 def test_the_passes_of_each_op_are_those_that_it_launches() -> None:
     launched: dict[str, set[str]] = {}
     with emulated() as emulator:
-        for case in cases(torch.float32, "cpu"):
+        for case in (*cases(torch.float32, "cpu"), *cases(torch.bfloat16, "cpu")):
             emulator.clear()
             outcome(case, torch.ones_like)
             found = {pass_of(launch["kernel"]) for launch in emulator.launches()}
