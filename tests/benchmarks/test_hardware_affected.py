@@ -78,7 +78,7 @@ def test_an_instruction_touches_its_probes() -> None:
 @pytest.mark.parametrize(
     ("file", "ops"),
     [
-        ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d"}),
+        ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d", "conv_bn_relu_max_pool2d"}),
         ("resnet_cuda/ops/bottleneck.py", {"bottleneck_reduce", "bottleneck_expand"}),
         ("resnet_cuda/ops/_kernels.py", set(PASSES_OF_OP)),
         ("resnet_cuda/ops/_aten.py", None),
@@ -101,7 +101,8 @@ def test_documents_and_other_tests_touch_nothing() -> None:
 
 
 def test_names_are_passes_ops_or_launchers() -> None:
-    assert by_names(["max_pool"]).ops == {"max_pool2d"}
+    assert by_names(["max_pool"]).ops == {"max_pool2d", "conv_bn_relu_max_pool2d"}
+    assert by_names(["conv_max_pool"]).ops == {"conv_bn_relu_max_pool2d"}
     assert by_names(["conv_wgrad"]).ops == {
         "conv_bn_relu",
         "bottleneck_reduce",
