@@ -159,7 +159,8 @@ def explain(
 
     Args:
         module_or_op: any module (fused parts are explained, the rest is listed), or `ops.conv_bn_relu`,
-            `ops.conv_bn_relu_max_pool2d`, `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.conv_unit`, `ops.residual_branch`.
+            `ops.conv_bn_relu_max_pool2d`, `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.conv_unit`,
+            `ops.residual_branch`.
         inputs: what it is called with.
         training: True adds the backward passes and uses batch statistics; None keeps the module's mode, or
             the op's `training` argument.

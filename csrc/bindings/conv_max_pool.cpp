@@ -18,8 +18,7 @@ Tensor conv_max_pool(const Tensor& x, const Tensor& weight, const Tensor& scale,
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
   const PoolPatches patches(problem);
-  const Tensor y =
-      args.new_activation({problem.N, problem.K, patches.pooled_P, patches.pooled_Q});
+  const Tensor y = args.new_activation({problem.N, problem.K, patches.pooled_P, patches.pooled_Q});
   const ConvPlan plan = plan_conv(ConvOp::kFprop, problem, args.dtype(), {.max_pools = true});
   const Tensor convolved =
       plan.error ? args.new_activation(output_shape(problem)) : args.no_activation();

@@ -1,5 +1,4 @@
 #include "kernels/conv/conv_max_pool.cuh"
-
 #include "launch/kernel_library.h"
 #include "launch/launch_kernel.h"
 #include "launch/plan.h"
@@ -14,7 +13,8 @@ Status launch(const ConvPlan& plan, const ConvMaxPoolParams& params, Stream stre
   const Conv2dProblem& problem = params.problem;
   const ConvMaxPoolKernelParams<Mainloop, T> kernel_params{
       {WindowRows<T, Identity<T>>::of_input(params.x, {}, problem),
-       FilterRows<T>(params.weight, problem), PixelRuns(problem, Mainloop::kRows, PoolPatches::kColumns)},
+       FilterRows<T>(params.weight, problem),
+       PixelRuns(problem, Mainloop::kRows, PoolPatches::kColumns)},
       PoolPatches(problem),
       FastDivmod(int32_t(plan.column_tiles)),
       problem.K,

@@ -390,7 +390,6 @@ class _Follow(TorchDispatchMode):
             flow.relu = True
             self._of[id(out)] = flow
 
-
     def _max_pool(self, x: Tensor, pool: Pool) -> None:
         self.pools.append(pool)
         flow = self._of.get(id(x))

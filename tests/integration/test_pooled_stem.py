@@ -102,9 +102,7 @@ def test_explain_names_the_kernel_and_counts_what_is_pooled() -> None:
         assert other.units[0].output == (4, 64, 112, 112)
     vectors = [torch.ones(64)] * 4
     weight = torch.zeros(64, 3, 7, 7, dtype=torch.bfloat16)
-    (unit,) = explain(
-        ops.conv_bn_relu_max_pool2d, x, weight, *vectors, stride=2, padding=3
-    ).units
+    (unit,) = explain(ops.conv_bn_relu_max_pool2d, x, weight, *vectors, stride=2, padding=3).units
     assert unit.passes[0].kernel == FUSED
 
 

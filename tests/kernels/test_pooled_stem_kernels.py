@@ -1,4 +1,4 @@
-"""Stems with their max-pool in one launch: the bits of the two passes, and the convolution's output is never in memory."""
+"""Stems with their max-pool in one launch: the bits of two passes, and the convolution's output is never in memory."""
 
 from __future__ import annotations
 

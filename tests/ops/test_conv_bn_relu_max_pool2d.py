@@ -1,4 +1,4 @@
-"""conv_bn_relu_max_pool2d: on every backend the same as conv_bn_relu and max_pool2d, one launch where kernels fuse it."""
+"""conv_bn_relu_max_pool2d: the same as conv_bn_relu and max_pool2d on every backend, one launch where kernels fuse."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_gradients_and_second_derivatives(backend: str, device: str) -> None:
     inputs = make_inputs(problem, torch.float64, device=device, requires_grad=True)
     statistics = inputs.running_mean, inputs.running_var
     with torch.no_grad():
-        inputs.gamma.uniform_(0.5, 1.5)  # at 0 all values of a channel are equal, and any of them wins
+        inputs.gamma.uniform_(
+            0.5, 1.5
+        )  # at 0 all values of a channel are equal, and any of them wins
     gradcheck_op(
         lambda x, w, g, b: ops.conv_bn_relu_max_pool2d(x, w, g, b, *statistics, padding=1),
         arguments(inputs)[:4],

@@ -5,7 +5,8 @@
 // loads, and nothing is copied once per tap. Windows of neighbours in an output row lie `step`
 // bytes apart and overlap; from the last one of an output row to the first one of the next it is
 // `gap` bytes more: a multiple of all banks where there is room, so that 8 windows that ldmatrix
-// loads lie in different banks across the end of a row too. A slice of the depth is one run of kWindowBytes: 8 taps of 4 slots or 4 of 8.
+// loads lie in different banks across the end of a row too. A slice of the depth is one run of
+// kWindowBytes: 8 taps of 4 slots or 4 of 8.
 //
 // A tile's output pixels lie in rows of `by_row.divisor`: consecutive ones in rows of the output,
 // those of a patch in its own.
