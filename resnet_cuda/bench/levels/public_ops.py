@@ -252,7 +252,8 @@ def _lead(y: Tensor, window: PoolWindow) -> Tensor:
     padded = F.pad(y, (padding,) * 4, value=-torch.inf)
     windows = padded.unfold(2, kernel, stride).unfold(3, kernel, stride).flatten(4)
     first, second = windows.topk(2).values.unbind(-1)
-    return torch.minimum(first.abs(), first - second)
+    lead = torch.minimum(first.abs(), first - second)
+    return lead.contiguous(memory_format=torch.channels_last)
 
 
 def average_pool_op(pool: Pool) -> Op:
