@@ -34,6 +34,7 @@ KERNELS_OF_OPS = {
         "conv_fprop conv_dgrad conv_wgrad bn_statistics bn_finalize bn_apply "
         "bn_backward_reduce bn_backward_finalize bn_backward_apply"
     ),
+    "conv_bn_relu_max_pool2d": "conv_max_pool",
     "bn_relu": (
         "bn_statistics bn_finalize bn_apply bn_backward_reduce bn_backward_finalize "
         "bn_backward_apply"

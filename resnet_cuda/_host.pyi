@@ -37,4 +37,5 @@ def conv_plan(
     dilation: tuple[int, int] = ...,
     groups: int = ...,
     allow_tf32: bool = ...,
+    max_pool: bool = ...,
 ) -> dict[str, Any]: ...

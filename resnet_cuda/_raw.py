@@ -272,6 +272,20 @@ def _conv_wgrad(
     return _activation(x, weight_size)
 
 
+def _conv_max_pool(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    n, k, p, q = conv_output_shape(x.shape, weight.shape, stride, padding, dilation)
+    return _activation(x, (n, k, (p + 1) // 2, (q + 1) // 2))
+
+
 def _bottleneck_reduce(
     x: Tensor,
     weight: Tensor,
@@ -463,6 +477,7 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _conv_fprop,
     _conv_dgrad,
     _conv_wgrad,
+    _conv_max_pool,
     _bottleneck_reduce,
     _bottleneck_expand,
     _bottleneck_gram,

@@ -16,6 +16,8 @@ from resnet_cuda.fuse import FuseEntry, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
 from resnet_cuda.ops._layout import is_channels_last
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
+from resnet_cuda.ops.max_pool2d import PoolWindow
 
 Shape = tuple[int, int, int, int]
 
@@ -62,7 +64,8 @@ class PassPlan:
 class UnitPlan:
     """One convolution with its batch norm, and what follows it in the same call.
 
-    Shapes are torch's logical ones: input [N, C, H, W], weight [K, C / groups, R, S], output [N, K, P, Q].
+    Shapes are torch's logical ones: input [N, C, H, W], weight [K, C / groups, R, S], output [N, K, P, Q],
+    pooled where the kernel pools it.
     """
 
     name: str
@@ -156,7 +159,8 @@ def explain(
 
     Args:
         module_or_op: any module (fused parts are explained, the rest is listed), or `ops.conv_bn_relu`,
-            `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.conv_unit`, `ops.residual_branch`.
+            `ops.conv_bn_relu_max_pool2d`, `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.conv_unit`,
+            `ops.residual_branch`.
         inputs: what it is called with.
         training: True adds the backward passes and uses batch statistics; None keeps the module's mode, or
             the op's `training` argument.
@@ -233,6 +237,11 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
     ops.conv_bn_relu: lambda a: BranchCall(
         a["x"], [_unit_from(a, a["relu"])], residual=a["residual"]
     ),
+    ops.conv_bn_relu_max_pool2d: lambda a: BranchCall(
+        a["x"],
+        [_unit_from(a)],
+        max_pool=PoolWindow(a["pool_kernel_size"], a["pool_stride"], a["pool_padding"]),
+    ),
     ops.bottleneck_reduce: lambda a: BranchCall(a["x"], [_unit_from(a)]),
     ops.bottleneck_expand: lambda a: BranchCall(
         a["x"], [_unit_from(a)], a["projection"], a["residual"]
@@ -274,9 +283,23 @@ def _explain_call(
             plan, _ = _plan(name, "conv + bn", start, call.shortcut, False, dtype, backend, gpu)
             plans.append(plan)
         name = names.get(id(unit.weight), f"units[{i}]")
-        plan, flow = _plan(name, operation, flow, unit, adds, dtype, backend, gpu)
+        pooled = _pooled(flow.shape, unit, call.max_pool, dtype)
+        operation += " + max_pool" if pooled else ""
+        plan, flow = _plan(name, operation, flow, unit, adds, dtype, backend, gpu, pooled)
         plans.append(plan)
     return plans
+
+
+def _pooled(
+    x: Shape, unit: ConvUnit, window: PoolWindow | None, dtype: torch.dtype
+) -> Shape | None:
+    """The output's shape where the convolution's kernel also pools it, else None."""
+    if window != FUSED_WINDOW or unit.training or not unit.relu:
+        return None
+    if _kernel("fprop", dtype, x, unit, max_pool=True)[1] is None:
+        return None
+    n, k, p, q = _output_shape(x, unit)
+    return n, k, (p + 1) // 2, (q + 1) // 2
 
 
 def _plan(
@@ -288,21 +311,23 @@ def _plan(
     dtype: torch.dtype,
     backend: str,
     gpu: Gpu,
+    pooled: Shape | None = None,
 ) -> tuple[UnitPlan, _Operand]:
     weight = _shape(unit.weight)
-    output = _output_shape(x.shape, unit)
+    convolved = _output_shape(x.shape, unit)
+    output = pooled or convolved
     # torch's rule for convolutions: channels_last if either operand is.
     flow = _Operand(output, x.channels_last or is_channels_last(unit.weight), True)
     size = dtype.itemsize
     elements = {"x": _count(x.shape), "w": _count(weight), "y": _count(output)}
-    flops = 2 * elements["y"] * weight[1] * weight[2] * weight[3]
+    flops = 2 * _count(convolved) * weight[1] * weight[2] * weight[3]
     traffic = {"fprop": elements["x"] + elements["w"] + elements["y"] * (2 if adds else 1)}
     if unit.training:
         backward = ("dgrad", "wgrad") if x.needs_grad else ("wgrad",)
         traffic.update(dict.fromkeys(backward, sum(elements.values())))
     passes = []
     for kind, count in traffic.items():
-        kernel, tile, why, is_tf32 = _kernel(kind, dtype, x.shape, unit)
+        kernel, tile, why, is_tf32 = _kernel(kind, dtype, x.shape, unit, pooled is not None)
         rate = gpu.tf32_flops if is_tf32 else gpu.flops[dtype]
         floor = max(flops / rate, count * size / gpu.bandwidth) * 1e6
         passes.append(PassPlan(kind, kernel, tile, why, flops, count * size, floor))
@@ -321,7 +346,7 @@ def _plan(
 
 
 def _kernel(
-    kind: str, dtype: torch.dtype, x: Shape, unit: ConvUnit
+    kind: str, dtype: torch.dtype, x: Shape, unit: ConvUnit, max_pool: bool = False
 ) -> tuple[str, tuple[int, int, int] | None, str, bool]:
     """(kernel, tile, why, whether it multiplies as TF32) as the launcher plans it under torch's present switch;
     without the compiled host module, that fact."""
@@ -340,6 +365,7 @@ def _kernel(
         dilation=unit.dilation,
         groups=unit.groups,
         allow_tf32=_raw.allows_tf32(),
+        max_pool=max_pool,
     )
     if plan["error"] is not None:
         return "none", None, plan["error"], False

@@ -22,6 +22,7 @@ _CONV_BACKWARD = ("conv_dgrad", "conv_wgrad")
 # The passes that an op's forward and backward launch (a test compares this with what is launched).
 PASSES_OF_OP = {
     "conv_bn_relu": ("conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM),
+    "conv_bn_relu_max_pool2d": ("conv_max_pool", "conv_fprop", "max_pool_forward"),
     "bottleneck_reduce": ("bottleneck_reduce", *_CONV_BACKWARD, *_BATCH_NORM),
     "bottleneck_expand": ("bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
     "bn_relu": ("bn_statistics", *_BATCH_NORM),

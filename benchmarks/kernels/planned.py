@@ -17,6 +17,7 @@ from resnet_cuda.bench import layers
 from resnet_cuda.bench.computation import shrinkable
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Layer, Network
+from resnet_cuda.bench.levels import convolution_passes as convolution
 from resnet_cuda.bench.levels.kernel import CONVOLUTIONS
 from resnet_cuda.bench.tables import Cell, Table
 from resnet_cuda.bench.workload import Workload
@@ -80,11 +81,15 @@ def passes(
     for make, select in CONVOLUTIONS:
         for layer in select(network):
             yield shrinkable(partial(make, device, dtype), layer, {"network": name}), layer.conv
+    for stem in network.pooled_stems():
+        make_it = partial(convolution.max_pool, device, dtype)
+        yield shrinkable(make_it, stem, {"network": name}), stem.layer.conv
 
 
 def planned(network: str, workload: Workload, conv: ConvProblem, gpu: Gpu) -> PlannedPass:
+    pools = workload.pass_name == "conv_max_pool"
     plan = _host.conv_plan(
-        workload.pass_name.removeprefix("conv_"),
+        "fprop" if pools else workload.pass_name.removeprefix("conv_"),
         str(workload.dtype).removeprefix("torch."),
         (workload.images, conv.C, conv.H, conv.W),
         (conv.K, conv.C // conv.groups, conv.R, conv.S),
@@ -92,6 +97,7 @@ def planned(network: str, workload: Workload, conv: ConvProblem, gpu: Gpu) -> Pl
         padding=(conv.padding, conv.padding),
         dilation=(conv.dilation, conv.dilation),
         groups=conv.groups,
+        max_pool=pools,
     )
     seconds = max(workload.flops / gpu.flops[workload.dtype], workload.bytes / gpu.bandwidth)
     return PlannedPass(

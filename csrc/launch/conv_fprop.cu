@@ -20,7 +20,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
       return launch_gemm<Sm80FewChannelsMainloop<Sm80NarrowTile, T>>(
           plan, gemm_shape(plan, ConvOp::kFprop, problem),
           {Window::of_input(params.x, prologue, problem), FilterRows<T>(params.weight, problem),
-           PixelRuns(problem)},
+           PixelRuns(problem, Sm80NarrowTile::kRows, problem.Q)},
           epilogue, stream);
     }
   }

@@ -22,6 +22,7 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
   X(conv_fprop, ConvFpropParams)                          \
   X(conv_dgrad, ConvDgradParams)                          \
   X(conv_wgrad, ConvWgradParams)                          \
+  X(conv_max_pool, ConvMaxPoolParams)                     \
   X(bottleneck_reduce, BottleneckReduceParams)            \
   X(bottleneck_expand, BottleneckExpandParams)            \
   X(bottleneck_gram, BottleneckGramParams)                \

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/window.h"
 
@@ -16,6 +17,8 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 // shared memory per product, 288 cycles of shared memory.
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
+// Of the kernels that read windows out of the image, with and without a max-pool behind them.
+constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
 // sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
@@ -32,10 +35,13 @@ bool takes_gemm_path(ConvOp op, const Conv2dProblem& p) {
 
 // Whether windows are read out of the image in shared memory. A slice costs half of a gathered one,
 // but padded channels and taps make more slices.
-bool takes_few_channels(ConvOp op, const Conv2dProblem& p, bool normalises) {
-  if (op != ConvOp::kFprop || normalises || !PixelRuns::can_hold(p)) return false;
+bool takes_few_channels(ConvOp op, const Conv2dProblem& p, const PlanLimits& limits) {
+  if (op != ConvOp::kFprop || limits.normalises) return false;
+  if (!PixelRuns::can_hold(p, kFewChannelsRows, p.Q)) return false;
+  // A pool behind it must not show in the sums, so it takes no other convolutions.
+  if (limits.max_pools && !PixelRuns::can_hold(p, kPatchRows, PoolPatches::kColumns)) return false;
   constexpr int64_t kSlice = PixelRuns::kWindowBytes / 2;
-  return 2 * PixelRuns(p).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
+  return 2 * PixelRuns(p, kFewChannelsRows, p.Q).slices() <= 3 * ceil_div(p.filter_size(), kSlice);
 }
 
 // Null, or why the operands of the tensor-core kernels cannot be copied in whole 16 bytes.
@@ -90,7 +96,7 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
       return simt(
           "gathering odd channels or pointers leaves no registers for a second tensor: SIMT");
     }
-    if (takes_few_channels(op, p, limits.normalises)) {
+    if (takes_few_channels(op, p, limits)) {
       return sm80(ConvPath::kFewChannels,
                   "few channels: windows are read out of the image in shared memory");
     }
@@ -150,9 +156,10 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   if (plan.path == ConvPath::kGrouped) {
     return is_wgrad ? TileChoice{32, 128, depth} : TileChoice{128, 32, depth};
   }
-  if (plan.path == ConvPath::kGathered || plan.path == ConvPath::kFewChannels) {
-    return {128, 64, depth};
+  if (plan.path == ConvPath::kFewChannels) {
+    return {limits.max_pools ? kPatchRows : kFewChannelsRows, 64, depth};
   }
+  if (plan.path == ConvPath::kGathered) return {128, 64, depth};
   return {128, choose_columns(op, m, n, gemms, limits, device), depth};
 }
 
@@ -213,7 +220,14 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.grid[2] = classes;
 
   plan.macs = p.macs();
-  plan.bytes = (p.x_size() + p.weight_size() + p.y_size()) * int64_t(size_of(dtype));
+  int64_t y_size = p.y_size();
+  if (limits.max_pools) {
+    const PoolPatches patches(p);
+    plan.kernel = "conv_max_pool_sm80_few_channels";
+    plan.grid[0] = patches.count(p.N) * plan.column_tiles;
+    y_size = int64_t(p.N) * patches.pooled_P * patches.pooled_Q * p.K;
+  }
+  plan.bytes = (p.x_size() + p.weight_size() + y_size) * int64_t(size_of(dtype));
   // Indices may pass the end by a tile, and by a slice for each part.
   const int64_t largest = INT32_MAX - tile.m - int64_t(plan.splits) * tile.k;
   if (std::max({p.input_pixels(), p.output_pixels(), p.filter_size(), gemm.gemm_n(op), k}) >
@@ -223,6 +237,8 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
     plan.error = "the convolution has more than 2^31 output tiles";
   } else if (plan.grid[1] > kMaxGridY) {
     plan.error = "the convolution has more than 65535 groups";
+  } else if (limits.max_pools && plan.path != ConvPath::kFewChannels) {
+    plan.error = "a max-pool is fused into 16-bit convolutions of few channels only";
   }
   return plan;
 }

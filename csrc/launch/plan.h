@@ -52,6 +52,7 @@ struct PlanLimits {
   bool narrow = false;      // two sets of accumulators have to fit, or two tensors of an operand
   bool normalises = false;  // x is normalised on load
   bool allow_tf32 = false;  // float32 may be multiplied as TF32
+  bool max_pools = false;   // the kernel pools what it has computed (conv/pool_patches.h)
   PlanDevice device = {};
 };
 

@@ -109,6 +109,24 @@ struct MmaWarpTile {
     }
   }
 
+  // The same by columns: calls fn(column, for_each_row), and for_each_row(then) calls then(row,
+  // first, second) for the pairs in that column and the next.
+  template <class Fn>
+  __device__ __forceinline__ void for_each_column_pair(Fn&& fn) const {
+    const int lane = int(threadIdx.x) % 32;
+    RNC_UNROLL
+    for (int j = 0; j < kColumnTiles; ++j) {
+      fn(j * Fragments::kN + lane % 4 * 2, [&](auto&& then) {
+        RNC_UNROLL
+        for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
+        for (int c = 0; c < Fragments::kC; c += 2) {
+          then(i * Fragments::kM + lane / 4 + c * 4, accumulators[i][j][c],
+               accumulators[i][j][c + 1]);
+        }
+      });
+    }
+  }
+
  private:
   // Four matrices of 8 x 16 bytes per instruction, in the order of the registers of one fragment of
   // A (rows 0-7, rows 8-15, both again one chunk of depth further) or two of B (rows 0-7, the same

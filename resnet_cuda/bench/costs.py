@@ -11,7 +11,7 @@ from math import prod
 import torch
 
 from resnet_cuda.bench.ceilings import Part
-from resnet_cuda.bench.layers import Elementwise, Layer, Pool
+from resnet_cuda.bench.layers import Elementwise, Layer, Pool, Stem
 from resnet_cuda.ops._interface import accumulator_dtype
 from resnet_cuda.testing.problems import ConvProblem
 
@@ -35,6 +35,13 @@ def fprop(
     if statistics:
         size += partials((conv.N, conv.K, conv.P, conv.Q), dtype)
     return 2 * conv.macs, size
+
+
+def stem(what: Stem, dtype: torch.dtype) -> Part:
+    """Convolution, scale, shift, ReLU and max-pool in one pass: only what is pooled is written."""
+    conv = what.layer.conv
+    flops, size = fprop(conv, dtype, vectors=2)
+    return flops, size + (prod(what.output) - _output(conv)) * dtype.itemsize
 
 
 def dgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:

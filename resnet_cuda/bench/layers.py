@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_cuda import models, reference
 from resnet_cuda.fuse import unfuse
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.testing.problems import ConvProblem
 
 Shape = tuple[int, int, int, int]
@@ -132,6 +133,34 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Stem:
+    """A convolution with batch norm and ReLU, and the max-pool behind it."""
+
+    layer: Layer
+    pool: Pool
+    count: int = 1
+
+    @property
+    def batch(self) -> int:
+        return self.layer.batch
+
+    def at_batch(self, batch: int) -> Stem:
+        return replace(self, layer=self.layer.at_batch(batch), pool=self.pool.at_batch(batch))
+
+    @property
+    def output(self) -> Shape:
+        return self.pool.output
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether kernels have that pool behind convolutions."""
+        return (self.pool.kernel, self.pool.stride, self.pool.padding) == FUSED_WINDOW
+
+    def __str__(self) -> str:
+        return f"{self.layer} max-pool"
+
+
+@dataclass(frozen=True)
 class Block:
     """A residual block: its plain module on the meta device, and its input."""
 
@@ -180,6 +209,7 @@ class Network:
     max_pools: Sequence[Pool]
     average_pools: Sequence[Pool]
     blocks: Sequence[Block]
+    stems: Sequence[Stem] = ()
 
     def reducing(self) -> list[Layer]:
         """What blocks run as `bottleneck_reduce`."""
@@ -202,7 +232,12 @@ class Network:
             self.max_pools[:few],
             self.average_pools[:few],
             self.blocks[:count],
+            self.stems[:few],
         )
+
+    def pooled_stems(self) -> list[Stem]:
+        """Those that one launch can compute at inference."""
+        return [stem for stem in self.stems if stem.is_fused]
 
 
 def is_pointwise(conv: ConvProblem) -> bool:
@@ -262,6 +297,7 @@ def trace(model: nn.Module, shape: Sequence[int]) -> Network:
         merge(p for p in follow.pools if p.kernel),
         merge(p for p in follow.pools if not p.kernel),
         _distinct_blocks(blocks),
+        merge(follow.stems),
     )
 
 
@@ -288,6 +324,7 @@ class _Follow(TorchDispatchMode):
         super().__init__()
         self.flows: list[_Flow] = []
         self.pools: list[Pool] = []
+        self.stems: list[Stem] = []
         self._of: dict[int, _Flow] = {}  # by id of the tensor that the chain last produced
         self._alive: list[Any] = []  # so that no id is used twice
         self._leaves: set[int] = set()
@@ -312,7 +349,7 @@ class _Follow(TorchDispatchMode):
         elif op in (_aten.relu, _aten.relu_):
             self._relu(args[0], out)
         elif op is _aten.max_pool2d_with_indices:
-            self.pools.append(Pool(_shape(args[0]), *_window(*args[1:])))
+            self._max_pool(args[0], Pool(_shape(args[0]), *_window(*args[1:])))
         elif op is _aten.mean and args[0].dim() == 4:
             self.pools.append(Pool(_shape(args[0])))
         return out
@@ -353,8 +390,14 @@ class _Follow(TorchDispatchMode):
             flow.relu = True
             self._of[id(out)] = flow
 
+    def _max_pool(self, x: Tensor, pool: Pool) -> None:
+        self.pools.append(pool)
+        flow = self._of.get(id(x))
+        if flow is not None and flow.conv and flow.batch_norm and flow.relu and not flow.residual:
+            self.stems.append(Stem(flow.layer(), pool))
 
-P = TypeVar("P", Layer, Elementwise, Pool)
+
+P = TypeVar("P", Layer, Elementwise, Pool, Stem)
 
 
 def merge(parts: Iterable[P]) -> list[P]:

@@ -37,6 +37,7 @@ _KINDS = (
     ("relu", NORM),
     ("threshold", NORM),
     ("::add", NORM),
+    ("conv_max_pool", CONVOLUTION),
     ("pool", POOLING),
     ("::mean", POOLING),
     ("conv", CONVOLUTION),

@@ -28,7 +28,8 @@ TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
 
 
 class Case(NamedTuple):
-    """`fused` and `plain` are the same function of `inputs`; differentiable inputs require a gradient."""
+    """`fused` and `plain` are the same function of `inputs`; differentiable inputs require a gradient, unless the op is
+    another one with gradients."""
 
     name: str
     fused: Callable[..., Tensor]
@@ -40,6 +41,7 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
     """Every op in the sizes of real networks, scaled down."""
     for name, problem in CONV_PROBLEMS.items():
         yield from conv_cases(name, problem, dtype, device)
+    yield _stem_case(CONV_PROBLEMS["7x7 stride 2"], dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
     yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
     yield from _pool_cases((2, 24, 11, 11), dtype, device)
@@ -69,6 +71,20 @@ def conv_cases(name: str, problem: ConvProblem, dtype: torch.dtype, device: str)
             partial(call, reference.conv_bn_relu, options),
             [*_conv_bn(given), given.residual],
         )
+
+
+def _stem_case(problem: ConvProblem, dtype: torch.dtype, device: str) -> Case:
+    """Where gradients are asked for, it is conv_bn_relu and max_pool2d."""
+
+    def call(op: Callable[..., Tensor], *a: Tensor) -> Tensor:
+        return op(*a, **problem.geometry())
+
+    return Case(
+        "conv_bn_relu_max_pool2d, inference",
+        partial(call, ops.conv_bn_relu_max_pool2d),
+        partial(call, reference.conv_bn_relu_max_pool2d),
+        _conv_bn(make_inputs(problem, dtype, device=device)),
+    )
 
 
 def _bottleneck_cases(

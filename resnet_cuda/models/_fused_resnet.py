@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import conv_blocker, run_unit, touched
+from resnet_cuda.nn._units import conv_blocker, run_pooled_unit, run_unit, touched
 from resnet_cuda.ops import global_avg_pool, max_pool2d
+from resnet_cuda.ops.max_pool2d import PoolWindow
 
 _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -43,18 +45,21 @@ class FusedStem(FusedModule):
 
     @classmethod
     def note_of(cls, module: Any) -> str:
-        return "stem: conv1 + bn1 + relu"
+        pooled = _pool_window(module.maxpool) is not None
+        return "stem: conv1 + bn1 + relu" + (" + maxpool" if pooled else "")
 
     def run_stem(self, x: Tensor) -> Tensor:
         """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
         if is_traced(x):
             return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
+        window = _pool_window(self.maxpool)
         if self.blocker() is not None:
             z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
-        else:
-            z = run_unit(x, self.conv1, self.bn1, True, lambda: self.folded("conv1"))
-        window = _pool_window(self.maxpool)
-        return self.maxpool(z) if window is None else max_pool2d(z, *window)
+            return self.maxpool(z) if window is None else max_pool2d(z, *window)
+        cache = partial(self.folded, "conv1")
+        if window is None:
+            return self.maxpool(run_unit(x, self.conv1, self.bn1, True, cache))
+        return run_pooled_unit(x, self.conv1, self.bn1, cache, window)
 
 
 class FusedResNet(FusedStem):
@@ -93,11 +98,11 @@ def run_global_pool(pool: Any, x: Tensor) -> Tensor:
     return global_avg_pool(x) if plain and not is_traced(x) else pool(x)
 
 
-def _pool_window(pool: Any) -> tuple[int, int, int] | None:
-    """(kernel, stride, padding) where `max_pool2d` computes the same as `pool`, else None."""
+def _pool_window(pool: Any) -> PoolWindow | None:
+    """The window where `max_pool2d` computes the same as `pool`, else None."""
     if touched(pool, nn.MaxPool2d) is not None:
         return None
     window = (pool.kernel_size, pool.stride, pool.padding)
     if pool.dilation != 1 or pool.ceil_mode or pool.return_indices:
         return None
-    return window if all(isinstance(value, int) for value in window) else None
+    return PoolWindow(*window) if all(isinstance(value, int) for value in window) else None

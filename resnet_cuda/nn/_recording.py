@@ -9,15 +9,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from resnet_cuda.ops import ConvUnit, Identity, ZeroPad
+from resnet_cuda.ops.max_pool2d import PoolWindow
 
 
 class BranchCall(NamedTuple):
-    """A residual branch, or a single unit (then with the residual it adds, if any)."""
+    """A residual branch, or a single unit (then with the residual it adds or the pool behind it, if any)."""
 
     x: Tensor
     units: Sequence[ConvUnit]
     shortcut: ConvUnit | Identity | ZeroPad | None = None
     residual: Tensor | None = None
+    max_pool: PoolWindow | None = None
 
 
 _listener: Callable[[BranchCall], None] | None = None
@@ -28,10 +30,11 @@ def announce(
     units: Sequence[ConvUnit],
     shortcut: ConvUnit | Identity | ZeroPad | None = None,
     residual: Tensor | None = None,
+    max_pool: PoolWindow | None = None,
 ) -> None:
     """Tell the listener, if there is one."""
     if _listener is not None:
-        _listener(BranchCall(x, units, shortcut, residual))
+        _listener(BranchCall(x, units, shortcut, residual, max_pool))
 
 
 @contextmanager

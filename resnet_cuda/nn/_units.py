@@ -11,6 +11,8 @@ from resnet_cuda.nn._recording import announce
 from resnet_cuda.ops import ConvUnit, conv_unit
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import Pair
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
+from resnet_cuda.ops.max_pool2d import PoolWindow
 
 
 class BatchNormCall(NamedTuple):
@@ -89,6 +91,18 @@ def run_unit(
     unit = conv_unit_of(conv, call, relu, None if call.training else folded())
     announce(x, [unit], residual=residual)
     return conv_unit(x, unit, residual)
+
+
+def run_pooled_unit(
+    x: Tensor, conv: Any, bn: Any, folded: Callable[[], FoldedConv | None], window: PoolWindow
+) -> Tensor:
+    """max_pool2d(relu(bn(conv(x)))) in one fused call; `folded` as in `run_unit`."""
+    call = batch_norm_call(bn, x)
+    unit = conv_unit_of(conv, call, True, None if call.training else folded())
+    announce(x, [unit], max_pool=window)
+    return apply_conv_bn_max_pool(
+        x, unit.weight, unit.bn(), unit.call(unit.relu), window, folded=unit.folded
+    )
 
 
 def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:

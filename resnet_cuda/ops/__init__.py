@@ -6,6 +6,7 @@ from resnet_cuda.ops.add_relu import add_relu
 from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_reduce
 from resnet_cuda.ops.conv_bn_relu import conv_bn_relu
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.ops.conv_unit import ConvUnit, conv_unit
 from resnet_cuda.ops.global_avg_pool import global_avg_pool
 from resnet_cuda.ops.max_pool2d import max_pool2d
@@ -21,6 +22,7 @@ __all__ = [
     "bottleneck_expand",
     "bottleneck_reduce",
     "conv_bn_relu",
+    "conv_bn_relu_max_pool2d",
     "conv_unit",
     "global_avg_pool",
     "max_pool2d",

@@ -85,6 +85,7 @@ class Backend:
     gate_is_output = False  # the ReLU gate of the backward is read off the forward's output
     is_composite = False  # ops run as plain differentiable torch
     fuses_projection = False  # has expand_projection_inference
+    fuses_max_pool = False  # conv_bn_inference takes the launch "max_pool"
     pools_with_torch = True  # pooling is torch's own, with its autograd
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ class Backend:
         launch: str,
     ) -> Tensor:
         """relu?(bn(conv(x)) + residual) with running statistics and nothing saved. `launch` is "conv",
-        "reduce" or "expand"."""
+        "reduce", "expand", or "max_pool": then the result is pooled."""
         raise NotImplementedError
 
     def folded_inference(

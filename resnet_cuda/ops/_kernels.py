@@ -39,6 +39,7 @@ class KernelBackend(Backend):
     """
 
     fuses_projection = True
+    fuses_max_pool = True
     pools_with_torch = False
 
     def _enter(self) -> None:
@@ -219,6 +220,9 @@ class KernelBackend(Backend):
         _, _, scale, bias = _kernel_norms.of_running_statistics(
             bn, norm.eps, accumulator_dtype(x.dtype)
         )
+        if launch == "max_pool":
+            self._enter()
+            return _ops._conv_max_pool.default(x, as_channels_last(weight), scale, bias, *geometry)
         return self._convolve(
             x,
             weight,

@@ -33,7 +33,9 @@ class ConvBnCall(NamedTuple):
     geometry: ConvGeometry
     norm: BatchNormSpec
     relu: bool
-    launch: str = "conv"  # which kernels run the convolution: "conv", or the bottleneck's "reduce" and "expand"
+    # Which kernels run the convolution: "conv", the bottleneck's "reduce" and "expand", or, at inference
+    # on backends that fuse a max-pool, "max_pool", which also pools 3x3 windows with stride 2.
+    launch: str = "conv"
 
 
 def conv_bn_relu(

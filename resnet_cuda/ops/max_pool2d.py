@@ -15,7 +15,9 @@ from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 
 
-class _Window(NamedTuple):
+class PoolWindow(NamedTuple):
+    """A square window of a pool, in pixels."""
+
     kernel: int
     stride: int
     padding: int
@@ -38,7 +40,7 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
         TypeError, ValueError: an argument is not as above.
     """
     _validate.activation(x, "x")
-    window = _window(kernel_size, stride, padding)
+    window = pool_window(kernel_size, stride, padding)
     _validate.spatial(x)
     if x.shape[2] + 2 * padding < kernel_size or x.shape[3] + 2 * padding < kernel_size:
         raise ValueError(
@@ -57,7 +59,8 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
     return match_format(y, channels_last)
 
 
-def _window(kernel_size: int, stride: int, padding: int) -> _Window:
+def pool_window(kernel_size: int, stride: int, padding: int) -> PoolWindow:
+    """The checked window of `max_pool2d`."""
     for name, value, least in (
         ("kernel_size", kernel_size, 1),
         ("stride", stride, 1),
@@ -73,10 +76,10 @@ def _window(kernel_size: int, stride: int, padding: int) -> _Window:
         raise ValueError(
             f"padding is {padding}; accepted: at most half of kernel_size, {kernel_size}"
         )
-    return _Window(kernel_size, stride, padding)
+    return PoolWindow(kernel_size, stride, padding)
 
 
-def flat_indices(argmax: Tensor, width: int, window: _Window) -> Tensor:
+def flat_indices(argmax: Tensor, width: int, window: PoolWindow) -> Tensor:
     """argmax [N, C, P, Q] (r * kernel + s of the winner) -> the winner's h * width + w in the
     image, int64."""
     rows = torch.arange(argmax.shape[2], device=argmax.device).view(-1, 1)
@@ -89,7 +92,7 @@ def flat_indices(argmax: Tensor, width: int, window: _Window) -> Tensor:
 
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, backend: Backend, window: _Window) -> tuple[Tensor, Tensor]:
+    def forward(x: Tensor, backend: Backend, window: PoolWindow) -> tuple[Tensor, Tensor]:
         return backend.max_pool_forward(x, *window, argmax=True)
 
     @staticmethod

@@ -12,6 +12,7 @@ from resnet_cuda.reference.blocks import (
 from resnet_cuda.reference.bn_relu import bn_relu
 from resnet_cuda.reference.bottleneck import bottleneck_expand, bottleneck_reduce, conv_unit
 from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
+from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
 from resnet_cuda.reference.max_pool2d import max_pool2d
 from resnet_cuda.reference.residual_branch import residual_branch
@@ -29,6 +30,7 @@ __all__ = [
     "bottleneck_expand",
     "bottleneck_reduce",
     "conv_bn_relu",
+    "conv_bn_relu_max_pool2d",
     "conv_unit",
     "global_avg_pool",
     "max_pool2d",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from resnet_cuda.bench import costs
-from resnet_cuda.bench.layers import Elementwise, Layer, Pool
+from resnet_cuda.bench.layers import Elementwise, Layer, Pool, Stem
 from resnet_cuda.testing.problems import ConvProblem
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
@@ -64,6 +64,13 @@ def test_a_relu_s_gate_is_a_mask_after_an_addition_else_two_vectors() -> None:
     assert costs.bn_backward_apply(none, BF16) == (0, 3 * elements + 4 * vector)
     assert costs.bn_backward_apply(gate, BF16) == (0, 3 * elements + 6 * vector)
     assert costs.bn_backward_apply(masked, BF16) == (0, 4 * elements + 4 * vector + mask)
+
+
+def test_a_stem_writes_what_it_has_pooled_alone() -> None:
+    layer = Layer(ConvProblem(2, 3, 12, 12, 4, 7, 7, 2, 3), batch_norm=True, relu=True)
+    stem = Stem(layer, Pool((2, 4, 6, 6), 3, 2, 1))
+    bytes_ = (2 * 3 * 144 + 4 * 3 * 49 + 2 * 4 * 9) * 2 + 2 * 4 * 4
+    assert costs.stem(stem, BF16) == (2 * layer.conv.macs, bytes_)
 
 
 def test_pools_keep_a_byte_for_each_winner() -> None:

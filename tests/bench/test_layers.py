@@ -84,6 +84,9 @@ def test_groups_strides_and_pools_are_seen() -> None:
     found = network("resnet18", 2, 32)
     assert found.max_pools == [Pool((2, 64, 16, 16), 3, 2, 1)]
     assert found.max_pools[0].output == (2, 64, 8, 8)
+    (stem,) = found.stems
+    assert stem.layer.conv.R == 7 and stem.output == (2, 64, 8, 8)
+    assert found.pooled_stems() == [stem]
     assert found.average_pools == [Pool((2, 512, 1, 1))]
     assert found.average_pools[0].output == (2, 512, 1, 1)
 

@@ -186,6 +186,7 @@ def test_the_minimum_of_a_unit_is_every_operand_once() -> None:
         ("add_relu_forward", traffic.NORM),
         ("aten::add", traffic.NORM),
         ("aten::max_pool2d_with_indices", traffic.POOLING),
+        ("conv_max_pool_sm80_few_channels", traffic.CONVOLUTION),
         ("global_avg_pool_forward", traffic.POOLING),
         ("aten::addmm", traffic.REST),
     ],

@@ -35,7 +35,7 @@ def pass_of(kernel: str) -> str:
 def test_the_passes_of_each_op_are_those_that_it_launches() -> None:
     launched: dict[str, set[str]] = {}
     with emulated() as emulator:
-        for case in cases(torch.float32, "cpu"):
+        for case in (*cases(torch.float32, "cpu"), *cases(torch.bfloat16, "cpu")):
             emulator.clear()
             outcome(case, torch.ones_like)
             found = {pass_of(launch["kernel"]) for launch in emulator.launches()}
@@ -81,7 +81,7 @@ def test_an_instruction_touches_its_probes() -> None:
 @pytest.mark.parametrize(
     ("file", "ops"),
     [
-        ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d"}),
+        ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d", "conv_bn_relu_max_pool2d"}),
         ("resnet_cuda/ops/bottleneck.py", {"bottleneck_reduce", "bottleneck_expand"}),
         ("resnet_cuda/ops/_kernels.py", set(PASSES_OF_OP)),
         ("resnet_cuda/ops/_aten.py", None),
@@ -104,7 +104,8 @@ def test_documents_and_other_tests_touch_nothing() -> None:
 
 
 def test_names_are_passes_ops_or_launchers() -> None:
-    assert by_names(["max_pool"]).ops == {"max_pool2d"}
+    assert by_names(["max_pool"]).ops == {"max_pool2d", "conv_bn_relu_max_pool2d"}
+    assert by_names(["conv_max_pool"]).ops == {"conv_bn_relu_max_pool2d"}
     assert by_names(["conv_wgrad"]).ops == {
         "conv_bn_relu",
         "bottleneck_reduce",

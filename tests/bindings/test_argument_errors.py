@@ -63,6 +63,20 @@ def conv_dgrad(**changed: Any) -> None:
     call(raw._conv_dgrad, arguments, changed)
 
 
+def conv_max_pool(**changed: Any) -> None:
+    arguments = {
+        "x": nhwc(2, 6, 5, 4),
+        "weight": nhwc(8, 6, 3, 3),
+        "scale": torch.zeros(8),
+        "bias": torch.zeros(8),
+        "stride": [1, 1],
+        "padding": [1, 1],
+        "dilation": [1, 1],
+        "groups": 1,
+    }
+    raw._conv_max_pool(*(arguments | changed).values())
+
+
 def add_relu(x: Tensor, residual: Tensor) -> None:
     raw._add_relu_forward(x, residual, True)
 
@@ -357,6 +371,14 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         ),
         ["mask and gate_scale are both given, expected at most one"],
     ),
+    "a scale of another size before a pool": (
+        lambda: conv_max_pool(scale=torch.zeros(7)),
+        ["_conv_max_pool: scale has shape [7], expected [8]"],
+    ),
+    "filters larger than the image before a pool": (
+        lambda: conv_max_pool(weight=nhwc(8, 6, 9, 3)),
+        ["weight's window spans 9 of the height, expected at most the padded height of x, 7"],
+    ),
     "a window that argmax cannot hold": (
         lambda: raw._max_pool_forward(nhwc(1, 1, 20, 20), 16, 1, 0, True),
         ["_max_pool_forward: kernel is 16, expected 1 to 15"],
@@ -392,6 +414,7 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(case: str) -> None:
 def test_the_valid_calls_that_the_cases_start_from_are_valid() -> None:
     conv_fprop()
     conv_dgrad()
+    conv_max_pool()
     bottleneck_expand()
     bn_finalize()
     add_relu(X, X)

@@ -1,7 +1,9 @@
 #include <climits>
 #include <cstring>
+#include <vector>
 
 #include "check.h"
+#include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/window.h"
 #include "launch/kernel_library.h"
@@ -171,21 +173,67 @@ RNC_TEST(the_runs_of_a_tile_fit_wherever_it_starts) {
     for (const int32_t channels : {1, 3, 4, 5, 8}) {
       for (const int32_t stride : {1, 2, 3, 4}) {
         const Conv2dProblem p = square(2, size, channels, 64, 7, stride);
-        if (!rnc::PixelRuns::can_hold(p)) continue;
-        const rnc::PixelRuns runs(p);
+        constexpr int32_t kTile = 128;
+        if (!rnc::PixelRuns::can_hold(p, kTile, p.Q)) continue;
+        const rnc::PixelRuns runs(p, kTile, p.Q);
         for (int32_t q = 0; q < p.Q; ++q) {
           int32_t end = 0;
-          for (int32_t i = 0; i < rnc::PixelRuns::kTileRows; ++i) {
+          for (int32_t i = 0; i < kTile; ++i) {
             const int32_t offset = runs.window_offset(q, i);
             EXPECT_EQ(offset % 16, 0);
             // The window of an output row's first pixel begins behind the row before.
             EXPECT(i == 0 || (q + i) % p.Q != 0 || offset >= end);
             end = offset + rnc::PixelRuns::kWindowBytes;
           }
-          EXPECT(end <= rnc::PixelRuns::kMaxBytes);
+          EXPECT(end <= kTile * rnc::PixelRuns::kBytesPerPixel);
         }
       }
     }
+  }
+}
+
+RNC_TEST(a_max_pool_is_fused_where_the_convolution_alone_reads_windows_out_of_the_image) {
+  const auto plan = [](const Conv2dProblem& p, DType dtype = DType::kBFloat16) {
+    return rnc::plan_conv(ConvOp::kFprop, p, dtype, {.max_pools = true});
+  };
+  const ConvPlan stem = plan(square(4, 224, 3, 64, 7, 2));
+  EXPECT(!stem.error && stem.path == ConvPath::kFewChannels);
+  EXPECT_EQ(stem.tile_m, 256);
+  // 56 x 56 pooled pixels in patches of 7 x 8.
+  EXPECT_EQ(stem.grid[0], 4 * 8 * 7);
+  EXPECT_EQ(stem.bytes, 2 * int64_t(4 * 224 * 224 * 3 + 64 * 7 * 7 * 3 + 4 * 56 * 56 * 64));
+  EXPECT_EQ(plan(square(1, 65, 3, 80, 7, 2)).grid[0], 3 * 3 * 2);
+  EXPECT(plan(square(4, 224, 3, 64, 7, 2), DType::kFloat32).error);
+  for (const int32_t size : {4, 8, 224}) {
+    for (const int32_t channels : {3, 5, 8, 9, 64}) {
+      for (const int32_t stride : {1, 2, 3}) {
+        const Conv2dProblem p = square(2, size, channels, 64, 7, stride);
+        const ConvPlan alone = rnc::plan_conv(ConvOp::kFprop, p, DType::kBFloat16);
+        // What is gathered sums in another order.
+        EXPECT(alone.path == ConvPath::kFewChannels || plan(p).error);
+      }
+    }
+  }
+}
+
+RNC_TEST(patches_of_a_max_pool_cover_every_pooled_pixel_and_all_under_it) {
+  for (const int32_t size : {1, 2, 13, 14, 15, 16, 17, 112, 113}) {
+    Conv2dProblem p = square(2, size, 3, 64, 1, 1);
+    const rnc::PoolPatches patches(p);
+    std::vector<int> covered(size_t(2 * patches.pooled_P * patches.pooled_Q));
+    for (int64_t index = 0; index < patches.count(p.N); ++index) {
+      const rnc::PoolPatch patch(patches, int32_t(index));
+      EXPECT_EQ(patch.p, 2 * patch.pooled_p - 1);
+      EXPECT_EQ(patch.q, 2 * patch.pooled_q - 1);
+      for (int32_t i = 0; i < rnc::PoolPatches::kPooledRows; ++i) {
+        for (int32_t j = 0; j < rnc::PoolPatches::kPooledColumns; ++j) {
+          const int32_t pooled_p = patch.pooled_p + i, pooled_q = patch.pooled_q + j;
+          if (pooled_p >= patches.pooled_P || pooled_q >= patches.pooled_Q) continue;
+          ++covered[size_t((patch.n * patches.pooled_P + pooled_p) * patches.pooled_Q + pooled_q)];
+        }
+      }
+    }
+    for (const int count : covered) EXPECT_EQ(count, 1);
   }
 }
 

@@ -87,6 +87,13 @@ def every_pass(
         )
 
     yield "pools", pools
+    images, s_filters = normal(1, 3, 20, 34, dtype=dtype), normal(12, 3, 7, 7, dtype=dtype)
+    yield (
+        "stem",
+        lambda: raw._conv_max_pool(
+            images, s_filters, vector(12, dtype, 1), vector(12, dtype, 2), [2, 2], [3, 3], [1, 1], 1
+        ),
+    )
 
 
 def closed_form(

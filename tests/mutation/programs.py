@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch.nn.functional import conv1d
+from torch.nn.functional import conv1d, conv2d, max_pool2d
 
 from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
@@ -40,6 +41,7 @@ PROGRAMS = {
         Program("simt", SIMT, "tests/mutation/simt_kernels.cu"),
         Program("sm80", SM80, "tests/mutation/sm80_kernels.cu"),
         Program("sm80_gathered", SM80, "tests/mutation/sm80_kernels.cu"),
+        Program("sm80_pooled", SM80, "tests/mutation/sm80_kernels.cu"),
     )
 }
 
@@ -47,6 +49,7 @@ PROGRAMS = {
 # must be here.
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/conv/conv_max_pool.cuh": ("sm80_pooled",),
     "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
@@ -113,6 +116,8 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             normalised_conv_with_statistics("gathered_conv_with_statistics", BFLOAT16, 107, 71),
             normalised_weight_gradient("gathered_weight_gradient", BFLOAT16, 71, 136),
         ),
+        # A whole patch and partial ones.
+        "sm80_pooled": lambda: (pooled_stem(36, 72),),
     }[program]()
 
 
@@ -265,6 +270,35 @@ def bn_finalize() -> Problem:
         (rows, tiles, channels),
         expected,
         tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )
+
+
+def pooled_stem(size: int, filters: int) -> Problem:
+    x = problems.random_tensor(1, 1, size, size, 3, dtype=BFLOAT16)
+    weight = problems.random_tensor(2, filters, 7, 7, 3, dtype=BFLOAT16)
+    scale, bias = (problems.random_tensor(seed, filters, dtype=FLOAT32) for seed in (3, 4))
+
+    def pooled(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        nchw = [change(t.double()).permute(0, 3, 1, 2) for t in (x, weight)]
+        y = conv2d(*nchw, stride=2, padding=3).permute(0, 2, 3, 1)
+        z = torch.relu(y * change(scale.double()) + change(bias.double()))
+        return max_pool2d(z.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+
+    y = pooled(lambda t: t)
+    return Problem(
+        "pooled_stem",
+        SM80,
+        "pooled_stem",
+        (
+            Output("y", tuple(y.shape), BFLOAT16),
+            Input("x", x),
+            Input("weight", weight),
+            Input("scale", scale),
+            Input("bias", bias),
+        ),
+        (size, filters),
+        (y,),
+        (problems.allowance(y, pooled(torch.abs), BFLOAT16),),
     )
 
 

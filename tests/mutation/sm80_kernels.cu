@@ -1,5 +1,6 @@
 // The Ampere main loops as they are shipped, with everything that synchronises around them: what
 // tests/mutation deletes from.
+#include "kernels/conv/conv_max_pool.cuh"
 #include "kernels/conv/sm80/gathered.cuh"
 #include "kernels/conv/sm80/mainloop.cuh"
 #include "pointwise.h"
@@ -41,11 +42,44 @@ Status normalised_weight_gradient(const LaunchArguments& arguments) {
       "weight_gradient", {problem.K, problem.C, problem.N}, {gradient, activation}, epilogue);
 }
 
+// A stem of 7 x 7 with stride 2, and the max-pool behind it.
+// buffers: y, x, weight, scale, bias; numbers: pixels along each side, filters
+template <class T>
+Status pooled_stem(const LaunchArguments& arguments) {
+  using Mainloop = Sm80FewChannelsMainloop<Sm80PatchTile, T>;
+  Conv2dProblem problem = {};
+  problem.N = problem.dilation_h = problem.dilation_w = problem.groups = 1;
+  problem.C = problem.pad_h = problem.pad_w = 3;
+  problem.R = problem.S = 7;
+  problem.stride_h = problem.stride_w = 2;
+  problem.H = problem.W = arguments.number(0);
+  problem.P = problem.Q = Conv2dProblem::output_size(problem.H, 3, 1, 7, 2);
+  problem.K = arguments.number(1);
+  const PoolPatches patches(problem);
+  const uint32_t column_tiles = divide_up(problem.K, Mainloop::kColumns);
+  const ConvMaxPoolKernelParams<Mainloop, T> params{
+      {WindowRows<T, Identity<T>>::of_input(arguments.buffer<const T>(1), {}, problem),
+       FilterRows<T>(arguments.buffer<const T>(2), problem),
+       PixelRuns(problem, Mainloop::kRows, PoolPatches::kColumns)},
+      patches,
+      FastDivmod(int32_t(column_tiles)),
+      problem.K,
+      arguments.buffer<const float>(3),
+      arguments.buffer<const float>(4),
+      arguments.buffer<T>(0),
+      false};
+  return launch_kernel("pooled_stem", conv_max_pool_kernel<Mainloop, T>,
+                       Dim3{uint32_t(patches.count(problem.N)) * column_tiles, 1, 1},
+                       Dim3{Mainloop::kThreads, 1, 1}, sizeof(ConvMaxPoolStorage<Mainloop, T>),
+                       nullptr, params);
+}
+
 const KernelRegistration kRegistrations[] = {
     {"normalised_conv_with_statistics", normalised_conv_with_statistics<Copied, bfloat16>},
     {"normalised_conv_with_statistics_tf32", normalised_conv_with_statistics<Copied, float>},
     {"normalised_weight_gradient_tf32", normalised_weight_gradient<Copied, float>},
     {"gathered_conv_with_statistics", normalised_conv_with_statistics<Gathered, bfloat16>},
+    {"pooled_stem", pooled_stem<bfloat16>},
     {"gathered_weight_gradient", normalised_weight_gradient<Gathered, bfloat16>},
 };
 

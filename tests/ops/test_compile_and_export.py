@@ -150,6 +150,7 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "_conv_fprop": (x, weight, x_scale, x_scale, scale, bias, residual, True, *geometry, False),
         "_conv_dgrad": (dz, weight, [2, 4, 5, 5], x, x, x_scale, x_scale, x_scale, *geometry),
         "_conv_wgrad": (dz, x, [6, 2, 3, 3], None, None, *geometry),
+        "_conv_max_pool": (x, weight, scale, bias, *geometry),
         "_bottleneck_reduce": (x, projection, None, None, 2, False, True),
         "_bottleneck_expand": (
             y,

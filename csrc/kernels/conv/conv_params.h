@@ -28,6 +28,18 @@ struct ConvFpropParams {
   bool allow_tf32;  // float may be multiplied as TF32
 };
 
+// y = max_pool(relu(scale * conv(x, weight) + bias)) with windows of 3 x 3, stride 2 and padding 1.
+struct ConvMaxPoolParams {
+  Conv2dProblem problem;
+  const void* x;       // T [N, H, W, C]
+  const void* weight;  // T [K, R, S, C / groups]
+  const void* scale;   // Acc [K]
+  const void* bias;    // Acc [K]
+  void* y;             // T [N, ceil(P / 2), ceil(Q / 2), K]
+  void* convolved;     // T [N, P, Q, K], or null where the plan pools in the convolution's kernel
+  bool allow_tf32;     // float may be multiplied as TF32
+};
+
 // Batch norm's and ReLU's backward, applied to a gradient dz of their output while it is loaded: dy
 // = c0 g + (c1 (y - c3) + c2) with g = dz where y gate_scale + gate_bias is not <= 0, else 0.
 struct BnBackwardOnLoad {

@@ -87,10 +87,15 @@ struct WindowRows {
     // [N positions_h positions_w] -> [N, positions_h, positions_w]
     int32_t i, j;
     const int32_t n = by_positions_h.divide(by_positions_w.divide(m, j), i);
+    return window(n, i, j, group, m < count);
+  }
+  // The window at position (i, j) of image n; outside the matrix unless it exists.
+  __device__ __forceinline__ Row window(int32_t n, int32_t i, int32_t j, int32_t group,
+                                        bool exists) const {
     const int32_t h = i * axis_h.stride + axis_h.origin, w = j * axis_w.stride + axis_w.origin;
     const int64_t pixel = (int64_t(n) * axis_h.size + h) * axis_w.size + w;
-    return {pixel * C + int64_t(group) * channels_per_group,
-            m < count ? h : PixelPosition::kOutside, w};
+    return {pixel * C + int64_t(group) * channels_per_group, exists ? h : PixelPosition::kOutside,
+            w};
   }
 
   __device__ __forceinline__ Depth depth(int32_t k, int32_t count, int32_t /*group*/) const {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda.bench import computation, costs, eager, folded
@@ -18,7 +19,7 @@ from resnet_cuda.bench.computation import (
     for_statistics,
 )
 from resnet_cuda.bench.device import Device
-from resnet_cuda.bench.layers import Layer
+from resnet_cuda.bench.layers import Layer, Stem
 from resnet_cuda.bench.levels.passes import Prepared, in_both_layouts, statistics_of
 from resnet_cuda.bench.rule import Given, Reading
 from resnet_cuda.bench.workload import OURS, Workload
@@ -59,6 +60,37 @@ def reduce(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
 
     part = costs.fprop(layer.conv, dtype, vectors=2)
     return _with_epilogue(device, dtype, layer, "bottleneck_reduce", ours, part)
+
+
+def max_pool(device: Device, dtype: torch.dtype, stem: Stem) -> Workload:
+    """A stem with its max-pool in one launch."""
+    layer, pool = stem.layer, stem.pool
+    window = (pool.kernel, pool.stride, pool.padding)
+
+    def ours(g: Given) -> Prepared:
+        vectors, geometry = affine(g), _geometry(layer.conv)
+        x, weight = g["x"], g["weight"]
+        return lambda: raw._conv_max_pool(x, weight, *vectors, *geometry)
+
+    def plain(g: Given) -> Tensor:
+        return F.max_pool2d(eager.layer(g, layer), *window)
+
+    return computation.workload(
+        device,
+        dtype,
+        level="kernel",
+        name=f"{stem} affine relu",
+        pass_name="conv_max_pool",
+        inputs=lambda random: convolution_inputs(layer, random),
+        plain=lambda g: {"z": plain(g)},
+        ways=[Way(OURS, ours), *in_both_layouts(lambda g: lambda: plain(g))],
+        parts=[costs.stem(stem, dtype)],
+        part_of_network=stem,
+        facts={
+            "op": "affine max-pool",
+            "peer": "convolution, batch norm with running statistics, ReLU in place, max_pool2d",
+        },
+    )
 
 
 def expand(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:

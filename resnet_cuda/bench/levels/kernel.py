@@ -81,6 +81,7 @@ CONVOLUTIONS: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequen
 )
 PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any]]]] = (
     *CONVOLUTIONS,
+    (convolution.max_pool, Network.pooled_stems),
     (convolution.reduce, Network.reducing),
     (convolution.reduce_statistics, _reducing_in_training),
     (convolution.expand, partial(Network.expanding, projection=False)),

@@ -51,6 +51,9 @@ _OPS: dict[str, Call] = {
     "conv_bn_relu": lambda m, t, training: m.conv_bn_relu(
         t.x, t.weight3x3, *t.bn, residual=t.residual, padding=1, training=training
     ),
+    "conv_bn_relu_max_pool2d": lambda m, t, training: m.conv_bn_relu_max_pool2d(
+        t.x, t.weight3x3, *t.bn, padding=1, training=training
+    ),
     "residual_branch": lambda m, t, training: m.residual_branch(
         t.x, [_unit(t, training), _unit(t, training)], ops.Identity()
     ),

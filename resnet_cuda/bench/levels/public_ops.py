@@ -17,11 +17,13 @@ from resnet_cuda.bench import computation, costs, eager, folded
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, Shrinkable, Way
 from resnet_cuda.bench.device import Device
-from resnet_cuda.bench.layers import Elementwise, Layer, Network, Pool, shape_name
+from resnet_cuda.bench.layers import Elementwise, Layer, Network, Pool, Stem, shape_name
 from resnet_cuda.bench.modes import INFERENCE, STEP
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.conv_unit import run_unit
+from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.testing.problems import ConvProblem
 
 _VECTORS = ("gamma", "beta", "running_mean", "running_var")
@@ -39,7 +41,8 @@ class Op:
     Args:
         ours: (tensors, training) -> the call.
         plain: (tensors, training) -> z, in torch's own ops.
-        linear: the same without the ReLU at the end; None: there is no ReLU.
+        linear: the same without the ReLU at the end, or whatever else is about zero where rounding alone decides which
+            way a gradient goes; None: it never does.
         leaves: names of the tensors that get gradients.
         inputs: makes the tensors, without the gradient of z.
         parts: of the floor, by mode.
@@ -210,6 +213,49 @@ def max_pool_op(pool: Pool) -> Op:
     )
 
 
+def stem_op(stem: Stem) -> Op:
+    """conv_bn_relu_max_pool2d."""
+    layer, pool = stem.layer, stem.pool
+    window = PoolWindow(pool.kernel, pool.stride, pool.padding)
+    linear = replace(layer, relu=False)
+
+    def ours(own: Given, training: bool) -> Callable[[], Tensor]:
+        x, unit = own["x"], _unit(layer.conv, own, training)
+        call, bn = unit.call(relu=True), unit.bn()
+        return lambda: apply_conv_bn_max_pool(x, unit.weight, bn, call, window, folded=unit.folded)
+
+    def plain(tensors: Mapping[str, Tensor], training: bool) -> Tensor:
+        return F.max_pool2d(eager.layer(tensors, layer, training), *window)
+
+    def parts(mode: str, dtype: torch.dtype) -> list[Part]:
+        if mode == INFERENCE:
+            return [costs.stem(stem, dtype)]
+        pools = [costs.max_pool(pool, dtype)] * (2 if mode == STEP else 1)
+        of_layer = _parts(costs.inference, costs.forward, costs.backward, layer, mode, dtype)
+        return [*of_layer, *pools]
+
+    return Op(
+        f"conv_bn_relu_max_pool2d {stem}",
+        stem,
+        ours,
+        plain,
+        lambda tensors, training: _lead(eager.layer(tensors, linear, training), window),
+        [name for name in _LEAVES[:-1] if name != "x" or layer.input_gradient],
+        partial(computation.convolution_inputs, layer),
+        parts,
+    )
+
+
+def _lead(y: Tensor, window: PoolWindow) -> Tensor:
+    """[N, K, P, Q] -> by how much the maximum of each window of a pool leads, before zero and the second largest."""
+    kernel, stride, padding = window
+    padded = F.pad(y, (padding,) * 4, value=-torch.inf)
+    windows = padded.unfold(2, kernel, stride).unfold(3, kernel, stride).flatten(4)
+    first, second = windows.topk(2).values.unbind(-1)
+    lead = torch.minimum(first.abs(), first - second)
+    return lead.contiguous(memory_format=torch.channels_last)
+
+
 def average_pool_op(pool: Pool) -> Op:
     def parts(mode: str, dtype: torch.dtype) -> list[Part]:
         return [costs.average_pool(pool, dtype)] * (2 if mode == STEP else 1)
@@ -287,6 +333,7 @@ OPS: Sequence[tuple[Callable[[Any], Op], Callable[[Network], Sequence[Any]]]] = 
     (bn_op, partial(_norms, residual=False)),
     (bn_op, partial(_norms, residual=True)),
     (add_op, attrgetter("additions")),
+    (stem_op, attrgetter("stems")),
     (max_pool_op, attrgetter("max_pools")),
     (average_pool_op, attrgetter("average_pools")),
 )

@@ -38,6 +38,17 @@ struct Sm80BlockTile {
     tile.for_each([&](int column, Acc& v) { fn(warp_column() + column, v); });
   }
 
+  // Calls fn(column, for_each_row), and for_each_row(then) calls then(row, left, right), for the
+  // thread's elements in that column and the next.
+  template <class Fn>
+  __device__ __forceinline__ void for_each_column_pair(Fn&& fn) const {
+    tile.for_each_column_pair([&](int column, auto&& for_each_row) {
+      fn(warp_column() + column, [&](auto&& then) {
+        for_each_row([&](int row, Acc left, Acc right) { then(warp_row() + row, left, right); });
+      });
+    });
+  }
+
   __device__ __forceinline__ void add(const Sm80BlockTile& other) { tile.add(other.tile); }
 
   // Puts rows kStatsTileRows * part .. of the tile into shared memory.

@@ -14,13 +14,15 @@
 namespace rnc {
 
 // The runs of pixels under a tile, and where each output pixel's window starts in them.
+template <int kPixels>
 struct PixelRunsSlice {
-  alignas(16) unsigned char bytes[PixelRuns::kMaxBytes];
+  alignas(16) unsigned char bytes[kPixels * PixelRuns::kBytesPerPixel];
 };
+template <int kPixels>
 struct PixelWindows {
   static constexpr bool kDepthIsContiguous = true;
-  const PixelRunsSlice& runs;
-  const int32_t (&offsets)[PixelRuns::kTileRows];
+  const PixelRunsSlice<kPixels>& runs;
+  const int32_t (&offsets)[kPixels];
 
   // Row r of the 8 x 16 bytes whose corner is row `first`, `chunk` along the depth.
   __device__ __forceinline__ const void* matrix_row(int first, int chunk, int r) const {
@@ -50,12 +52,12 @@ struct ChannelUnit {
   }
 };
 
-// One thread's units of the image: its pixels for all filter rows, found once.
-template <class T, int kThreads>
+// One thread's units of the image, as many threads as there are output pixels: its pixels for all
+// filter rows, found once.
+template <class T, int kPixels>
 struct PixelRunsLoader {
   using Image = WindowRows<T, Identity<T>>;
-  static constexpr int kHeld = PixelRuns::kMaxBytes / PixelRuns::kUnitBytes / kThreads;
-  static_assert(kHeld * kThreads * PixelRuns::kUnitBytes == PixelRuns::kMaxBytes);
+  static constexpr int kHeld = PixelRuns::kBytesPerPixel / PixelRuns::kUnitBytes;
 
   const Image& image;
   const int32_t units;     // of the tile's runs
@@ -63,37 +65,41 @@ struct PixelRunsLoader {
   typename Image::Row pixels[kHeld];
   ChannelUnit<T> held[kHeld];
 
-  __device__ __forceinline__ PixelRunsLoader(const Image& image, const PixelRuns& runs,
-                                             const GemmTile& at, int32_t output_row, int32_t q)
+  // row_start(i): the first window of the tile's row i, of whose first row q pixels are not the
+  // tile's.
+  template <class RowStart>
+  __device__ __forceinline__ PixelRunsLoader(const Image& image, const PixelRuns& runs, int32_t q,
+                                             RowStart&& row_start)
       : image(image),
-        units((runs.window_offset(q, PixelRuns::kTileRows - 1) + PixelRuns::kWindowBytes) /
+        units((runs.window_offset(q, kPixels - 1) + PixelRuns::kWindowBytes) /
               PixelRuns::kUnitBytes),
         channels(runs.channels - runs.channel_of(unit(0))) {
     const int32_t first_unit = q * runs.step / PixelRuns::kUnitBytes;
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
-      // [units] -> [output rows, pixels, units of a pixel]; runs start with whole pixels and
-      // kThreads is even, so all units of a thread have the same channels
+      // [units] -> [rows, pixels, units of a pixel]; runs start with whole pixels and kPixels is
+      // even, so all units of a thread have the same channels
       int32_t in_row;
       const int32_t row = runs.by_row_units.divide(first_unit + unit(i), in_row);
       const int32_t pixel = runs.pixel_of(in_row);
-      pixels[i] = image.row((output_row + row) * int32_t(runs.by_Q.divisor), at.rows, 0);
+      pixels[i] = row_start(row);
+      if (in_row >= runs.run_units) pixels[i].h = PixelPosition::kOutside;
       pixels[i].w += pixel;
       pixels[i].offset += pixel * runs.channels + runs.channel_of(unit(0));
     }
   }
 
-  static __device__ __forceinline__ int unit(int i) { return int(threadIdx.x) + i * kThreads; }
+  static __device__ __forceinline__ int unit(int i) { return int(threadIdx.x) + i * kPixels; }
 
   __device__ __forceinline__ void fetch(const PixelRuns::Slice& at) {
     const typename Image::Depth tap = image.tap(at.r, at.s);
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
-      if (i * kThreads >= units) break;
+      if (i * kPixels >= units) break;
       held[i].fetch(image.find(pixels[i], tap), channels);
     }
   }
-  __device__ __forceinline__ void put(PixelRunsSlice& shared) const {
+  __device__ __forceinline__ void put(PixelRunsSlice<kPixels>& shared) const {
     RNC_UNROLL
     for (int i = 0; i < kHeld; ++i) {
       if (unit(i) >= units) break;
@@ -148,10 +154,9 @@ template <class Tile, class T>
 struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
   using Base = Sm80BlockTile<Tile, T>;
   using Base::kColumns, Base::kRows, Base::kThreads, Base::tile;
-  static_assert(kRows == PixelRuns::kTileRows && kThreads == kRows &&
-                Tile::kSliceBytes == PixelRuns::kWindowBytes);
+  static_assert(kThreads == kRows && Tile::kSliceBytes == PixelRuns::kWindowBytes);
   struct Storage {
-    PixelRunsSlice image[2];
+    PixelRunsSlice<kRows> image[2];
     OperandSlice<kColumns> filters[2];
     int32_t window_offsets[kRows];
   };
@@ -161,15 +166,25 @@ struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
     PixelRuns runs;
   };
 
-  // The tile at `at`.
+  // The tile at `at`: consecutive pixels of the output.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
+    // [output pixels] -> [output rows, Q]
+    const FastDivmod& by_Q = params.runs.by_row;
+    int32_t q;
+    const int32_t output_row = by_Q.divide(at.first_row, q);
+    run(params, at, q, shared, [&](int32_t row) {
+      return params.image.row((output_row + row) * int32_t(by_Q.divisor), at.rows, 0);
+    });
+  }
+
+  // The columns at `at` of a tile of pixels in rows, as PixelRunsLoader has them.
+  template <class RowStart>
+  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, int32_t q,
+                                      Storage& shared, RowStart&& row_start) {
     tile.clear();
     const PixelRuns& runs = params.runs;
-    // [output pixels] -> [output rows, Q]
-    int32_t q;
-    const int32_t output_row = runs.by_Q.divide(at.first_row, q);
     shared.window_offsets[threadIdx.x] = runs.window_offset(q, int(threadIdx.x));
-    PixelRunsLoader<T, kThreads> image(params.image, runs, at, output_row, q);
+    PixelRunsLoader<T, kRows> image(params.image, runs, q, row_start);
     FilterTapsLoader<T, kColumns, kThreads> filters(params.filters, at);
     register_mainloop(
         runs.slices(),
@@ -183,8 +198,8 @@ struct Sm80FewChannelsMainloop : Sm80BlockTile<Tile, T> {
         },
         [&](int stage, int slice) {
           const int32_t depth = (runs.taps - runs.slice(slice).s) * runs.slots;
-          tile.multiply(PixelWindows{shared.image[stage], shared.window_offsets}, Base::warp_row(),
-                        shared.filters[stage], Base::warp_column(),
+          tile.multiply(PixelWindows<kRows>{shared.image[stage], shared.window_offsets},
+                        Base::warp_row(), shared.filters[stage], Base::warp_column(),
                         [&](auto& fragments, int step) { cut(fragments, depth - step * 16); });
         });
   }

@@ -1,4 +1,4 @@
-// The tiles of the Ampere main loop: four warps.
+// The tiles of the Ampere main loop: four warps, or eight.
 #pragma once
 
 #include "common/dtype.h"
@@ -25,16 +25,16 @@ struct MmaOfTrait<float> {
 template <class T>
 inline constexpr bool kHasMma = requires { MmaOfTrait<T>::kMma; };
 
-// Two warps along each side.
-template <int kTileRows, int kTileColumns>
+// Two warps side by side, two or more down.
+template <int kTileRows, int kTileColumns, int kTileWarpsDown = 2>
 struct Sm80Tile {
   static constexpr int kRows = kTileRows;
   static constexpr int kColumns = kTileColumns;
-  static constexpr int kWarpsDown = 2;
+  static constexpr int kWarpsDown = kTileWarpsDown;
   static constexpr bool kPacksGroups = false;
   template <class T>
-  using WarpTile = MmaWarpTile<MmaOfTrait<T>::kMma, kRows / 2, kColumns / 2>;
-  static constexpr int kThreads = 128;
+  using WarpTile = MmaWarpTile<MmaOfTrait<T>::kMma, kRows / kWarpsDown, kColumns / 2>;
+  static constexpr int kThreads = kWarpsDown * 2 * 32;
   static constexpr int kBlocks = 2;       // on a multiprocessor: registers must leave room
   static constexpr int kSliceBytes = 64;  // of depth
   // The ring may be so large that two blocks share the 100 KB of a multiprocessor of sm_86 and
@@ -48,6 +48,8 @@ using Sm80LargeTile = Sm80Tile<128, 128>;
 using Sm80NarrowTile = Sm80Tile<128, 64>;
 // For matrices of at most 64 rows and columns.
 using Sm80SmallTile = Sm80Tile<64, 64>;
+// For patches of the output: the larger one is, the less of it belongs to its neighbours too.
+using Sm80PatchTile = Sm80Tile<256, 64, 4>;
 
 // A super-group of packed groups (packed_filters.cuh): the warps lie side by side along the pixels
 // of fprop and dgrad, along the taps of wgrad.

@@ -1,0 +1,80 @@
+"""max_pool2d(relu(bn(conv(x)))): a network's stem as one call (He et al. 2015, table 1: conv1 and the
+pool behind it)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from resnet_cuda import _backend
+from resnet_cuda.ops import _validate
+from resnet_cuda.ops._branch import requires_grad
+from resnet_cuda.ops._folding import FoldedConv
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
+from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
+
+FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
+
+
+def conv_bn_relu_max_pool2d(
+    x: Tensor,
+    weight: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    pool_kernel_size: int = 3,
+    pool_stride: int = 2,
+    pool_padding: int = 1,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """max_pool2d(conv_bn_relu(x, ...), ...), the same to the last bit, and differentiable twice.
+
+    On a GPU at inference, a 3 x 3 pool with stride 2 and padding 1 behind a bfloat16 or float16
+    convolution of few channels runs in the convolution's kernel, which never stores what it pools.
+    Everything else is `conv_bn_relu`, then `max_pool2d`.
+
+    Args:
+        x, weight, gamma, beta, running_mean, running_var: as in `conv_bn_relu`.
+        stride, padding, dilation, groups: the convolution's.
+        pool_kernel_size, pool_stride, pool_padding: the pool's, as in `max_pool2d`.
+        training, momentum, eps: the batch norm's.
+
+    Returns:
+        [N, K, ceil(P / 2), ceil(Q / 2)] for the standard pool over the convolution's [N, K, P, Q], in
+        x's dtype.
+
+    Raises:
+        TypeError, ValueError: as `conv_bn_relu` and `max_pool2d`.
+    """
+    geometry = _validate.geometry(stride, padding, dilation, groups)
+    call = ConvBnCall(geometry, BatchNormSpec(training, momentum, eps), relu=True)
+    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+    window = pool_window(pool_kernel_size, pool_stride, pool_padding)
+    return apply_conv_bn_max_pool(x, weight, bn, call, window)
+
+
+def apply_conv_bn_max_pool(
+    x: Tensor,
+    weight: Tensor,
+    bn: BatchNormTensors,
+    call: ConvBnCall,
+    window: PoolWindow,
+    *,
+    folded: FoldedConv | None = None,
+) -> Tensor:
+    """The op on a description of the convolution; `folded` as in `apply_conv_bn`."""
+    _validate.activation(x, "x")
+    grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta)
+    at_inference = not (grad or call.norm.training or x.shape[0] == 0)
+    if at_inference and call.relu and window == FUSED_WINDOW and _backend.resolve(x).fuses_max_pool:
+        return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
+    return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)
