@@ -94,10 +94,10 @@ struct SimtMainloop {
   static constexpr int kBlocks = sizeof(Acc) == 8 ? 1 : 2;  // on a multiprocessor, as in sm80
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
+  static constexpr bool kPacksGroups = false;
   using Storage = SimtMainloopStorage<Acc>;
   // A warp stages two rows of 16 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 16>;
-  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;

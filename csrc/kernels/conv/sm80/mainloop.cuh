@@ -169,7 +169,6 @@ struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
     typename CopierA::Stage a[kStages];
     typename CopierB::Stage b[kStages];
   };
-  using Filter = OperandB;
   struct Params {
     OperandA a;
     OperandB b;
