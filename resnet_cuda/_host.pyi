@@ -37,4 +37,5 @@ def conv_plan(
     dilation: tuple[int, int] = ...,
     groups: int = ...,
     allow_tf32: bool = ...,
+    capability: tuple[int, int] = ...,
 ) -> dict[str, Any]: ...

@@ -340,6 +340,7 @@ def _kernel(
         dilation=unit.dilation,
         groups=unit.groups,
         allow_tf32=_raw.allows_tf32(),
+        capability=_raw.capability_of(unit.weight.device),
     )
     if plan["error"] is not None:
         return "none", None, plan["error"], False

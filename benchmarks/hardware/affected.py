@@ -168,7 +168,9 @@ class _Sources:
 
     def __init__(self) -> None:
         self._passes_of_file: dict[str, set[str]] = {}
-        launch = (ROOT / "csrc/launch").rglob("*.c*")  # a generation's kernels are in its own folder
+        launch = (ROOT / "csrc/launch").rglob(
+            "*.c*"
+        )  # a generation's kernels are in its own folder
         for path in [*launch, *(ROOT / "csrc/bindings").glob("*.cpp")]:
             passes = _passes_of_launchers().get(path.stem, set())
             if path.parent.name == "bindings":

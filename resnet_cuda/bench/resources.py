@@ -55,6 +55,14 @@ class Multiprocessor:
 
 # CUDA C++ Programming Guide, "Compute Capabilities", table "Technical Specifications per Compute Capability".
 MULTIPROCESSORS = {
+    "sm_75": Multiprocessor(
+        threads=1024,
+        blocks=16,
+        registers=65536,
+        shared=64 * 1024,
+        shared_unit=256,
+        shared_reserved=0,
+    ),
     "sm_80": Multiprocessor(threads=2048, blocks=32, registers=65536, shared=164 * 1024),
     "sm_86": Multiprocessor(threads=1536, blocks=16, registers=65536, shared=100 * 1024),
     "sm_89": Multiprocessor(threads=1536, blocks=24, registers=65536, shared=100 * 1024),

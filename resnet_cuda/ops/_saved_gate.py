@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from resnet_cuda import _raw
 from resnet_cuda.ops._interface import Needs
 
 _PIECE = 8  # 16-bit channels that the kernels copy at once
@@ -46,7 +47,8 @@ def normalises_gradient_on_load(
     """
     filters, channels, *window = weight.shape
     return (
-        weight.dtype.itemsize == 2
+        _raw.has_tensor_cores(weight.device)
+        and weight.dtype.itemsize == 2
         and window == [1, 1]
         and groups == 1
         and filters % _PIECE == 0

@@ -24,9 +24,20 @@ import compile_cuda  # noqa: E402
 import merge_resources  # noqa: E402
 
 # cudaOccMaxActiveBlocksPerMultiprocessor of cuda_occupancy.h (CUDA 13.0) for block size, registers and dynamic shared
-# memory, with 1 KiB reserved per block and shared memory preferred.
+# memory, with 1 KiB reserved per block (on sm_75 none) and shared memory preferred.
 CUDA_OCCUPANCY = [
     # architecture, threads, registers, shared, blocks
+    ("sm_75", 32, 16, 0, 16),
+    ("sm_75", 32, 16, 8448, 7),
+    ("sm_75", 96, 80, 0, 8),
+    ("sm_75", 256, 80, 8448, 3),
+    ("sm_75", 256, 128, 16896, 2),
+    ("sm_75", 256, 168, 16896, 1),
+    ("sm_75", 256, 64, 32768, 2),
+    ("sm_75", 256, 64, 33024, 1),
+    ("sm_75", 512, 64, 0, 2),
+    ("sm_75", 128, 255, 0, 2),
+    ("sm_75", 128, 40, 65536, 1),
     ("sm_80", 32, 16, 0, 32),
     ("sm_80", 32, 16, 8448, 17),
     ("sm_80", 96, 80, 0, 8),
