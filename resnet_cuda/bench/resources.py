@@ -98,12 +98,14 @@ def occupancy(architecture: str, threads: int, registers: int, shared: int) -> O
     # The hardware checks a block as if its warps came in multiples of the partitions.
     fits = per_warp * _round_up(warps, sm.partitions) <= sm.registers
     warps_by_registers = sm.registers // sm.partitions // max(per_warp, 1) * sm.partitions
+    shared_taken = _round_up(shared + sm.shared_reserved, sm.shared_unit)
     room = {
         "registers": warps_by_registers // warps if fits else 0,
-        "shared memory": sm.shared // _round_up(shared + sm.shared_reserved, sm.shared_unit),
         "threads": sm.threads // _WARP // warps,
         "blocks": sm.blocks,
     }
+    if shared_taken:
+        room["shared memory"] = sm.shared // shared_taken
     blocks = min(room.values())
     limits = tuple(name for name, count in room.items() if count == blocks)
     return Occupancy(blocks, blocks * warps, blocks * warps * _WARP / sm.threads, limits)

@@ -165,10 +165,16 @@ def test_code_sizes_are_those_of_the_text_sections() -> None:
     assert compile_cuda.code_sizes(cubin) == {"_Zone": 1280, "_Ztwo": 640}
 
 
+@pytest.mark.parametrize(
+    "advice",
+    [
+        "ptxas info    : (C7510) Potential Performance Loss: serialized",
+        "ptxas warning : Value of threads per SM for entry f is out of range. .minnctapersm will be ignored",
+    ],
+)
 def test_the_launcher_still_refuses_ptxas_advice(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], advice: str
 ) -> None:
-    advice = "ptxas info    : (C7510) Potential Performance Loss: serialized"
     compiler = tmp_path / "nvcc"
     target = tmp_path / "a.o"
     compiler.write_text(f"#!/bin/sh\necho '{advice}'\ntouch {target}\n")
