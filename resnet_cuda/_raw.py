@@ -69,7 +69,7 @@ def runs_on(capability: tuple[int, int], architectures: str) -> bool:
     """Whether a GPU of this compute capability can run the code compiled for `architectures`, as CMake
     names them: "80-real" runs on 8.0 and 8.6, "80" on all from 8.0 by its PTX, "90a-real" on 9.0 only.
 
-    A GPU with tensor cores for us needs their kernels, which are not compiled for older architectures.
+    GPUs from 8.0 on also run kernels for tensor cores, which are not compiled for older architectures.
     """
     major, minor = capability
     for name in architectures.split():

@@ -9,6 +9,7 @@ import torch
 from every_pass import every_pass, outputs
 from pass_checks import PASSES, check_every_schedule_gives_equal_bits, check_no_fault, runs
 from passes import Conv
+from test_bn_backward_on_load import Case, check_equal
 from test_tensor_core_kernels import (  # their `conv` and `device` are this file's: collected here once more
     test_dgrad_adds_gates_and_reduces,  # noqa: F401
     test_fprop_and_its_statistics,  # noqa: F401
@@ -75,6 +76,14 @@ def test_exact_dtypes_have_the_same_bits_on_every_gpu(name: str, dtype: torch.dt
         with emulated(capability=TURING, allow_tf32=True):
             for a, b in zip(outputs(run), newer, strict=True):
                 assert torch.equal(a, b), f"{name} of {conv} depends on the GPU"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[:-1], ids=str)  # all but the depthwise one
+def test_batch_norm_s_backward_on_load_has_the_bits_of_a_stored_dy(
+    problem: Conv, dtype: torch.dtype, device: str
+) -> None:
+    case = Case(problem, dtype, relu=True, training=True, device=device)
+    check_equal(case.on_load(), case.stored(), "is not that of a stored dy")
 
 
 SPLIT = Conv(2, 64, 24, 23, 64, groups=8)  # two parts of wgrad's reduction
