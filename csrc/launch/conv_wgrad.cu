@@ -30,6 +30,7 @@ Status conv_wgrad(DType dtype, const ConvWgradParams& params, Stream stream) {
   limits.narrow = on_load.y != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kWgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
+
   // Multiply.
   const Status status = with_generation(plan.generation, [&](auto generation) {
     return conv_wgrad_by<generation>(plan, dtype, params, stream);

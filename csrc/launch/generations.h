@@ -36,8 +36,13 @@ using GenerationTag = std::integral_constant<Generation, kGeneration>;
 // Calls launch(GenerationTag<generation>{}).
 template <class Launch>
 Status with_generation(Generation generation, Launch&& launch) {
-  if (generation == Generation::kSm80) return launch(GenerationTag<Generation::kSm80>{});
-  return launch(GenerationTag<Generation::kSimt>{});
+  switch (generation) {
+    case Generation::kSimt:
+      return launch(GenerationTag<Generation::kSimt>{});
+    case Generation::kSm80:
+      return launch(GenerationTag<Generation::kSm80>{});
+  }
+  return {"the plan names a generation of kernels that does not exist"};
 }
 
 }  // namespace rnc
