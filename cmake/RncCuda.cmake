@@ -30,8 +30,8 @@ function(rnc_find_nvcc result)
   set(${result} "" PARENT_SCOPE)
 endfunction()
 
-# The compute capabilities of this machine's GPUs as CMake architectures ("90a-real;80-real"), or the default set: Ampere with PTX
-# (which newer GPUs can translate) and Hopper.
+# The compute capabilities of this machine's GPUs as CMake architectures ("90a-real;80-real"), or the default set: Turing, Ampere
+# with PTX (which newer GPUs can translate) and Hopper.
 function(rnc_default_architectures result)
   set(architectures "")
   find_program(RNC_NVIDIA_SMI nvidia-smi)
@@ -52,8 +52,21 @@ function(rnc_default_architectures result)
     endif()
   endif()
   if(NOT architectures)
-    set(architectures 80 90a-real)
+    set(architectures 75-real 80 90a-real)
   endif()
+  set(${result} ${architectures} PARENT_SCOPE)
+endfunction()
+
+# Of CMAKE_CUDA_ARCHITECTURES those that have the instructions of a generation of kernels: "sm80" -> "80;90a-real".
+function(rnc_architectures_from generation result)
+  string(REGEX MATCH "[0-9]+" oldest ${generation})
+  set(architectures "")
+  foreach(architecture IN LISTS CMAKE_CUDA_ARCHITECTURES)
+    string(REGEX MATCH "^[0-9]+" number ${architecture})
+    if(number GREATER_EQUAL oldest)
+      list(APPEND architectures ${architecture})
+    endif()
+  endforeach()
   set(${result} ${architectures} PARENT_SCOPE)
 endfunction()
 
@@ -64,6 +77,11 @@ if(NOT RNC_CUDA STREQUAL "OFF")
   if(CMAKE_CUDA_COMPILER)
     if(NOT CMAKE_CUDA_ARCHITECTURES)
       rnc_default_architectures(CMAKE_CUDA_ARCHITECTURES)
+    endif()
+    # The library holds every generation's kernels: where no GPU of the list has tensor cores that they know, as PTX.
+    rnc_architectures_from(sm80 with_tensor_cores)
+    if(NOT with_tensor_cores)
+      list(APPEND CMAKE_CUDA_ARCHITECTURES 80-virtual)
     endif()
     # nvcc looks for its libraries in lib64; the wheels have them in lib. The host linker of CMake's trial programs reads this.
     cmake_path(GET CMAKE_CUDA_COMPILER PARENT_PATH rnc_nvcc_bin)

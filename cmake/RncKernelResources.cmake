@@ -6,18 +6,22 @@ set(RNC_COMPILE_CUDA ${CMAKE_CURRENT_LIST_DIR}/compile_cuda.py)
 if(RNC_WITH_CUDA)
   # The unit in which the build's cost is told, compiled like the kernels.
   add_library(rnc_cost_reference OBJECT ${CMAKE_CURRENT_LIST_DIR}/reference.cu)
-  foreach(target rnc_kernels rnc_cost_reference)
+  foreach(target ${RNC_KERNEL_TARGETS} rnc_cost_reference)
     set_target_properties(${target} PROPERTIES CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${RNC_COMPILE_CUDA};--resources")
     get_target_property(sources ${target} SOURCES)
     list(FILTER sources INCLUDE REGEX "\\.cu$")
     set_property(SOURCE ${sources} APPEND PROPERTY OBJECT_DEPENDS ${RNC_COMPILE_CUDA})
   endforeach()
 
+  set(objects "")
+  foreach(target IN LISTS RNC_KERNEL_TARGETS)
+    list(APPEND objects $<TARGET_OBJECTS:${target}>)
+  endforeach()
   set(resources ${CMAKE_CURRENT_BINARY_DIR}/kernel_resources.json)
   add_custom_command(
     OUTPUT ${resources}
     COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/merge_resources.py ${resources} ${CMAKE_CUDA_COMPILER_VERSION}
-            $<TARGET_OBJECTS:rnc_cost_reference> $<TARGET_OBJECTS:rnc_kernels>
+            $<TARGET_OBJECTS:rnc_cost_reference> ${objects}
     DEPENDS rnc_kernels $<TARGET_OBJECTS:rnc_cost_reference> ${CMAKE_CURRENT_LIST_DIR}/merge_resources.py
     COMMENT "Merging what nvcc made of the kernels" COMMAND_EXPAND_LISTS VERBATIM)
   add_custom_target(rnc_kernel_resources ALL DEPENDS ${resources})

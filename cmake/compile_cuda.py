@@ -1,7 +1,7 @@
 """Runs an nvcc command: compile_cuda.py [--resources] nvcc ...
 
 Fails where ptxas only advises: that wgmma instructions are serialised (C7510 and its neighbours) is an "info" to
-ptxas, which no option turns into an error.
+ptxas, which no option turns into an error. So are launch bounds that a GPU cannot keep, a warning.
 
 --resources: writes <object>.resources.json beside the object, what the compiler made of each kernel on each
 architecture and what that cost (docs/architecture.md, "What the build records"):
@@ -31,7 +31,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ADVICE = re.compile(r"^ptxas info\s*: \(C\d+\)", flags=re.M)
+ADVICE = re.compile(
+    r"^ptxas (info\s*: \(C\d+\)|warning\s*: .*minnctapersm will be ignored)", flags=re.M
+)
 
 _COMPILING = re.compile(r"^ptxas info\s*: Compiling entry function '(\w+)' for '(\w+)'")
 _PROPERTIES = re.compile(r"^ptxas info\s*: Function properties for (\w+)")

@@ -22,14 +22,15 @@ def report_of(target: str) -> dict[str, Any]:
 
 
 def main(out: str, nvcc: str, reference: str, *objects: str) -> None:
-    user_seconds = {}
+    user_seconds: dict[str, float] = {}
     kernels = []
     for target in sorted(objects):
         if not target.endswith((".cu.o", ".cu.obj")):
             continue  # host code
         source = Path(target).name.partition(".")[0]
         report = report_of(target)
-        user_seconds[source] = report["user_seconds"]
+        # Each generation has a source of its own for a pass.
+        user_seconds[source] = user_seconds.get(source, 0.0) + report["user_seconds"]
         kernels += [{"source": source, **kernel} for kernel in report["kernels"]]
     merged = {
         "schema": SCHEMA,

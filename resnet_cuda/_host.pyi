@@ -38,4 +38,5 @@ def conv_plan(
     groups: int = ...,
     allow_tf32: bool = ...,
     max_pool: bool = ...,
+    capability: tuple[int, int] = ...,
 ) -> dict[str, Any]: ...

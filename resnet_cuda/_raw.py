@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 
 PACKAGE = Path(__file__).parent
+# Compute capabilities: the oldest for which kernels are compiled, the oldest with tensor cores that they use.
+OLDEST_GPU = (7, 5)
+FIRST_TENSOR_CORES = (8, 0)
 _STATS_TILE_ROWS = 64
 _BN_COEFFICIENTS = 4
 _HOW_TO_BUILD = (
@@ -63,13 +66,18 @@ def require_cuda() -> None:
 
 
 def runs_on(capability: tuple[int, int], architectures: str) -> bool:
-    """Whether a GPU of this compute capability can run code compiled for `architectures`, as CMake
-    names them: "80-real" runs on 8.0 and 8.6, "80" on all from 8.0 by its PTX, "90a-real" on 9.0 only."""
+    """Whether a GPU of this compute capability can run the code compiled for `architectures`, as CMake
+    names them: "80-real" runs on 8.0 and 8.6, "80" on all from 8.0 by its PTX, "90a-real" on 9.0 only.
+
+    GPUs from 8.0 on also run kernels for tensor cores, which are not compiled for older architectures.
+    """
     major, minor = capability
     for name in architectures.split():
         number, _, kind = name.partition("-")
         own = divmod(int(number.rstrip("af")), 10)
         exact = number[-1] == "a"
+        if own < FIRST_TENSOR_CORES <= capability:
+            continue
         if capability == own and kind != "virtual":
             return True
         if not exact and kind != "virtual" and own[0] == major and own[1] <= minor:
@@ -86,7 +94,7 @@ def require_code_for(device: torch.device) -> None:
     if not runs_on(capability, architectures):
         raise RuntimeError(
             f"{device} has compute capability {capability[0]}.{capability[1]}, and the kernels were "
-            f"compiled for {architectures}; accepted: a GPU of these, 8.0 or newer (an 8.0 without "
+            f"compiled for {architectures}; accepted: a GPU of these, 7.5 or newer (an 8.0 without "
             '-real includes all newer ones), or use_backend("reference")'
         )
 
@@ -110,29 +118,48 @@ def emulator_library(checked: bool) -> Path:
 
 
 class Selection(NamedTuple):
-    """The library that runs raw ops on CPU tensors, and whether its convolutions may use TF32."""
+    """The library that runs raw ops on CPU tensors, whether its convolutions may use TF32, and the compute
+    capability of the GPU that it plays."""
 
     library: Path | None
     allow_tf32: bool = False
+    capability: tuple[int, int] = (9, 0)
 
 
 _selected = Selection(None)
 
 
-def select_emulator(library: Path | None, allow_tf32: bool = False) -> None:
+def select_emulator(
+    library: Path | None,
+    allow_tf32: bool = False,
+    capability: tuple[int, int] = (9, 0),
+) -> None:
     """Opens the library that runs raw ops on CPU tensors; None deselects. TF32 needs asking for: torch's
     switch, on by default, only concerns GPUs."""
     global _selected
-    wanted = Selection(library, allow_tf32)
+    wanted = Selection(library, allow_tf32, capability)
     if wanted != _selected:
         path = "" if library is None else str(library)
-        torch.ops.resnet_cuda._select_emulator(path, allow_tf32)
+        major, minor = capability
+        torch.ops.resnet_cuda._select_emulator(path, allow_tf32, 10 * major + minor)
         _selected = wanted
 
 
 def selected_emulator() -> Selection:
     """What the last `select_emulator` asked for."""
     return _selected
+
+
+def capability_of(device: torch.device) -> tuple[int, int]:
+    """The compute capability of a GPU; for the CPU, of the GPU that the emulator plays."""
+    is_gpu = device.type == "cuda"
+    return torch.cuda.get_device_capability(device) if is_gpu else _selected.capability
+
+
+@torch.compiler.assume_constant_result
+def has_tensor_cores(device: torch.device) -> bool:
+    """Whether convolutions there may take our kernels for tensor cores; older GPUs run SIMT kernels."""
+    return capability_of(device) >= FIRST_TENSOR_CORES
 
 
 def allows_tf32() -> bool:

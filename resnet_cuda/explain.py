@@ -366,6 +366,7 @@ def _kernel(
         groups=unit.groups,
         allow_tf32=_raw.allows_tf32(),
         max_pool=max_pool,
+        capability=_raw.capability_of(unit.weight.device),
     )
     if plan["error"] is not None:
         return "none", None, plan["error"], False

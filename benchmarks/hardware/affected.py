@@ -169,7 +169,10 @@ class _Sources:
 
     def __init__(self) -> None:
         self._passes_of_file: dict[str, set[str]] = {}
-        for path in [*(ROOT / "csrc/launch").glob("*.c*"), *(ROOT / "csrc/bindings").glob("*.cpp")]:
+        launch = (ROOT / "csrc/launch").rglob(
+            "*.c*"
+        )  # a generation's kernels are in its own folder
+        for path in [*launch, *(ROOT / "csrc/bindings").glob("*.cpp")]:
             passes = _passes_of_launchers().get(path.stem, set())
             if path.parent.name == "bindings":
                 passes = set(re.findall(r'm\.impl\("_(\w+)"', path.read_text())) & _every_pass()
@@ -245,11 +248,8 @@ def _included(path: Path) -> Iterator[Path]:
             if header.exists():
                 yield header
                 if header.suffix == ".h" and header.name != "kernel_library.h":
-                    yield from (
-                        source
-                        for source in (header.with_suffix(".cu"), header.with_suffix(".cpp"))
-                        if source.exists()
-                    )
+                    source = f"{header.stem}.c*"
+                    yield from [*header.parent.glob(source), *header.parent.glob(f"*/{source}")]
                 break
 
 

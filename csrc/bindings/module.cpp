@@ -24,7 +24,7 @@ std::string build_info() {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
-  m.def("_select_emulator(str path, bool allow_tf32=False) -> ()");
+  m.def("_select_emulator(str path, bool allow_tf32=False, int capability=90) -> ()");
   m.def("_allows_tf32() -> bool");
   m.def("_build_info() -> str");
 }

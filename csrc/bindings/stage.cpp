@@ -19,6 +19,7 @@ struct EmulatorLibrary {
   const KernelLibrary* kernels;
   const emulator::EmulatorApi* api;
   bool allow_tf32;
+  int32_t capability;
 };
 
 std::atomic<const EmulatorLibrary*> selected_emulator{nullptr};
@@ -73,7 +74,9 @@ struct Stage::Emulation {
   };
 
   explicit Emulation(const EmulatorLibrary& library)
-      : api(library.api), allow_tf32(library.allow_tf32), turn(emulated_device) {}
+      : api(library.api), allow_tf32(library.allow_tf32), turn(emulated_device) {
+    api->options->capability = library.capability;
+  }
   ~Emulation() {
     for (const Copy& copy : copies) api->device_free(copy.device);
   }
@@ -157,7 +160,7 @@ void Stage::finish(Status status) {
   }
 }
 
-void select_emulator(const std::string& path, bool allow_tf32) {
+void select_emulator(const std::string& path, bool allow_tf32, int64_t capability) {
   if (path.empty()) {
     selected_emulator = nullptr;
     return;
@@ -176,13 +179,13 @@ void select_emulator(const std::string& path, bool allow_tf32) {
   static std::vector<std::unique_ptr<EmulatorLibrary>> libraries;
   const std::lock_guard lock(registry);
   for (const auto& known : libraries) {
-    if (known->api == api() && known->allow_tf32 == allow_tf32) {
+    if (known->api == api() && known->allow_tf32 == allow_tf32 && known->capability == capability) {
       selected_emulator = known.get();
       return;
     }
   }
-  libraries.push_back(
-      std::make_unique<EmulatorLibrary>(EmulatorLibrary{kernels(), api(), allow_tf32}));
+  libraries.push_back(std::make_unique<EmulatorLibrary>(
+      EmulatorLibrary{kernels(), api(), allow_tf32, int32_t(capability)}));
   selected_emulator = libraries.back().get();
 }
 

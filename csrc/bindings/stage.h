@@ -54,6 +54,7 @@ class Stage {
 
 // Opens the library with emulated kernels at `path` for the CPU tensors of all later calls in this
 // process; "" deselects. allow_tf32: stands for torch's switch, which only concerns GPUs.
-void select_emulator(const std::string& path, bool allow_tf32);
+// capability: of the GPU that the emulator plays, 75 is 7.5.
+void select_emulator(const std::string& path, bool allow_tf32, int64_t capability);
 
 }  // namespace rnc::bindings

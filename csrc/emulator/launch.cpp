@@ -193,9 +193,11 @@ std::string run_and_record(const LaunchRequest& request) {
 }  // namespace
 
 Options& options() {
-  static Options values{kRoundRobin, 1, 0, 0, 0, 1, kLate, kLate, kLate};
+  static Options values{kRoundRobin, 1, 0, 0, 0, 1, kLate, kLate, kLate, 90};
   return values;
 }
+
+int32_t capability() { return options().capability; }
 
 ClusterOrder::ClusterOrder(uint64_t cluster_count, const Options& options)
     : clusters(cluster_count), reversed(options.schedule == kReversed) {

@@ -80,10 +80,11 @@ Conv2dProblem problem_of(const std::array<int64_t, 4>& x_size,
 py::dict conv_plan(const std::string& op, const std::string& dtype,
                    const std::array<int64_t, 4>& x_size, const std::array<int64_t, 4>& weight_size,
                    Pair stride, Pair padding, Pair dilation, int64_t groups, bool allow_tf32,
-                   bool max_pool) {
+                   bool max_pool, Pair capability) {
   PlanLimits limits;
   limits.allow_tf32 = allow_tf32;
   limits.max_pools = max_pool;
+  limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
   const ConvPlan plan =
       plan_conv(op_named(op), problem_of(x_size, weight_size, stride, padding, dilation, groups),
                 dtype_named(dtype), limits);
@@ -107,11 +108,13 @@ void bind_conv_plan(py::module_& m) {
         py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
         py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
         py::arg("allow_tf32") = false, py::arg("max_pool") = false,
+        py::arg("capability") = Pair{9, 0},
         "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad') as a dict: kernel, why, "
         "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
         "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
         "weight_size [K, C / groups, R, S]; allow_tf32 is what torch's switch says; max_pool: of "
-        "the kernel that also pools 3x3 windows with stride 2 and padding 1. "
+        "the kernel that also pools 3x3 windows with stride 2 and padding 1; capability: the GPU's "
+        "(major, minor). "
         "Raises ValueError for impossible geometry.");
 }
 

@@ -1,43 +1,10 @@
-#include "kernels/bottleneck/bottleneck_expand.cuh"
 #include "launch/conv_fprop.h"
-#include "launch/implicit_gemm.h"
+#include "launch/generations.h"
+#include "launch/launch_kernel.h"
+#include "tile/element_group.cuh"
 
 namespace rnc {
 namespace {
-
-// Off where nothing is normalised on load.
-template <class T>
-using Pixels = PixelRows<T, ScaleBiasRelu<T>>;
-
-template <class SingleMainloop, class T>
-Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
-                         const BottleneckExpandParams& params, Stream stream) {
-  using Acc = AccOf<T>;
-  using Mainloop = ExpandProjectMainloop<SingleMainloop>;
-  const typename Mainloop::Params operands{
-      {Pixels<T>::of_input(params.x, activation_on_load<T>(params), problem),
-       FilterRows<T>(params.weight, params.K, params.C)},
-      {Pixels<T>(params.residual,
-                 {static_cast<const Acc*>(params.projection_x_scale),
-                  static_cast<const Acc*>(params.projection_x_bias),
-                  static_cast<const Acc*>(params.projection_x_floor)},
-                 params.H, params.W, params.residual_C, params.residual_C, params.P, params.Q,
-                 params.projection_stride, params.projection_stride),
-       FilterRows<T>(params.projection_weight, params.K, params.residual_C)},
-      {static_cast<const Acc*>(params.scale), static_cast<const Acc*>(params.bias)},
-      {static_cast<const Acc*>(params.projection_scale),
-       static_cast<const Acc*>(params.projection_bias)},
-      params.residual_C};
-  ScaleBiasAddReluStore<T> epilogue{};  // the main loop has scaled already
-  epilogue.y = static_cast<T*>(params.z);
-  epilogue.mask = params.mask;
-  epilogue.row_stride = params.K;
-  epilogue.relu = params.relu;
-  epilogue.aligned = pieces_are_vectors<T>({params.z}, params.K, params.K);
-  const ImplicitGemmParams<Mainloop, DenseRows, 1, ScaleBiasAddReluStore<T>> kernel_params{
-      {{gemm_shape(plan, ConvOp::kFprop, problem), operands, {}}}, epilogue};
-  return launch_gemms(plan, kernel_params, 1, stream);
-}
 
 Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
                               const BottleneckExpandParams& params, Stream stream) {
@@ -63,11 +30,8 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   if (plan.error) return {plan.error};
   plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_project_simt_gemm"
                                                      : "bottleneck_expand_project_sm80_gemm";
-  return visit_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    return with_mainloop<Pixels<T>, FilterRows<T>, true>(plan, [&](auto tag) {
-      return launch_projection<typename decltype(tag)::type, T>(plan, problem, params, stream);
-    });
+  return with_generation(plan.generation, [&](auto generation) {
+    return expand_with_projection_by<generation>(plan, dtype, problem, params, stream);
   });
 }
 

@@ -1,4 +1,3 @@
-#include "launch/kernel_library.h"
 #include "launch/pixel_product.h"
 
 namespace rnc {
@@ -9,19 +8,23 @@ Status bottleneck_gram(DType dtype, const BottleneckGramParams& params, Stream s
   limits.aligned = are_vector_aligned(
       {params.x, params.x_scale, params.x_bias, params.x_floor, params.workspace});
   limits.splits = params.splits;
+  limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_pixel_product(problem, dtype, true, limits);
   if (plan.error) return {plan.error};
   plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_gram_simt_gemm"
                                                      : "bottleneck_gram_sm80_gemm";
-  return visit_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    const auto pixels =
-        PixelRows<T, ScaleBiasRelu<T>>::of_input(params.x, activation_on_load<T>(params), problem);
-    return launch_pixel_product<T>(
-        plan, problem, pixels, pixels,
-        {params.gram, params.sums, params.workspace, "bottleneck_gram_sum_products"}, stream);
+
+  // Multiply.
+  const Status status = with_generation(plan.generation, [&](auto generation) {
+    return bottleneck_gram_by<generation>(plan, dtype, params, stream);
   });
+  if (!status.ok()) return status;
+
+  // Sum the parts in order.
+  return sum_products(plan, dtype, problem, true,
+                      {params.gram, params.sums, params.workspace, "bottleneck_gram_sum_products"},
+                      stream);
 }
 
 }  // namespace rnc

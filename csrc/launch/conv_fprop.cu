@@ -1,65 +1,9 @@
 #include "launch/conv_fprop.h"
-#include "launch/implicit_gemm.h"
-#include "launch/kernel_library.h"
+#include "launch/generations.h"
+#include "launch/launch_kernel.h"
+#include "tile/element_group.cuh"
 
 namespace rnc {
-namespace {
-
-template <class T, class Prologue, class Epilogue>
-Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
-              const Epilogue& epilogue, Stream stream) {
-  const Conv2dProblem& problem = params.problem;
-  if (plan.path == ConvPath::kGemm) {
-    const auto activation = PixelRows<T, Prologue>::of_input(params.x, prologue, problem);
-    return launch_implicit_gemm(plan, ConvOp::kFprop, problem, activation,
-                                FilterRows<T>(params.weight, problem), epilogue, stream);
-  }
-  using Window = WindowRows<T, Prologue>;
-  if constexpr (sizeof(T) == 2 && Prologue::kChangesNothing) {
-    if (plan.path == ConvPath::kFewChannels) {
-      return launch_gemm<Sm80FewChannelsMainloop<Sm80NarrowTile, T>>(
-          plan, gemm_shape(plan, ConvOp::kFprop, problem),
-          {Window::of_input(params.x, prologue, problem), FilterRows<T>(params.weight, problem),
-           PixelRuns(problem, Sm80NarrowTile::kRows, problem.Q)},
-          epilogue, stream);
-    }
-  }
-  return with_window_mainloop<Window, FilterRows<T>, PackedFilterRows<T>>(plan, [&](auto tag) {
-    using Mainloop = typename decltype(tag)::type;
-    const Conv2dProblem gemm = gemm_problem(plan, problem);
-    return launch_gemm<Mainloop>(plan, gemm_shape(plan, ConvOp::kFprop, gemm),
-                                 {Window::of_input(params.x, prologue, gemm),
-                                  typename Mainloop::Filter(params.weight, problem)},
-                                 epilogue, stream);
-  });
-}
-
-template <class T, class Prologue>
-Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologue& prologue,
-              Stream stream) {
-  using Acc = AccOf<T>;
-  T* y = static_cast<T*>(params.y);
-  const int64_t K = params.problem.K;
-  const bool aligned = pieces_are_vectors<T>(
-      {params.y, params.residual, params.scale, params.bias, params.residual_scale}, K,
-      gemm_problem(plan, params.problem).filters_per_group());
-  if (params.partials) {
-    const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
-    return launch<T>(plan, params, prologue, epilogue, stream);
-  }
-  const ScaleBiasAddReluStore<T> epilogue{y,
-                                          static_cast<const Acc*>(params.scale),
-                                          static_cast<const Acc*>(params.bias),
-                                          static_cast<const T*>(params.residual),
-                                          static_cast<const Acc*>(params.residual_scale),
-                                          params.mask,
-                                          K,
-                                          params.relu,
-                                          aligned};
-  return launch<T>(plan, params, prologue, epilogue, stream);
-}
-
-}  // namespace
 
 ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params) {
   PlanLimits limits;
@@ -80,11 +24,8 @@ Status launch_conv_fprop(const ConvPlan& plan, DType dtype, const ConvFpropParam
         "statistics are those of the raw output: scale, bias, residual, relu and mask must "
         "be off"};
   }
-  return visit_dtype(dtype, [&](auto type) {
-    using T = decltype(type);
-    return with_activation_prologue<T>(
-        params.x_scale, params.x_bias, params.x_floor,
-        [&](const auto& prologue) { return launch<T>(plan, params, prologue, stream); });
+  return with_generation(plan.generation, [&](auto generation) {
+    return conv_fprop_by<generation>(plan, dtype, params, stream);
   });
 }
 

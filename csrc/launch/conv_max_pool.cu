@@ -1,31 +1,9 @@
-#include "kernels/conv/conv_max_pool.cuh"
-#include "launch/kernel_library.h"
+#include "kernels/conv/pool_patches.h"
+#include "launch/generations.h"
 #include "launch/launch_kernel.h"
-#include "launch/plan.h"
 
 namespace rnc {
 namespace {
-
-template <class T>
-Status launch(const ConvPlan& plan, const ConvMaxPoolParams& params, Stream stream) {
-  using Acc = AccOf<T>;
-  using Mainloop = Sm80FewChannelsMainloop<Sm80PatchTile, T>;
-  const Conv2dProblem& problem = params.problem;
-  const ConvMaxPoolKernelParams<Mainloop, T> kernel_params{
-      {WindowRows<T, Identity<T>>::of_input(params.x, {}, problem),
-       FilterRows<T>(params.weight, problem),
-       PixelRuns(problem, Mainloop::kRows, PoolPatches::kColumns)},
-      PoolPatches(problem),
-      FastDivmod(int32_t(plan.column_tiles)),
-      problem.K,
-      static_cast<const Acc*>(params.scale),
-      static_cast<const Acc*>(params.bias),
-      static_cast<T*>(params.y),
-      is_vector_aligned(params.y) && rows_are_vectors<T>(problem.K)};
-  return launch_kernel(plan.kernel, conv_max_pool_kernel<Mainloop, T>,
-                       Dim3{uint32_t(plan.grid[0]), 1, 1}, Dim3{Mainloop::kThreads, 1, 1},
-                       sizeof(ConvMaxPoolStorage<Mainloop, T>), stream, kernel_params);
-}
 
 // The convolution, then the pool.
 Status in_two_passes(DType dtype, const ConvMaxPoolParams& params, Stream stream) {
@@ -54,12 +32,13 @@ Status in_two_passes(DType dtype, const ConvMaxPoolParams& params, Stream stream
 
 Status conv_max_pool(DType dtype, const ConvMaxPoolParams& params, Stream stream) {
   if (params.convolved) return in_two_passes(dtype, params, stream);
-  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype, {.max_pools = true});
+  PlanLimits limits;
+  limits.max_pools = true;
+  limits.device = current_device();
+  const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
-  return visit_dtype(dtype, [&](auto type) -> Status {
-    using T = decltype(type);
-    if constexpr (sizeof(T) == 2) return launch<T>(plan, params, stream);
-    return {plan.why};
+  return with_generation(plan.generation, [&](auto generation) {
+    return conv_max_pool_by<generation>(plan, dtype, params, stream);
   });
 }
 

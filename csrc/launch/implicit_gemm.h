@@ -1,18 +1,14 @@
-// From a plan and its operands to a launch of the implicit GEMM kernel.
+// From a plan and its operands to a launch of the implicit GEMM kernel, by main loops of any
+// generation.
 #pragma once
 
 #include <initializer_list>
 
 #include "kernels/conv/conv_params.h"
-#include "kernels/conv/direct/depthwise.cuh"
 #include "kernels/conv/implicit_gemm.cuh"
-#include "kernels/conv/packed_filters.cuh"
-#include "kernels/conv/simt/mainloop.cuh"
-#include "kernels/conv/sm80/few_channels.cuh"
-#include "kernels/conv/sm80/gathered.cuh"
-#include "kernels/conv/sm80/mainloop.cuh"
+#include "kernels/conv/operands.cuh"
+#include "launch/generations.h"
 #include "launch/launch_kernel.h"
-#include "launch/plan.h"
 
 namespace rnc {
 
@@ -43,66 +39,12 @@ Status launch_gemms(const ConvPlan& plan,
                        sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), stream, params);
 }
 
-template <class Mainloop>
+// A main loop and its second operand.
+template <class Mainloop, class OperandB>
 struct MainloopTag {
   using type = Mainloop;
+  using B = OperandB;
 };
-
-// Gathering takes any address arithmetic, so it is compiled for the most general operands alone.
-template <class Operand>
-constexpr bool kSeesWindows = false;
-template <class T, class Prologue>
-constexpr bool kSeesWindows<WindowRows<T, Prologue>> = true;
-template <class Operand>
-constexpr bool kSeesWindows<Transposed<Operand>> = kSeesWindows<Operand>;
-
-// Calls launch(MainloopTag<Mainloop>{}) with the main loop that the plan has chosen for such
-// operands. kNarrow: the plan was made for narrow tiles, as it must be for prologues with a
-// companion.
-template <class OperandA, class OperandB, bool kNarrow = OperandA::Prologue::kHasCompanion,
-          class Launch>
-Status with_mainloop(const ConvPlan& plan, Launch&& launch) {
-  if constexpr (sizeof(typename OperandA::Element) == 2 && !kNarrow) {
-    if constexpr (kSeesWindows<OperandA> || kSeesWindows<OperandB>) {
-      if (plan.path == ConvPath::kGathered) {
-        return launch(MainloopTag<Sm80GatheredMainloop<Sm80NarrowTile, OperandA, OperandB>>{});
-      }
-    }
-  }
-  if constexpr (kHasMma<typename OperandA::Element>) {
-    if (plan.generation == Generation::kSm80) {
-      if constexpr (!kNarrow) {
-        if (plan.tile_n == Sm80LargeTile::kColumns) {
-          return launch(MainloopTag<Sm80Mainloop<Sm80LargeTile, OperandA, OperandB>>{});
-        }
-      }
-      return launch(MainloopTag<Sm80Mainloop<Sm80NarrowTile, OperandA, OperandB>>{});
-    }
-  }
-  return launch(MainloopTag<SimtMainloop<OperandA, OperandB>>{});
-}
-
-constexpr Status kNoDepthwiseOnLoad = {
-    "batch norm's backward is not applied on load by depthwise convolutions: store the gradient"};
-
-// The same for windows of an image and filters, which grouped convolutions take in ways of their
-// own.
-template <class Window, class Filter, class PackedFilter, class Launch>
-Status with_window_mainloop(const ConvPlan& plan, Launch&& launch) {
-  if (plan.path == ConvPath::kDepthwise) {
-    if constexpr (Window::Prologue::kHasCompanion) {
-      return kNoDepthwiseOnLoad;
-    } else {
-      return launch(MainloopTag<DepthwiseMainloop<Window, Filter>>{});
-    }
-  }
-  if constexpr (sizeof(typename Window::Element) == 2) {
-    if (plan.path == ConvPath::kGrouped) {
-      return launch(MainloopTag<Sm80Mainloop<Sm80PackedPixelsTile, Window, PackedFilter>>{});
-    }
-  }
-  return with_mainloop<Window, Filter>(plan, launch);
-}
 
 // A pass that is one GEMM, by one main loop.
 template <class Mainloop, class Epilogue>
@@ -114,12 +56,12 @@ Status launch_gemm(const ConvPlan& plan, const GemmShape& shape,
   return launch_gemms(plan, params, 1, stream);
 }
 
-// The same by the main loop that the plan has chosen.
-template <class OperandA, class OperandB, class Epilogue>
+// The same by the generation's main loop for such operands.
+template <Generation kGeneration, class OperandA, class OperandB, class Epilogue>
 Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
                             const OperandA& a, const OperandB& b, const Epilogue& epilogue,
                             Stream stream) {
-  return with_mainloop<OperandA, OperandB>(plan, [&](auto tag) {
+  return Mainloops<kGeneration>::template of_operands<OperandA, OperandB>(plan, [&](auto tag) {
     using Mainloop = typename decltype(tag)::type;
     return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), {a, b}, epilogue, stream);
   });
@@ -153,11 +95,16 @@ ScaleBiasRelu<T> activation_on_load(const Params& params) {
           static_cast<const Acc*>(params.x_floor)};
 }
 
-inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {
-  for (const void* tensor : tensors) {
-    if (!is_vector_aligned(tensor)) return false;
-  }
-  return true;
+// Calls launch(T{}) with the storage type behind `dtype`, of those that the generation multiplies.
+template <Generation kGeneration, class Launch>
+Status with_element_type(DType dtype, Launch&& launch) {
+  return visit_dtype(dtype, [&](auto type) -> Status {
+    if constexpr (Mainloops<kGeneration>::template kMultiplies<decltype(type)>) {
+      return launch(type);
+    } else {
+      return {"these kernels have no product of such elements: the plan must not choose them"};
+    }
+  });
 }
 
 // Whether the epilogue's pieces of 8 columns are whole vectors in every row of a matrix that starts

@@ -63,18 +63,25 @@ Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 b
 
 // The device that launches go to, for plans.
 inline PlanDevice current_device() {
-  PlanDevice device;
-  int index = 0, multiprocessors = 0;
+  int index = 0;
+  const auto attribute = [&](cudaDeviceAttr name, int& value) {
+    return cudaDeviceGetAttribute(&value, name, index) == cudaSuccess;
+  };
+  int multiprocessors = 0, major = 0, minor = 0;
   const bool known = cudaGetDevice(&index) == cudaSuccess &&
-                     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
-                                            index) == cudaSuccess;
-  if (known) device.multiprocessors = multiprocessors;
-  return device;
+                     attribute(cudaDevAttrMultiProcessorCount, multiprocessors) &&
+                     attribute(cudaDevAttrComputeCapabilityMajor, major) &&
+                     attribute(cudaDevAttrComputeCapabilityMinor, minor);
+  return known ? PlanDevice{multiprocessors, 10 * major + minor} : PlanDevice{};
 }
 
 #else
 
-inline PlanDevice current_device() { return {}; }
+inline PlanDevice current_device() {
+  PlanDevice device;
+  device.capability = emulator::capability();
+  return device;
+}
 
 // Runs `kernel(params)` on the emulator, to completion.
 template <class Params>

@@ -23,6 +23,8 @@ constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
 constexpr int64_t kMaxGridY = 65535;
+// The oldest compute capability that runs the kernels of Generation::kSm80: 8.0.
+constexpr int32_t kSm80Capability = 80;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -76,6 +78,9 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
             "one channel and one filter per group: summed directly, without tensor cores"};
   }
   if (dtype == DType::kFloat64) return simt("float64 is computed without tensor cores: SIMT");
+  if (limits.device.capability < kSm80Capability) {
+    return simt("the GPU is older than compute capability 8.0: SIMT");
+  }
   if (dtype == DType::kFloat32 && !limits.allow_tf32) {
     return simt("TF32 is not allowed, so float32 is exact: SIMT");
   }
@@ -132,13 +137,13 @@ struct TileChoice {
 
 // Of the main loop with tiles of several sizes. `gemms`: how many GEMMs of m x n the launch
 // computes.
-int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits,
-                       const PlanDevice& device) {
+int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits) {
   const int64_t row_tiles = ceil_div(m, 128) * gemms;
   // What the busiest multiprocessor has to do; the parts of wgrad's reduction fill them all.
   const auto cost = [&](int32_t columns, double of_block) {
     const int64_t blocks = row_tiles * ceil_div(n, columns);
-    const int64_t rounds = op == ConvOp::kWgrad ? blocks : ceil_div(blocks, device.multiprocessors);
+    const int64_t rounds =
+        op == ConvOp::kWgrad ? blocks : ceil_div(blocks, limits.device.multiprocessors);
     return double(rounds) * of_block;
   };
   const bool large = !limits.narrow && cost(128, kLargeTileCost) <= cost(64, kNarrowTileCost);
@@ -146,7 +151,7 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
 }
 
 TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, int64_t n,
-                       int64_t gemms, const PlanLimits& limits, const PlanDevice& device) {
+                       int64_t gemms, const PlanLimits& limits) {
   const bool is_wgrad = op == ConvOp::kWgrad;
   if (plan.path == ConvPath::kDepthwise) {
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
@@ -160,7 +165,7 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
     return {limits.max_pools ? kPatchRows : kFewChannelsRows, 64, depth};
   }
   if (plan.path == ConvPath::kGathered) return {128, 64, depth};
-  return {128, choose_columns(op, m, n, gemms, limits, device), depth};
+  return {128, choose_columns(op, m, n, gemms, limits), depth};
 }
 
 // Parts of a long reduction with so many output tiles: those that fill the device whose results all
@@ -201,10 +206,7 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   const bool columns_are_taps = plan.path == ConvPath::kDepthwise && op == ConvOp::kWgrad;
   const int64_t n = columns_are_taps ? p.filter_size() : gemm.gemm_n(op);
   const int64_t k = gemm.gemm_k(op);
-  const auto tile_for = [&](const PlanDevice& device) {
-    return choose_tile(plan, op, dtype, m, n, classes * plan.groups, limits, device);
-  };
-  const TileChoice tile = tile_for(limits.device);
+  const TileChoice tile = choose_tile(plan, op, dtype, m, n, classes * plan.groups, limits);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;
@@ -212,8 +214,12 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
   plan.splits = limits.splits > 0 ? limits.splits : 1;
   if (op == ConvOp::kWgrad && limits.splits == 0) {
-    const TileChoice standard = tile_for(PlanDevice());
-    plan.splits = choose_splits(ceil_div(m, standard.m) * ceil_div(n, standard.n), plan.groups, k);
+    // The same parts on every device.
+    PlanLimits standard = limits;
+    standard.device = {};
+    plan.splits = limits.device == standard.device
+                      ? choose_splits(ceil_div(m, tile.m) * ceil_div(n, tile.n), plan.groups, k)
+                      : plan_conv(op, p, dtype, standard).splits;
   }
   plan.depth_per_split = depth_per_split(k, plan.splits, tile.k);
   plan.grid[1] = int64_t(plan.groups) * plan.splits;
@@ -254,9 +260,13 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   const int64_t rows = ceil_div(p.K, plan.tile_m), depth = p.output_pixels();
   plan.column_tiles = ceil_div(p.C, plan.tile_n);
   const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
+  PlanLimits standard = given;
+  standard.device = {};
   plan.splits = limits.splits > 0 ? limits.splits
-                                  : std::max(choose_splits(tiles, 1, depth),
-                                             int32_t(ceil_div(depth, kMaxProductDepth)));
+                : given.device == standard.device
+                    ? std::max(choose_splits(tiles, 1, depth),
+                               int32_t(ceil_div(depth, kMaxProductDepth)))
+                    : plan_pixel_product(p, dtype, symmetric, standard).splits;
   plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
   plan.grid[0] = rows * plan.column_tiles;
   plan.grid[1] = plan.splits;

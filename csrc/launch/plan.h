@@ -39,10 +39,14 @@ struct ConvPlan {
   const char* error;  // nullptr, or why no kernel can run this problem
 };
 
-// What of the device decides about tiles. Results never depend on it: every tile sums in the same
-// order, and the parts of a reduction are those of the device that is described here.
+// What of the device decides about kernels. The parts of a reduction are always those of the device
+// that is described here, and every tile sums in the same order: results depend on the generation
+// that the capability allows, and on nothing else of a device.
 struct PlanDevice {
   int32_t multiprocessors = 132;
+  int32_t capability = 90;  // compute capability 9.0
+
+  bool operator==(const PlanDevice&) const = default;
 };
 
 // What the shape does not say.

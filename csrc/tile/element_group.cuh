@@ -2,6 +2,8 @@
 // dtype, and exactly one byte of a bit mask per group, so that no two threads share one.
 #pragma once
 
+#include <initializer_list>
+
 #include "common/dtype.h"
 #include "common/vec.h"
 #include "ptx/memory.cuh"
@@ -18,6 +20,12 @@ inline int64_t group_blocks(int64_t size) {
 
 // Whether groups of this tensor can move as 16-byte vectors. True for null.
 inline bool is_vector_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {
+  for (const void* tensor : tensors) {
+    if (!is_vector_aligned(tensor)) return false;
+  }
+  return true;
+}
 
 // Whether every row of a matrix with rows of so many elements starts at such a vector if the first
 // does.

@@ -55,6 +55,14 @@ class Multiprocessor:
 
 # CUDA C++ Programming Guide, "Compute Capabilities", table "Technical Specifications per Compute Capability".
 MULTIPROCESSORS = {
+    "sm_75": Multiprocessor(
+        threads=1024,
+        blocks=16,
+        registers=65536,
+        shared=64 * 1024,
+        shared_unit=256,
+        shared_reserved=0,
+    ),
     "sm_80": Multiprocessor(threads=2048, blocks=32, registers=65536, shared=164 * 1024),
     "sm_86": Multiprocessor(threads=1536, blocks=16, registers=65536, shared=100 * 1024),
     "sm_89": Multiprocessor(threads=1536, blocks=24, registers=65536, shared=100 * 1024),
@@ -90,12 +98,14 @@ def occupancy(architecture: str, threads: int, registers: int, shared: int) -> O
     # The hardware checks a block as if its warps came in multiples of the partitions.
     fits = per_warp * _round_up(warps, sm.partitions) <= sm.registers
     warps_by_registers = sm.registers // sm.partitions // max(per_warp, 1) * sm.partitions
+    shared_taken = _round_up(shared + sm.shared_reserved, sm.shared_unit)
     room = {
         "registers": warps_by_registers // warps if fits else 0,
-        "shared memory": sm.shared // _round_up(shared + sm.shared_reserved, sm.shared_unit),
         "threads": sm.threads // _WARP // warps,
         "blocks": sm.blocks,
     }
+    if shared_taken:
+        room["shared memory"] = sm.shared // shared_taken
     blocks = min(room.values())
     limits = tuple(name for name, count in room.items() if count == blocks)
     return Occupancy(blocks, blocks * warps, blocks * warps * _WARP / sm.threads, limits)

@@ -92,11 +92,12 @@ def _supported(index: int) -> str:
     """What the compiled kernels think of a GPU; nothing where there are none or all is well."""
     if not _raw.build_info().get("cuda_compiled"):
         return ""
+    device = torch.device("cuda", index)
     try:
-        _raw.require_code_for(torch.device("cuda", index))
+        _raw.require_code_for(device)
     except RuntimeError as error:
         return f"; not supported: {error}"
-    return ""
+    return "" if _raw.has_tensor_cores(device) else "; SIMT kernels: tensor cores need sm_80"
 
 
 def _version(name: str) -> str:

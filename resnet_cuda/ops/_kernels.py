@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -341,15 +340,14 @@ class CudaBackend(KernelBackend):
 
 
 class EmulatedBackend(KernelBackend):
-    """Our kernels compiled for the host and run on CPU tensors; `library` is which build of them, `allow_tf32`
-    what torch's switch is for a GPU."""
+    """Our kernels compiled for the host and run on CPU tensors; `selection` is which build of them, and which GPU
+    it plays."""
 
     name = "emulated"
 
-    def __init__(self, library: Path | None = None, allow_tf32: bool = False) -> None:
-        self.library = library or _raw.emulator_library(checked=False)
-        self.allow_tf32 = allow_tf32
+    def __init__(self, selection: _raw.Selection | None = None) -> None:
+        self.selection = selection or _raw.Selection(_raw.emulator_library(checked=False))
 
     def _enter(self) -> None:
         if not torch.compiler.is_compiling():
-            _raw.select_emulator(self.library, self.allow_tf32)
+            _raw.select_emulator(*self.selection)

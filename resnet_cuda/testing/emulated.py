@@ -44,6 +44,7 @@ def emulated(
     tma: str = "late",
     wgmma: str = "late",
     allow_tf32: bool = False,
+    capability: tuple[int, int] = (9, 0),
 ) -> Iterator[Emulation]:
     """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
 
@@ -57,9 +58,10 @@ def emulated(
             a thread waits for them), "early" (when they are issued) or "random" (by `seed`).
         allow_tf32: let float32 convolutions use tensor cores in TF32. Unlike on a GPU, torch's own switch is
             not asked: it is on by default and does not concern CPU tensors, whose float32 is exact.
+        capability: the compute capability of the GPU to play, (7, 5) or newer; kernels are chosen as on such a GPU.
 
     Raises:
-        ValueError: the schedule or a completion is unknown.
+        ValueError: the schedule or a completion is unknown, or no kernels are compiled for such a GPU.
         RuntimeError: the extension is not built.
     """
     if schedule not in SCHEDULES:
@@ -69,28 +71,30 @@ def emulated(
         if completion not in COMPLETIONS:
             accepted = ", ".join(map(repr, COMPLETIONS))
             raise ValueError(f"{family} is {completion!r}; accepted: {accepted}")
-    library = _raw.emulator_library(checked)
+    if capability < _raw.OLDEST_GPU:
+        raise ValueError(f"capability is {capability}; accepted: {_raw.OLDEST_GPU} and newer")
+    selection = _raw.Selection(_raw.emulator_library(checked), allow_tf32, capability)
     from resnet_cuda import _host
     from resnet_cuda.ops._kernels import EmulatedBackend
 
-    emulator = _host.Emulator(str(library))
+    emulator = _host.Emulator(str(selection.library))
     options = emulator.options
     wanted = {"schedule": SCHEDULES.index(schedule), "seed": seed, "check": checked, "count": count}
     wanted.update({name: COMPLETIONS.index(value) for name, value in completions.items()})
     if workers is not None:
         wanted["workers"] = workers
     before = {name: getattr(options, name) for name in wanted}
-    previous = _backend.replace_instance("emulated", EmulatedBackend(library, allow_tf32))
-    selected = _raw.selected_emulator()
+    previous = _backend.replace_instance("emulated", EmulatedBackend(selection))
+    selected_before = _raw.selected_emulator()
     try:
         for name, value in wanted.items():
             setattr(options, name, int(value))
         emulator.clear()
-        _raw.select_emulator(library, allow_tf32)  # raw ops, too, run on it
+        _raw.select_emulator(*selection)  # raw ops, too, run on it
         with _backend.use_backend("emulated"):
             yield Emulation(emulator)
     finally:
         for name, value in before.items():
             setattr(options, name, value)
         _backend.replace_instance("emulated", previous)
-        _raw.select_emulator(*selected)
+        _raw.select_emulator(*selected_before)

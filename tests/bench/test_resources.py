@@ -24,9 +24,20 @@ import compile_cuda  # noqa: E402
 import merge_resources  # noqa: E402
 
 # cudaOccMaxActiveBlocksPerMultiprocessor of cuda_occupancy.h (CUDA 13.0) for block size, registers and dynamic shared
-# memory, with 1 KiB reserved per block and shared memory preferred.
+# memory, with 1 KiB reserved per block (on sm_75 none) and shared memory preferred.
 CUDA_OCCUPANCY = [
     # architecture, threads, registers, shared, blocks
+    ("sm_75", 32, 16, 0, 16),
+    ("sm_75", 32, 16, 8448, 7),
+    ("sm_75", 96, 80, 0, 8),
+    ("sm_75", 256, 80, 8448, 3),
+    ("sm_75", 256, 128, 16896, 2),
+    ("sm_75", 256, 168, 16896, 1),
+    ("sm_75", 256, 64, 32768, 2),
+    ("sm_75", 256, 64, 33024, 1),
+    ("sm_75", 512, 64, 0, 2),
+    ("sm_75", 128, 255, 0, 2),
+    ("sm_75", 128, 40, 65536, 1),
     ("sm_80", 32, 16, 0, 32),
     ("sm_80", 32, 16, 8448, 17),
     ("sm_80", 96, 80, 0, 8),
@@ -154,10 +165,16 @@ def test_code_sizes_are_those_of_the_text_sections() -> None:
     assert compile_cuda.code_sizes(cubin) == {"_Zone": 1280, "_Ztwo": 640}
 
 
+@pytest.mark.parametrize(
+    "advice",
+    [
+        "ptxas info    : (C7510) Potential Performance Loss: serialized",
+        "ptxas warning : Value of threads per SM for entry f is out of range. .minnctapersm will be ignored",
+    ],
+)
 def test_the_launcher_still_refuses_ptxas_advice(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], advice: str
 ) -> None:
-    advice = "ptxas info    : (C7510) Potential Performance Loss: serialized"
     compiler = tmp_path / "nvcc"
     target = tmp_path / "a.o"
     compiler.write_text(f"#!/bin/sh\necho '{advice}'\ntouch {target}\n")

@@ -58,6 +58,11 @@ def test_every_pass_belongs_to_an_op() -> None:
         ),
         ("csrc/bindings/global_avg_pool.cpp", set(PASSES_OF_OP["global_avg_pool"])),
         ("csrc/launch/conv_fprop.cu", {"conv_fprop", "bottleneck_reduce", "bottleneck_expand"}),
+        (
+            "csrc/launch/sm80/conv_fprop.cu",
+            {"conv_fprop", "bottleneck_reduce", "bottleneck_expand"},
+        ),
+        ("csrc/launch/simt/conv_dgrad.cu", {"conv_dgrad"}),
         ("csrc/launch/kernel_library.h", affected._every_pass()),
         ("csrc/bindings/stage.cpp", affected._every_pass()),
         ("csrc/ptx/memory.cuh", affected._every_pass()),

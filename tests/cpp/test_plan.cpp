@@ -87,6 +87,43 @@ RNC_TEST(tiles_depend_on_the_device_but_the_parts_of_a_reduction_do_not) {
   };
   EXPECT(splits(standard) > 1);
   EXPECT_EQ(splits(wide), splits(standard));
+  EXPECT_EQ(splits({40, 75}), splits(standard));
+}
+
+RNC_TEST(gpus_older_than_8_0_take_simt_kernels_for_every_problem) {
+  const rnc::PlanDevice turing{40, 75}, ampere{108, 80};
+  const Conv2dProblem dense = square(4, 14, 64, 64, 3, 1), stem = square(4, 32, 3, 64, 7, 2);
+  const Conv2dProblem problems[] = {dense,
+                                    stem,
+                                    square(4, 14, 64, 64, 1, 1),
+                                    square(4, 14, 64, 128, 1, 2),
+                                    square(4, 14, 35, 64, 3, 1),
+                                    in_groups(dense, 16),
+                                    in_groups(dense, 4),
+                                    in_groups(dense, 64)};
+  for (const DType dtype : {DType::kFloat64, DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
+    for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+      for (const Conv2dProblem& p : problems) {
+        for (const rnc::PlanLimits& asked : {rnc::PlanLimits{.device = turing},
+                                             {.aligned = false, .device = turing},
+                                             {.narrow = true, .device = turing},
+                                             {.normalises = true, .device = turing},
+                                             {.allow_tf32 = true, .device = turing}}) {
+          const ConvPlan plan = rnc::plan_conv(op, p, dtype, asked);
+          EXPECT(plan.error == nullptr);
+          EXPECT(plan.generation == Generation::kSimt);
+          EXPECT(std::strstr(plan.kernel, "_simt_") != nullptr);
+          // Groups are never packed.
+          EXPECT_EQ(plan.groups, p.is_depthwise() ? 1 : p.groups);
+          EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.gemm_k(op));
+        }
+      }
+    }
+  }
+  EXPECT(std::strstr(
+      rnc::plan_conv(ConvOp::kFprop, dense, DType::kBFloat16, {.device = turing}).why, "8.0"));
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, dense, DType::kBFloat16, {.device = ampere}).generation ==
+         Generation::kSm80);
 }
 
 RNC_TEST(splits_that_are_given_cover_the_reduction) {

@@ -27,6 +27,7 @@ class Options(ctypes.Structure):
         ("cp_async", ctypes.c_int32),
         ("tma", ctypes.c_int32),
         ("wgmma", ctypes.c_int32),
+        ("capability", ctypes.c_int32),
     ]
 
 

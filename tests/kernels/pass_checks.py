@@ -4,6 +4,7 @@ by the 2x rule, equal bits under every schedule, no fault in checked mode, few b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from passes import (
@@ -131,20 +132,21 @@ def runs(conv: Conv, dtype: torch.dtype) -> dict[str, Run]:
     }
 
 
-def check_every_schedule_gives_equal_bits(run: Run, name: str) -> None:
+def check_every_schedule_gives_equal_bits(run: Run, name: str, **gpu: Any) -> None:
+    """gpu: what `emulated` is to play."""
     as_list = lambda result: list(result) if isinstance(result, tuple) else [result]  # noqa: E731
-    with emulated():
+    with emulated(**gpu):
         expected = as_list(run())
     schedules = [("reversed", 1)] + [("random", seed) for seed in range(1, 20)]
     for schedule, seed in schedules:
-        with emulated(schedule=schedule, seed=seed):
+        with emulated(schedule=schedule, seed=seed, **gpu):
             for index, (a, b) in enumerate(zip(as_list(run()), expected, strict=True)):
                 assert torch.equal(a, b), f"{name}: output {index} differs under {schedule} {seed}"
 
 
-def check_no_fault(run: Run) -> None:
+def check_no_fault(run: Run, **gpu: Any) -> None:
     for schedule, seed in [("round_robin", 1), ("random", 5)]:
-        with emulated(checked=True, schedule=schedule, seed=seed):
+        with emulated(checked=True, schedule=schedule, seed=seed, **gpu):
             run()  # a race, a stray access or an uninitialised read raises
 
 

@@ -97,11 +97,49 @@ def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_blocks_of_tensor_core_kernels_share_a_multiprocessor(built: Resources) -> None:
-    kernels = [kernel for kernel in built.kernels if TENSOR_CORES.search(kernel.instantiation)]
-    assert {kernel.architecture for kernel in kernels} == set(built.architectures)
+def needs_tensor_cores(kernel: Kernel) -> bool:
+    return TENSOR_CORES.search(kernel.instantiation) is not None
+
+
+def has_tensor_cores(architecture: str) -> bool:
+    """Whether they have what our kernels use: from sm_80 on."""
+    return int(re.sub(r"\D", "", architecture)) >= 80
+
+
+@pytest.mark.parametrize("tensor_cores", [True, False], ids=["tensor cores", "SIMT"])
+def test_blocks_of_convolution_kernels_share_a_multiprocessor(
+    built: Resources, tensor_cores: bool
+) -> None:
+    convolutions = [kernel for kernel in built.kernels if "Mainloop" in kernel.instantiation]
+    kernels = [kernel for kernel in convolutions if needs_tensor_cores(kernel) == tensor_cores]
+    wanted = {a for a in built.architectures if has_tensor_cores(a) or not tensor_cores}
+    assert {kernel.architecture for kernel in kernels} == wanted
     wrong = list(crowded_out(kernels))
     assert not wrong, "\n".join(wrong)
+
+
+def test_older_architectures_have_every_kernel_without_tensor_cores_and_no_other(
+    built: Resources,
+) -> None:
+    older = [a for a in built.architectures if not has_tensor_cores(a)]
+    if not older:
+        pytest.skip(f"this build is for {' and '.join(built.architectures)} alone")
+    wanted = {kernel.symbol for kernel in built.kernels if not needs_tensor_cores(kernel)}
+    assert len(wanted) > 100, "the kernels without tensor cores are not in the record"
+    for architecture in older:
+        found = {k.symbol for k in built.kernels if k.architecture == architecture}
+        assert found == wanted, architecture
+
+
+def test_machine_code_for_older_architectures_has_no_tensor_core_instruction(
+    machine_code: list[sass.Kernel],
+) -> None:
+    kernels = [kernel for kernel in machine_code if not has_tensor_cores(kernel.architecture)]
+    if not kernels:
+        pytest.skip("this build has code for sm_80 and newer alone")
+    wrong = [k.name for k in kernels if k.count(r"[HDI]MMA|LDSM|LDGSTS")]
+    assert not wrong, "\n".join(wrong)
+    assert not list(sass.spilling(kernels))
 
 
 def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:

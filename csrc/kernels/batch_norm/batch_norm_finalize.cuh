@@ -14,7 +14,7 @@ struct FinalizeTile {
   static constexpr int kChannels = 32;
   static constexpr int kSegments = 8;
   static constexpr int kThreads = kChannels * kSegments;
-  static constexpr int kBlocks = 1280 / kThreads;  // on a multiprocessor, at least
+  static constexpr int kBlocks = 1024 / kThreads;  // as many threads as any multiprocessor holds
 };
 
 struct FinalizeStorage {

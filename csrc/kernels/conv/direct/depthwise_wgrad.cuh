@@ -19,6 +19,7 @@ struct DepthwiseWgradMainloop {
   static constexpr int kPieces = kRows / kGroupElements;
   static constexpr int kPixelLanes = 32 / kPieces;
   static constexpr int kTaps = 4;  // of a warp
+  static constexpr bool kPacksGroups = false;
   static constexpr int kThreads = kColumns / kTaps * 32;
   static constexpr int kBlocks = 1;
   static constexpr int kPixelsAtOnce = 16;

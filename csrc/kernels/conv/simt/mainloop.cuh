@@ -96,6 +96,7 @@ struct SimtBlockTile {
   static constexpr int kBlocks = sizeof(Acc) == 8 ? 1 : 2;  // on a multiprocessor, as in sm80
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
+  static constexpr bool kPacksGroups = false;
   // A warp stages two rows of 16 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 16>;
 
@@ -132,7 +133,6 @@ struct SimtMainloop : SimtBlockTile<AccOf<typename OperandA::Element>> {
   using BlockTile = SimtBlockTile<AccOf<typename OperandA::Element>>;
   using typename BlockTile::Acc;
   using Storage = SimtMainloopStorage<Acc>;
-  using Filter = OperandB;
   // The same main loop for other operands.
   template <class A, class B>
   using With = SimtMainloop<A, B>;

@@ -15,6 +15,7 @@ struct Sm80BlockTile {
   static constexpr int kBlocks = Tile::kBlocks;
   static constexpr int kRows = Tile::kRows;
   static constexpr int kColumns = Tile::kColumns;
+  static constexpr bool kPacksGroups = Tile::kPacksGroups;
   static constexpr int kSliceDepth = Tile::kSliceBytes / int(sizeof(T));
   // A warp stages 8 rows of 8 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 8>;
@@ -25,7 +26,7 @@ struct Sm80BlockTile {
   template <class SliceA, class SliceB>
   __device__ __forceinline__ void multiply(const SliceA& a, const SliceB& b,
                                            bool diagonal = false) {
-    if constexpr (Tile::kPacksGroups) {
+    if constexpr (kPacksGroups) {
       tile.multiply(a, warp_row(), b, warp_column(), diagonal);
     } else {
       tile.multiply(a, warp_row(), b, warp_column());

@@ -177,7 +177,6 @@ template <class Tile, class OperandA, class OperandB>
 struct Sm80GatheredMainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
   using Base = Sm80BlockTile<Tile, typename OperandA::Element>;
   using Base::kColumns, Base::kRows, Base::kSliceDepth, Base::kThreads, Base::tile;
-  using Filter = OperandB;
   using SliceA = SliceOf<OperandA, kRows>;
   using SliceB = SliceOf<OperandB, kColumns>;
   using LoaderA = SliceLoader<OperandA, SliceA, kThreads>;

@@ -26,7 +26,6 @@ struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
     typename CopierA::Stage a[kStages];
     typename CopierB::Stage b[kStages];
   };
-  using Filter = OperandB;
   // The same main loop for other operands.
   template <class A, class B>
   using With = Sm80Mainloop<Tile, A, B>;
