@@ -157,6 +157,10 @@ def _vector(like: Tensor, *sizes: int) -> Tensor:
     return like.new_empty(sizes, dtype=_accumulator(like))
 
 
+def _doubles(like: Tensor, *sizes: int) -> Tensor:
+    return like.new_empty(sizes, dtype=torch.float64)
+
+
 def _no_bytes(like: Tensor) -> Tensor:
     return like.new_empty((0,), dtype=torch.uint8)
 
@@ -296,9 +300,57 @@ def _bottleneck_expand(
     *,
     residual_scale: Tensor | None = None,
     mask: bool = False,
+    x_scale: Tensor | None = None,
+    x_bias: Tensor | None = None,
+    x_floor: Tensor | None = None,
+    projection_x_scale: Tensor | None = None,
+    projection_x_bias: Tensor | None = None,
+    projection_x_floor: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     z, partials = _bottleneck_reduce(x, weight, scale, bias, 1, relu, statistics)
     return z, partials, _bit_mask(z, mask)
+
+
+def _bottleneck_gram(
+    x: Tensor,
+    x_scale: Tensor | None,
+    x_bias: Tensor | None,
+    x_floor: Tensor | None,
+    stride: int,
+) -> tuple[Tensor, Tensor]:
+    channels = x.shape[1]
+    return _doubles(x, channels), _doubles(x, channels, channels)
+
+
+def _bottleneck_expand_wgrad(
+    dz: Tensor,
+    mask: Tensor | None,
+    x: Tensor,
+    x_scale: Tensor | None,
+    x_bias: Tensor | None,
+    x_floor: Tensor | None,
+    stride: int,
+) -> tuple[Tensor, Tensor]:
+    return _doubles(x, dz.shape[1], x.shape[1]), _doubles(x, dz.shape[1])
+
+
+def _bottleneck_expand_dgrad(
+    dz: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    x: Tensor,
+    x_scale: Tensor | None,
+    x_bias: Tensor | None,
+    x_floor: Tensor | None,
+    matrix: Tensor,
+    bias: Tensor,
+    stride: int,
+    act_scale: Tensor | None,
+    act_bias: Tensor | None,
+    act_mean: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    shape = dz.shape[0], x.shape[1], dz.shape[2], dz.shape[3]
+    return _activation(x, shape), _vector(x, 0) if act_mean is None else _partials(x, shape)
 
 
 def _bn_statistics(y: Tensor) -> Tensor:
@@ -413,6 +465,9 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _conv_wgrad,
     _bottleneck_reduce,
     _bottleneck_expand,
+    _bottleneck_gram,
+    _bottleneck_expand_wgrad,
+    _bottleneck_expand_dgrad,
     _bn_statistics,
     _bn_finalize,
     _bn_apply,

@@ -146,6 +146,11 @@ void Arguments::accumulators(const char* name, const OptionalTensor& tensor,
   if (tensor) accumulators(name, *tensor, expected);
 }
 
+void Arguments::matrix(const char* name, const Tensor& tensor, int64_t rows,
+                       int64_t columns) const {
+  check_contiguous(name, tensor, {rows, columns}, scalar_type_);
+}
+
 void Arguments::bit_mask(const char* name, const Tensor& tensor, int64_t size) const {
   check_contiguous(name, tensor, {(size + 7) / 8}, ScalarType::Byte);
 }
@@ -199,6 +204,10 @@ Tensor Arguments::new_accumulators(const Sizes& sizes) const {
 
 Tensor Arguments::new_bit_mask(int64_t size) const {
   return allocate({(size + 7) / 8}, ScalarType::Byte, false);
+}
+
+Tensor Arguments::new_doubles(const Sizes& sizes) const {
+  return allocate(sizes, ScalarType::Double, false);
 }
 
 Tensor Arguments::no_activation() const { return allocate({0}, scalar_type_, false); }

@@ -55,6 +55,9 @@ class Arguments {
   void accumulators(const char* name, const Tensor& tensor, const Sizes& expected) const;
   void accumulators(const char* name, const OptionalTensor& tensor, const Sizes& expected) const;
 
+  // A contiguous matrix of the call's dtype.
+  void matrix(const char* name, const Tensor& tensor, int64_t rows, int64_t columns) const;
+
   // A contiguous uint8 [ceil(size / 8)].
   void bit_mask(const char* name, const Tensor& tensor, int64_t size) const;
   void bit_mask(const char* name, const OptionalTensor& tensor, int64_t size) const;
@@ -87,6 +90,7 @@ class Arguments {
   Tensor new_bytes(const Shape& shape) const;         // uint8, channels_last
   Tensor new_accumulators(const Sizes& sizes) const;  // contiguous
   Tensor new_bit_mask(int64_t size) const;            // uint8 [ceil(size / 8)]
+  Tensor new_doubles(const Sizes& sizes) const;       // contiguous
   // What stands for a result that was not asked for: an empty tensor of shape [0].
   Tensor no_activation() const;
   Tensor no_accumulators() const { return new_accumulators({0}); }

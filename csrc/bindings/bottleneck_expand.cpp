@@ -1,6 +1,6 @@
 #include <tuple>
 
-#include "bindings/conv_geometry.h"
+#include "bindings/normalise_on_load.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
 
@@ -22,7 +22,9 @@ std::tuple<Tensor, Tensor, Tensor> bottleneck_expand(
     const OptionalTensor& residual, const OptionalTensor& projection_weight,
     const OptionalTensor& projection_scale, const OptionalTensor& projection_bias,
     int64_t projection_stride, bool relu, bool statistics, const OptionalTensor& residual_scale,
-    bool mask) {
+    bool mask, const OptionalTensor& x_scale, const OptionalTensor& x_bias,
+    const OptionalTensor& x_floor, const OptionalTensor& projection_x_scale,
+    const OptionalTensor& projection_x_bias, const OptionalTensor& projection_x_floor) {
   const Arguments args("bottleneck_expand", "x", x);
   const Shape x_shape = args.activation("x", x);
   const Shape z_shape =
@@ -60,6 +62,12 @@ std::tuple<Tensor, Tensor, Tensor> bottleneck_expand(
   } else {
     args.activation("residual", residual, z_shape);
   }
+  const NormaliseOnLoadArguments on_load{x_scale, x_bias, x_floor};
+  on_load.check(args, "x", x_shape.C);
+  args.require(projection_weight || !projection_x_scale,
+               "projection_weight is None, expected a tensor because projection_x_scale is given");
+  NormaliseOnLoadArguments{projection_x_scale, projection_x_bias, projection_x_floor}.check(
+      args, "projection_x", residual_shape.C);
   const Tensor z = args.new_activation(z_shape);
   const Tensor partials = statistics
                               ? args.new_accumulators({stats_tiles(z_shape.pixels()), 2, z_shape.C})
@@ -74,6 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> bottleneck_expand(
   params.C = x_shape.C;
   params.K = z_shape.C;
   params.x = stage.in("x", x);
+  on_load.stage_x(stage, params);
   params.weight = stage.in("weight", weight);
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
@@ -86,6 +95,9 @@ std::tuple<Tensor, Tensor, Tensor> bottleneck_expand(
   params.projection_weight = stage.in("projection_weight", projection_weight);
   params.projection_scale = stage.in("projection_scale", projection_scale);
   params.projection_bias = stage.in("projection_bias", projection_bias);
+  params.projection_x_scale = stage.in("projection_x_scale", projection_x_scale);
+  params.projection_x_bias = stage.in("projection_x_bias", projection_x_bias);
+  params.projection_x_floor = stage.in("projection_x_floor", projection_x_floor);
   params.H = residual_shape.H;
   params.W = residual_shape.W;
   params.residual_C = residual_shape.C;
@@ -102,7 +114,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "_bottleneck_expand(Tensor x, Tensor weight, Tensor? scale, Tensor? bias, Tensor? residual, "
       "Tensor? projection_weight, Tensor? projection_scale, Tensor? projection_bias, "
       "int projection_stride, bool relu, bool statistics, *, Tensor? residual_scale=None, "
-      "bool mask=False) -> (Tensor z, Tensor partials, Tensor mask)");
+      "bool mask=False, Tensor? x_scale=None, Tensor? x_bias=None, Tensor? x_floor=None, "
+      "Tensor? projection_x_scale=None, Tensor? projection_x_bias=None, "
+      "Tensor? projection_x_floor=None) -> (Tensor z, Tensor partials, Tensor mask)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_bottleneck_expand", TORCH_BOX(&bottleneck_expand)); }

@@ -20,7 +20,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   const Conv2dProblem problem =
       conv_problem(args, x_shape, weight_shape, {stride, padding, dilation, groups});
   const Shape y_shape = output_shape(problem);
-  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, "x", problem.C);
+  const NormaliseOnLoadArguments on_load{x_scale, x_bias, x_floor};
+  on_load.check(args, "x", problem.C);
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
   args.activation("residual", residual, y_shape);
@@ -46,9 +47,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   params.x = stage.in("x", x);
   params.weight = stage.in("weight", weight);
   params.y = stage.out("y", y);
-  params.x_scale = stage.in("x_scale", x_scale);
-  params.x_bias = stage.in("x_bias", x_bias);
-  params.x_floor = stage.in("x_floor", x_floor);
+  on_load.stage_x(stage, params);
   params.scale = stage.in("scale", scale);
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);

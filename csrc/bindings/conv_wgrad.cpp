@@ -38,7 +38,8 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   args.activation("dy", dy, output_shape(problem));
   const BnBackwardArguments on_load{y, coefficients, gate_scale, gate_bias};
   on_load.check(args, output_shape(problem));
-  NormaliseOnLoadArguments{x_scale, x_bias, x_floor}.check(args, "x", problem.C);
+  const NormaliseOnLoadArguments activation{x_scale, x_bias, x_floor};
+  activation.check(args, "x", problem.C);
   const Tensor dweight = args.new_activation(weight_shape);
 
   Stage stage(args);
@@ -51,9 +52,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
   params.on_load = on_load.stage(stage);
   params.x = stage.in("x", x);
   params.dweight = stage.out("dweight", dweight);
-  params.x_scale = stage.in("x_scale", x_scale);
-  params.x_bias = stage.in("x_bias", x_bias);
-  params.x_floor = stage.in("x_floor", x_floor);
+  activation.stage_x(stage, params);
   params.workspace = stage.workspace("workspace", workspace);
   params.splits = int32_t(workspace.size(0));
   params.allow_tf32 = limits.allow_tf32;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bindings/arguments.h"
+#include "bindings/stage.h"
 
 namespace rnc::bindings {
 
@@ -11,6 +12,14 @@ struct NormaliseOnLoadArguments {
   const OptionalTensor& scale;
   const OptionalTensor& bias;
   const OptionalTensor& floor;
+
+  // Puts them into params that have x.
+  template <class Params>
+  void stage_x(Stage& stage, Params& params) const {
+    params.x_scale = stage.in("x_scale", scale);
+    params.x_bias = stage.in("x_bias", bias);
+    params.x_floor = stage.in("x_floor", floor);
+  }
 
   // Holds them against the channels of the operand `name`.
   void check(const Arguments& args, const std::string& name, int32_t channels) const {

@@ -5,8 +5,9 @@
 namespace rnc {
 namespace {
 
+// Off where nothing is normalised on load.
 template <class T>
-using Pixels = PixelRows<T, Identity<T>>;
+using Pixels = PixelRows<T, ScaleBiasRelu<T>>;
 
 template <class SingleMainloop, class T>
 Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
@@ -14,10 +15,14 @@ Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
   using Acc = AccOf<T>;
   using Mainloop = ExpandProjectMainloop<SingleMainloop>;
   const typename Mainloop::Params operands{
-      {Pixels<T>::of_input(params.x, {}, problem),
+      {Pixels<T>::of_input(params.x, activation_on_load<T>(params), problem),
        FilterRows<T>(params.weight, params.K, params.C)},
-      {Pixels<T>(params.residual, {}, params.H, params.W, params.residual_C, params.residual_C,
-                 params.P, params.Q, params.projection_stride, params.projection_stride),
+      {Pixels<T>(params.residual,
+                 {static_cast<const Acc*>(params.projection_x_scale),
+                  static_cast<const Acc*>(params.projection_x_bias),
+                  static_cast<const Acc*>(params.projection_x_floor)},
+                 params.H, params.W, params.residual_C, params.residual_C, params.P, params.Q,
+                 params.projection_stride, params.projection_stride),
        FilterRows<T>(params.projection_weight, params.K, params.residual_C)},
       {static_cast<const Acc*>(params.scale), static_cast<const Acc*>(params.bias)},
       {static_cast<const Acc*>(params.projection_scale),
@@ -46,7 +51,10 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
   limits.aligned =
-      are_vector_aligned({params.x, params.weight, params.residual, params.projection_weight});
+      are_vector_aligned({params.x, params.weight, params.residual, params.projection_weight}) &&
+      are_vector_aligned({params.x_scale, params.x_bias, params.x_floor}) &&
+      are_vector_aligned(
+          {params.projection_x_scale, params.projection_x_bias, params.projection_x_floor});
   // Both GEMMs by the same main loop.
   const ConvPlan second = plan_conv(ConvOp::kFprop, projection, dtype, limits);
   if (second.error) return {second.error};
@@ -73,6 +81,9 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
     return expand_with_projection(dtype, conv.problem, params, stream);
   }
   conv.x = params.x;
+  conv.x_scale = params.x_scale;
+  conv.x_bias = params.x_bias;
+  conv.x_floor = params.x_floor;
   conv.weight = params.weight;
   conv.y = params.z;
   conv.scale = params.scale;

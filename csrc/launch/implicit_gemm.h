@@ -29,7 +29,8 @@ inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem
           rows_are_filters ? 0 : int32_t(problem.gemm_n(op)),
           FastDivmod(int32_t(plan.column_tiles)),
           0,
-          plan.diagonal};
+          plan.diagonal,
+          false};
 }
 
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
@@ -142,6 +143,14 @@ Status with_activation_prologue(const void* scale, const void* bias, const void*
   if (!scale) return launch(Identity<T>{});
   return launch(ScaleBiasRelu<T>{static_cast<const Acc*>(scale), static_cast<const Acc*>(bias),
                                  static_cast<const Acc*>(floor)});
+}
+
+// What normalises x of a pass on load; off where it has no scale.
+template <class T, class Params>
+ScaleBiasRelu<T> activation_on_load(const Params& params) {
+  using Acc = AccOf<T>;
+  return {static_cast<const Acc*>(params.x_scale), static_cast<const Acc*>(params.x_bias),
+          static_cast<const Acc*>(params.x_floor)};
 }
 
 inline bool are_vector_aligned(std::initializer_list<const void*> tensors) {

@@ -156,6 +156,21 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   return {128, choose_columns(op, m, n, gemms, limits, device), depth};
 }
 
+// Parts of a long reduction with so many output tiles: those that fill the device whose results all
+// devices have.
+int32_t choose_splits(int64_t tiles, int64_t groups, int64_t depth) {
+  const int64_t wanted =
+      ceil_div(kBlocksPerMultiprocessor * PlanDevice().multiprocessors, tiles * groups);
+  const int64_t allowed =
+      std::min(std::max<int64_t>(depth / kWgradMinDepth, 1), kMaxGridY / groups);
+  return int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
+}
+
+// Rounded up to whole slices.
+int32_t depth_per_split(int64_t depth, int32_t splits, int32_t tile_k) {
+  return int32_t(ceil_div(ceil_div(depth, splits), tile_k) * tile_k);
+}
+
 }  // namespace
 
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLimits& limits) {
@@ -190,16 +205,10 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.grid[0] = ceil_div(m, tile.m) * plan.column_tiles;
   plan.splits = limits.splits > 0 ? limits.splits : 1;
   if (op == ConvOp::kWgrad && limits.splits == 0) {
-    // The same parts on every device, so that results are the same.
-    const PlanDevice device;
-    const TileChoice standard = tile_for(device);
-    const int64_t tiles = ceil_div(m, standard.m) * ceil_div(n, standard.n) * plan.groups;
-    const int64_t wanted = ceil_div(kBlocksPerMultiprocessor * device.multiprocessors, tiles);
-    const int64_t allowed =
-        std::min(std::max<int64_t>(k / kWgradMinDepth, 1), kMaxGridY / plan.groups);
-    plan.splits = int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
+    const TileChoice standard = tile_for(PlanDevice());
+    plan.splits = choose_splits(ceil_div(m, standard.m) * ceil_div(n, standard.n), plan.groups, k);
   }
-  plan.depth_per_split = int32_t(ceil_div(ceil_div(k, plan.splits), tile.k) * tile.k);
+  plan.depth_per_split = depth_per_split(k, plan.splits, tile.k);
   plan.grid[1] = int64_t(plan.groups) * plan.splits;
   plan.grid[2] = classes;
 
@@ -215,6 +224,27 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   } else if (plan.grid[1] > kMaxGridY) {
     plan.error = "the convolution has more than 65535 groups";
   }
+  return plan;
+}
+
+ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
+                            const PlanLimits& given) {
+  PlanLimits limits = given;
+  limits.narrow = true;
+  ConvPlan plan = plan_conv(ConvOp::kWgrad, p, dtype, limits);
+  if (symmetric && plan.generation == Generation::kSm80) {
+    plan.tile_m = plan.tile_n = p.C <= 64 ? 64 : 128;
+  }
+  const int64_t rows = ceil_div(p.K, plan.tile_m), depth = p.output_pixels();
+  plan.column_tiles = ceil_div(p.C, plan.tile_n);
+  const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
+  plan.splits = limits.splits > 0 ? limits.splits
+                                  : std::max(choose_splits(tiles, 1, depth),
+                                             int32_t(ceil_div(depth, kMaxProductDepth)));
+  plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
+  plan.grid[0] = rows * plan.column_tiles;
+  plan.grid[1] = plan.splits;
+  if (plan.splits > kMaxGridY) plan.error = "there are more than 2^28 pixels to sum over";
   return plan;
 }
 

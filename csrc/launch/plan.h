@@ -64,6 +64,15 @@ inline Conv2dProblem gemm_problem(const ConvPlan& plan, Conv2dProblem problem) {
 ConvPlan plan_conv(ConvOp op, const Conv2dProblem& problem, DType dtype,
                    const PlanLimits& limits = {});
 
+// Rows over which fp32 adds a product whose parts are merged in fp64, at most.
+constexpr int32_t kMaxProductDepth = 4096;
+
+// wgrad's plan for a product over pixels of [rows of the gradient, pixels] and [pixels, channels]:
+// in parts of at most kMaxProductDepth pixels. symmetric: both matrices are the same, so that the
+// tiles are square and those below the diagonal are left out.
+ConvPlan plan_pixel_product(const Conv2dProblem& problem, DType dtype, bool symmetric,
+                            const PlanLimits& limits = {});
+
 // Tiles of rows of which dgrad writes sums: every class of pixels that see the same taps has tiles
 // of its own.
 int64_t conv_dgrad_stats_tiles(const Conv2dProblem& problem);

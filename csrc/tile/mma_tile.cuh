@@ -41,8 +41,8 @@ struct MmaWarpTile {
     multiply(a, first_row, b, first_column, [](auto&, int) {});
   }
 
-  // The same; change(fragments, step) sees A's fragments of half a slice before they are
-  // multiplied.
+  // The same; change(fragments, step) sees A's fragments of half a slice as they are about to
+  // be multiplied.
   template <class SliceA, class SliceB, class Change>
   __device__ __forceinline__ void multiply(const SliceA& a, int first_row, const SliceB& b,
                                            int first_column, Change&& change) {
@@ -70,9 +70,9 @@ struct MmaWarpTile {
       load_a(fragments_a, a, first_row, step);
       load_elements<Fragments::kN>(fragments_b, b, first_column, step);
     }
-    change(fragments_a, step);
     round(fragments_a);
     round(fragments_b);
+    change(fragments_a, step);
     ptx::mma_tile<kKind>(accumulators, fragments_a, fragments_b);
   }
 

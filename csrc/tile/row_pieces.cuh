@@ -130,4 +130,10 @@ struct SpreadRows {
 template <class Acc, int kTileColumns, int kPadding>
 using StagedRows = SpreadRows<Acc, kStatsTileRows, kTileColumns, kPadding>;
 
+// The same, and a sum that belongs to each row.
+template <class Rows, class Acc>
+struct RowsWithSums : Rows {
+  Acc sums[kStatsTileRows];
+};
+
 }  // namespace rnc

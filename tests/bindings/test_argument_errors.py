@@ -84,6 +84,25 @@ def bottleneck_expand(**changed: Any) -> None:
     call(raw._bottleneck_expand, arguments, changed)
 
 
+def bottleneck_expand_dgrad(**changed: Any) -> None:
+    arguments = {
+        "dz": nhwc(2, 16, 3, 3),
+        "mask": None,
+        "weight": torch.zeros(16, 8),
+        "x": nhwc(2, 8, 3, 3),
+        "x_scale": None,
+        "x_bias": None,
+        "x_floor": None,
+        "matrix": torch.zeros(8, 8),
+        "bias": torch.zeros(8),
+        "stride": 1,
+        "act_scale": None,
+        "act_bias": None,
+        "act_mean": None,
+    }
+    call(raw._bottleneck_expand_dgrad, arguments, changed)
+
+
 def bn_finalize(**changed: Any) -> None:
     arguments = {
         "partials": torch.zeros(2, 2, 5),
@@ -269,6 +288,46 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
     "running statistics of another length": (
         lambda: bn_finalize(running_mean=torch.zeros(4), running_var=torch.zeros(5)),
         ["_bn_finalize: running_mean has shape [4], expected [5]"],
+    ),
+    "a Gram matrix of 12 channels": (
+        lambda: raw._bottleneck_gram(nhwc(2, 12, 3, 3), None, None, None, 1),
+        ["_bottleneck_gram: x has 12 channels, expected a multiple of 8"],
+    ),
+    "a gradient of 12 channels": (
+        lambda: bottleneck_expand_dgrad(dz=nhwc(2, 12, 3, 3)),
+        ["_bottleneck_expand_dgrad: dz has 12 channels, expected a multiple of 8"],
+    ),
+    "a gradient of other pixels": (
+        lambda: bottleneck_expand_dgrad(stride=2),
+        ["dz has shape [2, 16, 3, 3], expected [2, 16, 2, 2]"],
+    ),
+    "bits of another length": (
+        lambda: bottleneck_expand_dgrad(mask=torch.zeros(35, dtype=torch.uint8)),
+        ["mask has shape [35], expected [36]"],
+    ),
+    "filters of another shape": (
+        lambda: bottleneck_expand_dgrad(weight=torch.zeros(8, 16)),
+        ["weight has shape [8, 16], expected [16, 8]"],
+    ),
+    "a matrix in another memory order": (
+        lambda: bottleneck_expand_dgrad(weight=torch.zeros(8, 16).T),
+        ["weight is not contiguous"],
+    ),
+    "a mean without a gate": (
+        lambda: bottleneck_expand_dgrad(act_mean=torch.zeros(8)),
+        ["act_scale is None, expected a tensor because act_mean is given"],
+    ),
+    "a gate of sampled pixels": (
+        lambda: bottleneck_expand_dgrad(
+            x=nhwc(2, 8, 5, 5), stride=2, act_scale=torch.zeros(8), act_bias=torch.zeros(8)
+        ),
+        ["act_scale is given with stride 2, expected 1"],
+    ),
+    "a floor of a projection that is not there": (
+        lambda: bottleneck_expand(
+            projection_x_scale=torch.zeros(8), projection_x_bias=torch.zeros(8)
+        ),
+        ["projection_weight is None, expected a tensor because projection_x_scale is given"],
     ),
     "half of the running statistics": (
         lambda: bn_finalize(running_mean=torch.zeros(5)),

@@ -95,6 +95,28 @@ RNC_TEST(splits_that_are_given_cover_the_reduction) {
   EXPECT(int64_t(plan.depth_per_split) * 3 >= p.gemm_k(ConvOp::kWgrad));
 }
 
+RNC_TEST(a_product_over_pixels_has_parts_of_at_most_4096_of_them_on_every_device) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool symmetric : {false, true}) {
+      for (const int32_t size : {1, 7, 56, 112}) {
+        for (const int32_t c : {8, 64, 72, 512}) {
+          const Conv2dProblem p = square(64, size, c, symmetric ? c : 4 * c, 1, 1);
+          const ConvPlan plan = rnc::plan_pixel_product(p, dtype, symmetric);
+          EXPECT(plan.error == nullptr);
+          EXPECT(plan.depth_per_split <= rnc::kMaxProductDepth);
+          EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.output_pixels());
+          EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m >= p.K);
+          EXPECT(plan.column_tiles * plan.tile_n >= c);
+          EXPECT_EQ(plan.grid[1], plan.splits);
+          EXPECT(!symmetric || plan.tile_m == plan.tile_n);
+          const rnc::PlanLimits small = {.device = {.multiprocessors = 8}};
+          EXPECT_EQ(rnc::plan_pixel_product(p, dtype, symmetric, small).splits, plan.splits);
+        }
+      }
+    }
+  }
+}
+
 RNC_TEST(tensor_cores_take_16_bit_problems) {
   const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
   for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {

@@ -157,6 +157,55 @@ def test_the_shortcut_is_scaled_and_the_mask_says_what_passes(
     assert partials.numel() == 0
 
 
+def affine(x: Tensor, vectors: list[Tensor]) -> Tensor:
+    scale, bias = (per_channel(v.to(x.dtype)) for v in vectors)
+    return x * scale + bias
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_expand_and_its_projection_normalise_both_inputs_on_load(
+    dtype: torch.dtype, stride: int, device: str
+) -> None:
+    expand = Conv(2, 24, 7, 9, 72, **POINTWISE)
+    project = Conv(2, 40, 7 * stride, 9 * stride, 72, stride=(stride, stride), **POINTWISE)
+    (x, weight, _), (short, p_weight, _) = expand.random(dtype), project.random(dtype, seed=1)
+    (on_load, at), (p_on_load, p_at) = shifted(expand, x), shifted(project, short)
+    vectors = [vector(72, dtype, seed) for seed in range(4)]
+    to = [t.to(device) for t in (x, weight, *vectors[:2], short, p_weight, *vectors[2:])]
+    named = dict(
+        zip(("x_scale", "x_bias", "x_floor"), (v.to(device) for v in on_load), strict=True)
+    )
+    named |= {f"projection_{name}": v.to(device) for name, v in zip(named, p_on_load, strict=True)}
+    z, _, mask = raw._bottleneck_expand(*to, stride, True, False, mask=True, **named)
+    exact, torchs = (
+        torch.relu(
+            affine(expand.forward(at.to(t), weight.to(t)).to(acc), vectors[:2])
+            + affine(project.forward(p_at.to(t), p_weight.to(t)).to(acc), vectors[2:])
+        )
+        for t, acc in ((torch.float64, torch.float64), (dtype, vectors[0].dtype))
+    )
+    check(z, exact, torchs.to(dtype), name="z")
+    assert torch.equal(mask.cpu(), pack_mask(~(z.cpu() <= 0))), "a bit is not (z <= 0)"
+
+
+@pytest.mark.parametrize("rounding_dtype", DTYPES[1:], ids=str)
+def test_the_expand_normalises_on_load_beside_an_identity_shortcut(
+    rounding_dtype: torch.dtype, device: str
+) -> None:
+    dtype = rounding_dtype
+    conv = IN_PIECES[0]
+    x, weight, residual = conv.random(dtype)
+    on_load, at = shifted(conv, x)
+    vectors = [vector(conv.k, dtype, seed).to(device) for seed in (1, 2)]
+    named = dict(zip(("x_scale", "x_bias", "x_floor"), on_load, strict=True))
+    named = {name: v.to(device) for name, v in named.items()}
+    short, filters = residual.to(device), weight.to(device)
+    z = expand(x.to(device), filters, vectors, short, conv, True, mask=True, **named)
+    stored = expand(nhwc(at.to(dtype)).to(device), filters, vectors, short, conv, True, mask=True)
+    for a, b in zip(z, stored, strict=True):
+        assert torch.equal(a, b), "normalised on load, it must be what a stored activation gives"
+
+
 class Addend:
     """Another branch's gradient of a convolution's input: of more channels, of pixels `stride` apart, behind a ReLU."""
 

@@ -139,6 +139,13 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         memory_format=torch.channels_last
     )
     x_scale = torch.rand(4, dtype=acc)
+    pixels, sampled, behind = (
+        activation(2, 8, 5, 5),
+        activation(2, 8, 3, 3),
+        activation(2, 16, 3, 3),
+    )
+    vectors = [torch.rand(8, dtype=acc) for _ in range(3)]
+    bits = torch.randint(0, 256, (2 * 9 * 2,), dtype=torch.uint8)
     return {
         "_conv_fprop": (x, weight, x_scale, x_scale, scale, bias, residual, True, *geometry, False),
         "_conv_dgrad": (dz, weight, [2, 4, 5, 5], x, x, x_scale, x_scale, x_scale, *geometry),
@@ -156,6 +163,19 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             2,
             True,
             False,
+        ),
+        "_bottleneck_gram": (pixels, *vectors, 2),
+        "_bottleneck_expand_wgrad": (behind, bits, pixels, *vectors, 2),
+        "_bottleneck_expand_dgrad": (
+            behind,
+            bits,
+            torch.randn(16, 8).to(dtype),
+            sampled,
+            *vectors,
+            torch.randn(8, 8).to(dtype),
+            vectors[0],
+            1,
+            *vectors,
         ),
         "_bn_statistics": (y,),
         "_bn_finalize": (partials, 18, scale, bias, mean, invstd, 0.1, 1e-5),

@@ -53,9 +53,7 @@ struct ExpandProjectMainloop {
  private:
   static __device__ __forceinline__ void normalise(Mainloop& tile, const ColumnAffine<Acc>& norm,
                                                    const GemmTile& at) {
-    tile.for_each([&](int column, Acc& v) {
-      const int32_t channel = at.first_column + column;
-      if (channel >= at.columns) return;
+    for_each_accumulator(tile, at, [&](int32_t channel, Acc& v) {
       v = affine(v, ptx::load_global_nc(norm.scale + channel),
                  ptx::load_global_nc(norm.bias + channel));
     });

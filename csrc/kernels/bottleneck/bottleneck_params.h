@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/conv/conv_problem.h"
+
 namespace rnc {
 
 // z = relu(scale * (x W^T) + bias), or y = x W^T with statistics. Strided: row (n, p, q) reads
@@ -21,8 +23,9 @@ struct BottleneckReduceParams {
   bool allow_tf32;  // float may be multiplied as TF32
 };
 
-// z = relu(scale * (x W^T) + bias + shortcut); shortcut = residual_scale * residual, or
-// projection_scale * (residual_s Wp^T) + projection_bias.
+// z = relu(scale * (a W^T) + bias + shortcut); shortcut = residual_scale * residual, or
+// projection_scale * (p Wp^T) + projection_bias. a = x or max(x * x_scale + x_bias, x_floor), p the
+// same of the sampled residual.
 struct BottleneckExpandParams {
   int32_t N, P, Q, C, K;  // x [N, P, Q, C], z [N, P, Q, K]
   const void* x;          // T [N, P, Q, C]
@@ -41,6 +44,70 @@ struct BottleneckExpandParams {
   const void* projection_scale;   // Acc [K]
   const void* projection_bias;    // Acc [K]
   int32_t H, W, residual_C, projection_stride;
+
+  const void* x_scale;             // Acc [C] or null
+  const void* x_bias;              // Acc [C], null exactly when x_scale is
+  const void* x_floor;             // Acc [C] or null (0); needs x_scale
+  const void* projection_x_scale;  // Acc [residual_C] or null; needs a projection
+  const void* projection_x_bias;   // Acc [residual_C], null exactly when projection_x_scale is
+  const void* projection_x_floor;  // Acc [residual_C] or null (0); needs projection_x_scale
+};
+
+// Batch norm behind a pointwise convolution of x [N, H, W, C] in closed form: of `problem` these
+// passes only read sizes and strides. at [N P Q, C] are the rows of the (sampled) input, at = max(x
+// x_scale + x_bias, x_floor); du [N P Q, K] is the gradient of the output, dz where its bit is set,
+// else 0.
+
+// sums = the sums of at's columns, gram = at^T at: the convolution's statistics follow from them.
+struct BottleneckGramParams {
+  Conv2dProblem problem;  // with as many filters as channels
+  const void* x;          // T [N, H, W, C]
+  const void* x_scale;    // Acc [C] or null: at = x
+  const void* x_bias;     // Acc [C], null exactly when x_scale is
+  const void* x_floor;    // Acc [C] or null (0); needs x_scale
+  double* sums;           // [C]
+  double* gram;           // [C, C]
+  void* workspace;        // Acc [splits][C C + C]
+  int32_t splits;         // as plan_pixel_product has them
+  bool allow_tf32;        // float may be multiplied as TF32
+};
+
+// product = du^T at, sums = the sums of du's columns.
+struct BottleneckExpandWgradParams {
+  Conv2dProblem problem;
+  const void* dz;       // T [N, P, Q, K]
+  const uint8_t* mask;  // [N P Q K / 8], bit i % 8 of byte i / 8 belongs to element i; or null: du
+                        // = dz
+  const void* x;        // T [N, H, W, C]
+  const void* x_scale;  // Acc [C] or null: at = x
+  const void* x_bias;   // Acc [C], null exactly when x_scale is
+  const void* x_floor;  // Acc [C] or null (0); needs x_scale
+  double* product;      // [K, C]
+  double* sums;         // [K]
+  void* workspace;      // Acc [splits][K C + K]
+  int32_t splits;       // as plan_pixel_product has them
+  bool allow_tf32;      // float may be multiplied as TF32
+};
+
+// dx = da where the ReLU let x through, da = du weight + at matrix + bias.
+struct BottleneckExpandDgradParams {
+  Conv2dProblem problem;
+  const void* dz;         // T [N, P, Q, K]
+  const uint8_t* mask;    // [N P Q K / 8] or null, as above
+  const void* weight;     // T [K, C]
+  const void* x;          // T [N, H, W, C]
+  const void* x_scale;    // Acc [C] or null: at = x
+  const void* x_bias;     // Acc [C], null exactly when x_scale is
+  const void* x_floor;    // Acc [C] or null (0); needs x_scale
+  const void* matrix;     // T [C, C]
+  const void* bias;       // Acc [C]
+  const void* act_scale;  // Acc [C] or null: no ReLU; needs stride 1
+  const void* act_bias;   // Acc [C], null exactly when act_scale is
+  const void* act_mean;   // Acc [C], null exactly when partials is
+  void* dx;               // T [N, P, Q, C]
+  void* partials;  // Acc [stats_tiles(N P Q)][2][C] or null (needs act_scale): sums of dx and of dx
+                   // (x - act_mean)
+  bool allow_tf32;  // float may be multiplied as TF32
 };
 
 }  // namespace rnc

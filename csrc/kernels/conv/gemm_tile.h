@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "common/fast_divmod.h"
-#include "ptx/numeric_types.h"
+#include "ptx/keywords.h"
 
 namespace rnc {
 
@@ -18,7 +18,8 @@ struct GemmShape {
   int32_t group_rows, group_columns;
   FastDivmod column_tiles;
   int32_t first_tile_row;  // index of its first 64 rows among those of all GEMMs of the launch
-  bool diagonal;  // only runs of 16 channels and the same 16 filters of a super-group count
+  bool diagonal;   // only runs of 16 channels and the same 16 filters of a super-group count
+  bool symmetric;  // D is: tiles below its diagonal are left out
 };
 
 // Row m of the GEMM is row m of the output.
@@ -49,5 +50,13 @@ struct GemmTile {
   int32_t group, split;
   bool diagonal;
 };
+
+// Calls fn(column, accumulator) for the accumulators that a thread has of the GEMM's columns.
+template <class BlockTile, class Fn>
+__device__ __forceinline__ void for_each_accumulator(BlockTile& tile, const GemmTile& at, Fn&& fn) {
+  tile.for_each([&](int column, auto& accumulator) {
+    if (at.first_column + column < at.columns) fn(at.first_column + column, accumulator);
+  });
+}
 
 }  // namespace rnc

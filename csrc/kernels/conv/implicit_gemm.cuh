@@ -53,6 +53,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implici
   at.rows = shape.rows;
   if (kGemms > 1 && at.first_row >= at.rows) return;  // the largest GEMM decides about the grid
   at.first_column = column_tile * Mainloop::kColumns;
+  if (shape.symmetric && at.first_column < at.first_row) return;
   at.columns = shape.columns;
   at.group = int32_t(blockIdx.y) % shape.groups;
   at.split = int32_t(blockIdx.y) / shape.groups;

@@ -9,6 +9,17 @@ namespace rnc {
 
 constexpr int kSumSplitsThreads = 256;
 
+// The sum of elements that lie `stride` apart, from the first part to the last.
+template <class Acc>
+__device__ __forceinline__ double sum_in_order(const Acc* first, int64_t stride, int32_t parts) {
+  double sum = 0;
+  RNC_UNROLL_BY(8)  // so many loads in flight
+  for (int32_t part = 0; part < parts; ++part) {
+    sum += double(ptx::load_global_nc(first + part * stride));
+  }
+  return sum;
+}
+
 template <class T>
 struct SumSplitsParams {
   const AccOf<T>* parts;  // [splits][size]
@@ -22,10 +33,7 @@ __global__ void __launch_bounds__(kSumSplitsThreads)
     sum_splits_kernel(const __grid_constant__ SumSplitsParams<T> params) {
   const int64_t i = int64_t(blockIdx.x) * kSumSplitsThreads + threadIdx.x;
   if (i >= params.size) return;
-  double sum = 0;
-  for (int32_t split = 0; split < params.splits; ++split) {
-    sum += double(ptx::load_global_nc(params.parts + split * params.size + i));
-  }
+  const double sum = sum_in_order(params.parts + i, params.size, params.splits);
   ptx::store_global(params.sum + i, narrow_to<T>(AccOf<T>(sum)));
 }
 

@@ -206,7 +206,7 @@ struct AddGateStoreWithBnReduce {
   using SharedStorage = ColumnSums<Acc, Pieces>;
   AddGateStore<T> gate;
   const Acc* act_mean;
-  Acc* partials;  // [row tiles][2][row_stride]
+  Acc* partials;  // [row tiles][2][row_stride] or null: no sums
 
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
@@ -225,6 +225,7 @@ struct AddGateStoreWithBnReduce {
             moment[e] += stored.widened(e) * (activation.widened(e) - means.v[e]);
           }
         });
+    if (!partials) return;
     Acc* sums = partials + int64_t(at.tile_row) * 2 * gate.row_stride + at.channel;
     shared.store(gradient, at.columns, sums);
     shared.store(moment, at.columns, sums + gate.row_stride);
@@ -264,7 +265,30 @@ struct StorePartial {
   }
 };
 
-// The same for a super-group of packed groups (conv/packed_filters.cuh): of its filters and
+// The same, and the sums of A's rows: from the main loops that have them, stored by the first tile
+// of those rows.
+template <class T>
+struct StorePartialWithRowSums {
+  using Acc = AccOf<T>;
+  template <class Pieces>
+  using SharedStorage = NoSharedStorage;
+  StorePartial<T> product;
+  Acc* sums;       // [splits][product.split_stride], of which a sum for each row
+  bool symmetric;  // the first tile of rows is the one on the diagonal
+
+  template <class Pieces, class RowPlaces, class Rows>
+  __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
+                                      const Rows& tile, SharedStorage<Pieces>& shared) const {
+    product.template run<Pieces>(at, places, tile, shared);
+    const int row = int(threadIdx.x);
+    const bool is_first = symmetric ? at.channel <= at.row : at.channel == 0;
+    if (!is_first || row >= at.rows) return;
+    ptx::store_global(sums + at.split * product.split_stride + places.row(at.row + row),
+                      tile.sums[row]);
+  }
+};
+
+// StorePartial for a super-group of packed groups (conv/packed_filters.cuh): of its filters and
 // channels [R S 32] only those that share a group are elements of the weight.
 template <class T>
 struct StorePackedPartial {

@@ -1,6 +1,7 @@
 // Prologues: what happens to an operand between memory and the multiplication, by channel. They
 // only see elements inside the image: padding is zero AFTER the activation. One that kHasCompanion
-// reads a second tensor of the operand's shape, element by element beside it.
+// reads a second tensor of the operand's shape, element by element beside it; one that kHasBits a
+// bit for each element. Where is_on() is false at run time it changes nothing.
 #pragma once
 
 #include "kernels/batch_norm/batch_norm_params.h"
@@ -14,6 +15,7 @@ struct Identity {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = true;
   static constexpr bool kHasCompanion = false;
+  static constexpr bool kHasBits = false;
 
   // Whether what is read by channel starts at multiples of 16 bytes.
   bool is_aligned() const { return true; }
@@ -36,16 +38,19 @@ struct ScaleBiasRelu {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = false;
   static constexpr bool kHasCompanion = false;
-  const Acc* scale;            // [C]
-  const Acc* bias;             // [C]
+  static constexpr bool kHasBits = false;
+  const Acc* scale;            // [C] or null: x is taken as it is
+  const Acc* bias;             // [C], null exactly when scale is
   const Acc* floor = nullptr;  // [C] or null: 0
 
   bool is_aligned() const {
     return is_vector_aligned(scale) && is_vector_aligned(bias) && is_vector_aligned(floor);
   }
 
+  __device__ __forceinline__ bool is_on() const { return scale != nullptr; }
+
   __device__ __forceinline__ Acc apply(Acc v, int32_t channel) const {
-    return Acc(widen(of_channel(channel).activate(v)));
+    return is_on() ? Acc(widen(of_channel(channel).activate(v))) : v;
   }
 
   // What one channel needs.
@@ -87,6 +92,7 @@ struct BnBackward {
   using Acc = AccOf<T>;
   static constexpr bool kChangesNothing = false;
   static constexpr bool kHasCompanion = true;
+  static constexpr bool kHasBits = false;
   const T* companion;
   const Acc* coefficients;  // [kBnCoefficients][C]
   const Acc* gate_scale;    // [C] or null: no ReLU
@@ -97,6 +103,8 @@ struct BnBackward {
     return is_vector_aligned(companion) && is_vector_aligned(coefficients) &&
            is_vector_aligned(gate_scale) && is_vector_aligned(gate_bias);
   }
+
+  __device__ __forceinline__ bool is_on() const { return true; }
 
   // What neighbouring channels need, as ColumnVector has them.
   template <int kChannels>
@@ -139,6 +147,39 @@ struct BnBackward {
     const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
     return narrow_to<T>(bn_gradient(g, y, c0, c1, c2, c3));
   }
+};
+
+// The backward of a ReLU on load: an element of the operand counts where its bit is set, else it is
+// zero.
+template <class T>
+struct BitGate {
+  using Acc = AccOf<T>;
+  static constexpr bool kChangesNothing = false;
+  static constexpr bool kHasCompanion = false;
+  static constexpr bool kHasBits = true;
+  const uint8_t* bits;  // bit i % 8 of byte i / 8 belongs to element i of the tensor; or null: all
+                        // count
+  int64_t bytes;
+
+  bool is_aligned() const { return is_vector_aligned(bits); }
+
+  __device__ __forceinline__ bool is_on() const { return bits != nullptr; }
+
+  __device__ __forceinline__ Acc apply(T v, int64_t element) const {
+    if (!is_on()) return Acc(widen(v));
+    const unsigned byte = ptx::load_global_nc(bits + element / 8);
+    return byte >> element % 8 & 1u ? Acc(widen(v)) : Acc(0);
+  }
+
+  // Nothing is needed by channel.
+  template <int kChannels>
+  struct Piece {
+    __device__ __forceinline__ Piece(const BitGate&, int32_t /*channel*/, int /*count*/,
+                                     bool /*whole*/) {}
+    __device__ __forceinline__ T apply(T v, bool counts) const {
+      return counts ? v : narrow_to<T>(Acc(0));
+    }
+  };
 };
 
 }  // namespace rnc

@@ -77,7 +77,9 @@ struct SimtOperandLoader {
                                       int32_t channel) const {
     const auto& prologue = operand.prologue;
     const auto value = ptx::load_global_nc(element);
-    if constexpr (Operand::Prologue::kHasCompanion) {
+    if constexpr (Operand::Prologue::kHasBits) {
+      return prologue.apply(value, element - operand.base());
+    } else if constexpr (Operand::Prologue::kHasCompanion) {
       const auto* companion = companion_of(operand, element);
       return prologue.apply(value, ptx::load_global_nc(companion), channel);
     } else {
@@ -86,41 +88,90 @@ struct SimtOperandLoader {
   }
 };
 
-// Multiplies operands of any type and shape, element by element.
-template <class OperandA, class OperandB>
-struct SimtMainloop {
-  using Acc = AccOf<typename OperandA::Element>;
+// The accumulators of a block, whatever is multiplied.
+template <class AccType>
+struct SimtBlockTile {
+  using Acc = AccType;
   static constexpr int kThreads = SimtTile::kThreads;
   static constexpr int kBlocks = sizeof(Acc) == 8 ? 1 : 2;  // on a multiprocessor, as in sm80
   static constexpr int kRows = SimtTile::kRows;
   static constexpr int kColumns = SimtTile::kColumns;
-  using Storage = SimtMainloopStorage<Acc>;
   // A warp stages two rows of 16 neighbouring columns at a time.
   using Rows = StagedRows<Acc, kColumns, 16>;
+
+  ThreadTile<Acc> tile;
+
+  // Calls fn(column, accumulator) for the thread's elements.
+  template <class Fn>
+  __device__ __forceinline__ void for_each(Fn&& fn) {
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) fn(ThreadTile<Acc>::column(j), tile.v[i][j]);
+  }
+
+  __device__ __forceinline__ void add(const SimtBlockTile& other) { add(other.tile); }
+  __device__ __forceinline__ void add(const ThreadTile<Acc>& other) {
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += other.v[i][j];
+  }
+
+  // Puts rows kStatsTileRows * part .. of the tile into shared memory.
+  __device__ __forceinline__ void stage(int /*part*/, Rows& rows) const {
+    RNC_UNROLL
+    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
+    for (int j = 0; j < SimtTile::kPerThread; ++j) {
+      rows.template put<1>(ThreadTile<Acc>::row(i), ThreadTile<Acc>::column(j), {{tile.v[i][j]}});
+    }
+  }
+};
+
+// Multiplies operands of any type and shape, element by element.
+template <class OperandA, class OperandB>
+struct SimtMainloop : SimtBlockTile<AccOf<typename OperandA::Element>> {
+  using BlockTile = SimtBlockTile<AccOf<typename OperandA::Element>>;
+  using typename BlockTile::Acc;
+  using Storage = SimtMainloopStorage<Acc>;
   using Filter = OperandB;
+  // The same main loop for other operands.
+  template <class A, class B>
+  using With = SimtMainloop<A, B>;
   struct Params {
     OperandA a;
     OperandB b;
   };
 
-  ThreadTile<Acc> tile;
-
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
-    tile.clear();
+    this->tile.clear();
+    accumulate(*this, params, at, shared);
+  }
+
+  // Adds the product to the tile `sum`.
+  static __device__ __forceinline__ void accumulate(BlockTile& sum, const Params& params,
+                                                    const GemmTile& at, Storage& shared) {
+    accumulate(sum, params, at, shared, false, [](const auto&) {});
+  }
+
+  // The same; see(a) gets each step of A before it is released. b_is_a: B's tile is A's.
+  template <class See>
+  static __device__ __forceinline__ void accumulate(BlockTile& sum, const Params& params,
+                                                    const GemmTile& at, Storage& shared,
+                                                    bool b_is_a, See&& see) {
+    const auto& shared_b = b_is_a ? shared.a : shared.b;
     SimtOperandLoader<OperandA> load_a(params.a, at.first_row, at.rows, at.group);
     SimtOperandLoader<OperandB> load_b(params.b, at.first_column, at.columns, at.group);
     load_a.fetch(at.depth_begin, at.depth_end);
-    load_b.fetch(at.depth_begin, at.depth_end);
+    if (!b_is_a) load_b.fetch(at.depth_begin, at.depth_end);
     for (int32_t depth = at.depth_begin; depth < at.depth_end; depth += SimtTile::kDepth) {
       // Publish the fetched step.
       load_a.put(shared.a);
-      load_b.put(shared.b);
+      if (!b_is_a) load_b.put(shared.b);
       __syncthreads();
       // Fetch the next one.
       if (depth + SimtTile::kDepth < at.depth_end) {
         load_a.fetch(depth + SimtTile::kDepth, at.depth_end);
-        load_b.fetch(depth + SimtTile::kDepth, at.depth_end);
+        if (!b_is_a) load_b.fetch(depth + SimtTile::kDepth, at.depth_end);
       }
       // Multiply. The step has its own sum, so that rounding errors grow with the number of steps,
       // not of products.
@@ -132,40 +183,16 @@ struct SimtMainloop {
         RNC_UNROLL
         for (int i = 0; i < SimtTile::kPerThread; ++i) {
           a[i] = shared.a[k][ThreadTile<Acc>::row(i)];
-          b[i] = shared.b[k][ThreadTile<Acc>::column(i)];
+          b[i] = shared_b[k][ThreadTile<Acc>::column(i)];
         }
         RNC_UNROLL
         for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
         for (int j = 0; j < SimtTile::kPerThread; ++j) step.v[i][j] += a[i] * b[j];
       }
-      RNC_UNROLL
-      for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-      for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += step.v[i][j];
+      sum.add(step);
+      see(shared.a);
       // Release the step.
       __syncthreads();
-    }
-  }
-
-  // Calls fn(column, accumulator) for the thread's elements.
-  template <class Fn>
-  __device__ __forceinline__ void for_each(Fn&& fn) {
-    RNC_UNROLL
-    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-    for (int j = 0; j < SimtTile::kPerThread; ++j) fn(ThreadTile<Acc>::column(j), tile.v[i][j]);
-  }
-
-  __device__ __forceinline__ void add(const SimtMainloop& other) {
-    RNC_UNROLL
-    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-    for (int j = 0; j < SimtTile::kPerThread; ++j) tile.v[i][j] += other.tile.v[i][j];
-  }
-
-  // Puts rows kStatsTileRows * part .. of the tile into shared memory.
-  __device__ __forceinline__ void stage(int /*part*/, Rows& rows) const {
-    RNC_UNROLL
-    for (int i = 0; i < SimtTile::kPerThread; ++i) RNC_UNROLL
-    for (int j = 0; j < SimtTile::kPerThread; ++j) {
-      rows.template put<1>(ThreadTile<Acc>::row(i), ThreadTile<Acc>::column(j), {{tile.v[i][j]}});
     }
   }
 };

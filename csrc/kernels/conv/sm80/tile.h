@@ -46,6 +46,8 @@ struct Sm80Tile {
 using Sm80LargeTile = Sm80Tile<128, 128>;
 // For 64 columns, and where large tiles would leave multiprocessors idle.
 using Sm80NarrowTile = Sm80Tile<128, 64>;
+// For matrices of at most 64 rows and columns.
+using Sm80SmallTile = Sm80Tile<64, 64>;
 
 // A super-group of packed groups (packed_filters.cuh): the warps lie side by side along the pixels
 // of fprop and dgrad, along the taps of wgrad.
