@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "bindings/arguments.h"
+#include "bindings/conv_geometry.h"
 #include "bindings/stage.h"
 
 namespace rnc::bindings {
