@@ -80,13 +80,11 @@ def forward(
     last = len(branch.units) - 1
 
     def convolved(read: Operand, spec: ConvSpec, t: ConvTensors) -> Stored:
-        serve(t.weight)
         c = convolve(read, spec, t)
         kept.append(c)
         return Stored(c.y, c.scale, c.bias)
 
     def expanded(read: Operand, shift: Tensor, spec: ConvSpec, t: ConvTensors) -> Pending:
-        serve(t.weight)
         e, norm = closed_form.forward(read, shift, spec, t)
         kept.append(e)
         return Pending(read, spec.geometry.stride[0], t.weight, *norm)
@@ -94,10 +92,12 @@ def forward(
     # The units, each reading the y before it.
     read = Operand(x)
     for spec, t in zip(branch.units[:last], tensors, strict=False):
+        serve(t.weight)
         convolved(read, spec, t)
         read = normalised(_convolved(kept[-1]), spec.relu)
     # The last unit, which waits where its batch norm follows from what it reads.
     spec, t = branch.units[last], tensors[last]
+    serve(t.weight)
     if closed_form_obstacle(branch, tensors, last) is None:
         before = _convolved(kept[-1])
         shift = closed_form.shift_of_activation(tensors[last - 1].beta, before.bias, x.dtype)
@@ -107,6 +107,7 @@ def forward(
     # The shortcut.
     if isinstance(branch.shortcut, ConvSpec):
         spec, t = branch.shortcut, tensors[-1]
+        serve(t.weight)
         if closed_form_obstacle(branch, tensors, last + 1) is None:
             shift = closed_form.shift_of_input(start, spec.geometry.stride[0])
             terms.append(expanded(closed_form.shifted_input(start, shift), shift, spec, t))
@@ -268,9 +269,7 @@ def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Ten
     return z, mask
 
 
-def closed_form_obstacle(
-    branch: BranchSpec, tensors: Sequence[ConvTensors], i: int
-) -> str | None:
+def closed_form_obstacle(branch: BranchSpec, tensors: Sequence[ConvTensors], i: int) -> str | None:
     """Why the output of convolution i is stored; None where its batch norm is had in closed form."""
     last = len(branch.units) - 1
     if i < last:

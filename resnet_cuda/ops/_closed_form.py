@@ -79,9 +79,10 @@ def shift_of_activation(beta: Tensor | None, like: Tensor, dtype: torch.dtype) -
 
 def shift_of_input(x: Tensor, stride: int) -> Tensor:
     """The mean [C] of some rows of x, rounded as x is, where it is large beside their deviation; else 0."""
-    rows = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].flatten(0, 2)
-    step = max(1, rows.shape[0] // _SAMPLED_ROWS)
-    var, mean = torch.var_mean(rows[::step].to(accumulator_dtype(x.dtype)), dim=0, correction=0)
+    n, _, h, w = x[:, :, ::stride, ::stride].shape
+    row = torch.arange(0, n * h * w, max(1, n * h * w // _SAMPLED_ROWS), device=x.device)
+    rows = x[row // (h * w), :, row // w % h * stride, row % w * stride]
+    var, mean = torch.var_mean(rows.to(accumulator_dtype(x.dtype)), dim=0, correction=0)
     shift = mean.to(x.dtype).to(mean.dtype)
     return torch.where(mean.square() > _LARGE_MEAN * var, shift, torch.zeros_like(shift))
 

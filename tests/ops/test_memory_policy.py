@@ -67,7 +67,9 @@ def test_recomputing_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_recomputing_keeps_the_input_and_statistics_alone(backend: str, device: str, name: str) -> None:
+def test_recomputing_keeps_the_input_and_statistics_alone(
+    backend: str, device: str, name: str
+) -> None:
     block = BLOCKS[name](memory="recompute").to(device)
     x = images(block).detach().to(device).requires_grad_()
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]

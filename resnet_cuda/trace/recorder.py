@@ -1,14 +1,10 @@
-"""The passes of a fused call in training, with the bytes that each must move.
-
-The executor of branches itself is run, forward and backward, on tensors without values, and every
-operation that it dispatches is noted. So there is no second description of its passes.
-"""
+"""Notes what the executor of branches dispatches when a fused call is made on tensors without values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,115 +13,16 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_cuda import _backend, _raw
-from resnet_cuda._operands import Operand, arguments, operands, storage, stored_bytes
 from resnet_cuda.nn._recording import BranchCall
 from resnet_cuda.ops import ConvUnit
 from resnet_cuda.ops._branch import BranchSpec, ConvTensors
 from resnet_cuda.ops._branch_passes import closed_form_obstacle
 from resnet_cuda.ops._kernels import KernelBackend
 from resnet_cuda.ops._serving import listening
-
-FORWARD, BACKWARD, AGAIN = "forward", "backward", "forward again"
-TORCH = "torch"  # the name of what torch does with vectors and matrices between two kernels
-
-Shape = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """activations: their gradients and the bits of their ReLUs, too. matrices: of a weight's size or
-    like it, their gradients, Gram matrices. small: per-channel vectors and partial sums."""
-
-    activations: int = 0
-    matrices: int = 0
-    small: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.activations + self.matrices + self.small
-
-    def __add__(self, other: Bytes) -> Bytes:
-        return Bytes(
-            self.activations + other.activations,
-            self.matrices + other.matrices,
-            self.small + other.small,
-        )
-
-
-class Convolution(NamedTuple):
-    """A product in a pass, as a convolution of x [N, C, H, W] with weight [K, C / groups, R, S].
-
-    kind: "fprop", "dgrad" or "wgrad"; or, of a 1x1, "product" (wgrad's sum over pixels, kept in
-    float64) or "gram" (x by itself).
-    """
-
-    kind: str
-    x: Shape
-    weight: Shape
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    @property
-    def output(self) -> Shape:
-        return _raw.conv_output_shape(self.x, self.weight, *self[3:6])
-
-    @property
-    def flops(self) -> int:
-        """Two per multiply-add; of a symmetric matrix one half."""
-        n, k, p, q = self.output
-        depth = self.weight[1] * self.weight[2] * self.weight[3]
-        if self.kind == "gram":
-            return n * p * q * depth * (depth + 1)
-        return 2 * n * p * q * k * depth
-
-    @property
-    def elements_read(self) -> int:
-        """Of x: a 1x1 of stride 2 touches every fourth pixel."""
-        n, c, h, w = self.x
-        _, _, p, q = self.output
-        return n * c * min(h, p * self.weight[2]) * min(w, q * self.weight[3])
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One launch of a kernel of ours (and what it needs to add up its parts); or operations of torch
-    in a row on vectors and matrices (`TORCH`); or one of torch on activations ("aten::...").
-
-    unit: whose pass it is, an index into the call's units; the projection is behind them.
-    """
-
-    phase: str
-    name: str
-    unit: int
-    dtype: torch.dtype
-    reads: Bytes
-    writes: Bytes
-    convolutions: tuple[Convolution, ...] = ()
-    operations: int = 1
-
-    @property
-    def bytes(self) -> Bytes:
-        """Every tensor that is read once, and every tensor that is written."""
-        return self.reads + self.writes
-
-    @property
-    def flops(self) -> int:
-        return sum(one.flops for one in self.convolutions)
-
-    @property
-    def is_kernel(self) -> bool:
-        return self.name.startswith(("conv_", "bottleneck_", "bn_", "add_relu_"))
-
-
-@dataclass(frozen=True)
-class Trace:
-    """In order. obstacles: of each convolution, why its output is stored; None: its batch norm is had
-    in closed form."""
-
-    passes: tuple[Pass, ...]
-    obstacles: tuple[str | None, ...]
+from resnet_cuda.trace.kernel_plan import Convolution
+from resnet_cuda.trace.operands import Operand, arguments, operands, storage
+from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, TORCH, Bytes, Pass, Trace
+from resnet_cuda.trace.products import products_of
 
 
 def trace(
@@ -269,7 +166,7 @@ class _Recorder(TorchDispatchMode):
         """What the results are, from what they were made of."""
         sources = [operand.tensor for operand in found if not operand.written]
         kind = min((self._kind(t) for t in sources), default=_SMALL)
-        for _, tensor, written in found:
+        for _, tensor, written, _ in found:
             if written and storage(tensor) not in self._kinds:
                 self._kinds[storage(tensor)] = _kind_of_result(func, tensor, kind)
         if len(sources) == 1 and storage(sources[0]) in self._owners:  # filters in another layout
@@ -284,7 +181,7 @@ class _Recorder(TorchDispatchMode):
         products: dict[str, Convolution] = {}
         if func.namespace == "resnet_cuda":
             name = name.partition("::_")[2]
-            products = _PRODUCTS.get(name, lambda a: {})(named)
+            products = products_of(name, named)
         elif not any(self._kind(operand.tensor) == _ACTIVATION for operand in found):
             name = TORCH
         one = Pass(
@@ -310,8 +207,7 @@ class _Recorder(TorchDispatchMode):
     def _sum(self, found: Iterable[Operand], products: Mapping[str, Convolution]) -> Bytes:
         """Each tensor once."""
         sizes: dict[int, tuple[int, int]] = {}  # by storage: kind, bytes
-        for argument, tensor, _ in found:
-            size = stored_bytes(tensor)
+        for argument, tensor, _, size in found:
             if argument in products and products[argument].kind != "dgrad":
                 size = products[argument].elements_read * tensor.itemsize
             _, before = sizes.get(storage(tensor), (0, 0))
@@ -350,51 +246,3 @@ class _TracedKernels(KernelBackend):
             return super().branch_forward(branch, x, source, tensors)
         finally:
             recorder.phase = phase
-
-
-def _shape(tensor: Tensor) -> Shape:
-    a, b, c, d = tensor.shape
-    return a, b, c, d
-
-
-def _geometry(a: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (*(tuple(a[name]) for name in ("stride", "padding", "dilation")), a["groups"])
-
-
-def _pointwise(kind: str, x: Tensor, filters: int, stride: int = 1) -> Convolution:
-    return Convolution(kind, _shape(x), (filters, x.shape[1], 1, 1), (stride, stride))
-
-
-def _of_expand(a: Mapping[str, Any]) -> dict[str, Convolution]:
-    filters = a["weight"].shape[0]
-    found = {"x": _pointwise("fprop", a["x"], filters)}
-    if a["projection_weight"] is not None:
-        stride = a["projection_stride"]
-        found["residual"] = _pointwise("fprop", a["residual"], filters, stride)
-    return found
-
-
-# The products in a pass, by the argument that holds what is multiplied.
-_PRODUCTS: dict[str, Callable[[Mapping[str, Any]], dict[str, Convolution]]] = {
-    "conv_fprop": lambda a: {
-        "x": Convolution("fprop", _shape(a["x"]), _shape(a["weight"]), *_geometry(a))
-    },
-    "conv_dgrad": lambda a: {
-        "dy": Convolution("dgrad", tuple(a["input_size"]), _shape(a["weight"]), *_geometry(a))
-    },
-    "conv_wgrad": lambda a: {
-        "x": Convolution("wgrad", _shape(a["x"]), tuple(a["weight_size"]), *_geometry(a))
-    },
-    "bottleneck_reduce": lambda a: {
-        "x": _pointwise("fprop", a["x"], a["weight"].shape[0], a["stride"])
-    },
-    "bottleneck_expand": _of_expand,
-    "bottleneck_gram": lambda a: {"x": _pointwise("gram", a["x"], a["x"].shape[1], a["stride"])},
-    "bottleneck_expand_wgrad": lambda a: {
-        "x": _pointwise("product", a["x"], a["dz"].shape[1], a["stride"])
-    },
-    "bottleneck_expand_dgrad": lambda a: {
-        "dz": _pointwise("dgrad", a["x"], a["dz"].shape[1], a["stride"]),
-        "x": _pointwise("fprop", a["x"], a["matrix"].shape[0], a["stride"]),
-    },
-}
