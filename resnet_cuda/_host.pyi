@@ -36,6 +36,8 @@ def conv_plan(
     padding: tuple[int, int] = ...,
     dilation: tuple[int, int] = ...,
     groups: int = ...,
+    narrow: bool = ...,
+    normalises: bool = ...,
     allow_tf32: bool = ...,
     max_pool: bool = ...,
     capability: tuple[int, int] = ...,

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _backend, _raw, ops
+from resnet_cuda import _backend, ops
 from resnet_cuda.fuse import FuseEntry, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
+from resnet_cuda.ops._branch import BranchOptions
 from resnet_cuda.ops._layout import is_channels_last
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.ops.max_pool2d import PoolWindow
-
-Shape = tuple[int, int, int, int]
+from resnet_cuda.trace import FORWARD, Bytes, Trace, trace
+from resnet_cuda.trace.kernel_plan import Convolution, Shape, planned
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Gpu:
     bandwidth: float
     flops: dict[torch.dtype, float]
     tf32_flops: float
+
+    def floor_us(self, flops: int, size: int, dtype: torch.dtype, is_tf32: bool = False) -> float:
+        """Of one pass that multiplies this dtype: the longer of its arithmetic and its traffic."""
+        rate = self.tf32_flops if is_tf32 else self.flops.get(dtype, self.flops[torch.float32])
+        return max(flops / rate, size / self.bandwidth) * 1e6
 
 
 # Bandwidth (a device-to-device copy) and the bf16 rate (random data) are measured; fp32, fp64 and TF32 (without
@@ -45,10 +51,12 @@ H200 = Gpu(
 
 @dataclass(frozen=True)
 class PassPlan:
-    """One convolution pass of one unit.
+    """One pass of one unit.
 
-    `bytes` counts every operand once: input, weight and residual read, output written, the fused unit's
-    least traffic. `floor_us` is max(flops / rate, bytes / bandwidth) on the report's GPU, in microseconds.
+    In training it is one that the executor of branches makes: `order` is its place among those of the
+    unit's call. At inference it is the fused unit's convolution. `reads` and `writes` count every
+    tensor once. `floor_us` is max(flops / rate, bytes / bandwidth) on the report's GPU, in
+    microseconds.
     """
 
     name: str
@@ -56,8 +64,16 @@ class PassPlan:
     tile: tuple[int, int, int] | None
     why: str
     flops: int
-    bytes: int
+    reads: Bytes
+    writes: Bytes
     floor_us: float
+    phase: str = FORWARD
+    order: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """All that it moves."""
+        return (self.reads + self.writes).total
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,8 @@ class UnitPlan:
     """One convolution with its batch norm, and what follows it in the same call.
 
     Shapes are torch's logical ones: input [N, C, H, W], weight [K, C / groups, R, S], output [N, K, P, Q],
-    pooled where the kernel pools it.
+    pooled where the kernel pools it. `batch_norm` says where its statistics come from, and why its
+    output is stored or not.
     """
 
     name: str
@@ -77,6 +94,7 @@ class UnitPlan:
     training: bool
     passes: tuple[PassPlan, ...]
     copies: tuple[str, ...]
+    batch_norm: str = "running statistics, folded into the convolution's epilogue"
 
 
 @dataclass
@@ -95,7 +113,7 @@ class Report:
 
     @property
     def bytes(self) -> int:
-        """The least bytes that all listed passes move."""
+        """What all listed passes move, each tensor of a pass once."""
         return sum(p.bytes for unit in self.units for p in unit.passes)
 
     @property
@@ -115,6 +133,10 @@ class Report:
         ]
         reasons = {p.kernel: p.why for unit in self.units for p in unit.passes}
         lines += ["", *(f"{kernel}: {why}" for kernel, why in reasons.items())]
+        norms: dict[str, list[str]] = {}
+        for unit in self.units:
+            norms.setdefault(unit.batch_norm, []).append(unit.name)
+        lines += ["", *(f"batch norm of {', '.join(n)}: {how}" for how, n in norms.items())]
         copies = [f"{unit.name}: {text}" for unit in self.units for text in unit.copies]
         lines += ["", "copies for the memory format:", *(copies or ["none"])]
         if self.left:
@@ -124,7 +146,10 @@ class Report:
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = [
-            ("unit", "operation", "pass", "input", "weight", "kernel", "tile", "GFLOP", "MB", "us")
+            (
+                *("unit", "operation", "#", "pass", "input", "weight", "kernel", "tile"),
+                *("GFLOP", "read MB", "written MB", "us"),
+            )
         ]
         for unit in self.units:
             for i, p in enumerate(unit.passes):
@@ -133,13 +158,15 @@ class Report:
                     (
                         unit.name if first else "",
                         unit.operation if first else "",
-                        p.name,
+                        str(p.order),
+                        p.name if p.phase == FORWARD else f"{p.phase}: {p.name}",
                         _dims(unit.input) if first else "",
                         _dims(unit.weight) if first else "",
                         p.kernel,
                         _dims(p.tile) if p.tile else "-",
                         f"{p.flops / 1e9:.3f}",
-                        f"{p.bytes / 1e6:.2f}",
+                        f"{p.reads.total / 1e6:.2f}",
+                        f"{p.writes.total / 1e6:.2f}",
                         f"{p.floor_us:.2f}",
                     )
                 )
@@ -152,8 +179,9 @@ def explain(
     training: bool | None = None,
     **options: Any,
 ) -> Report:
-    """Per convolution unit: shapes, planned kernel and tile and why, FLOPs, least bytes, floor on an H200, and copies.
+    """Per convolution unit: shapes, planned kernel and tile and why, FLOPs, bytes, floor on an H200, and copies.
 
+    In training the passes are those that the executor of branches makes on our kernels (`trace`), forward and backward.
     A module is run once on a deep copy without gradients, so its statistics stay. An op is not run: its
     arguments say everything.
 
@@ -248,7 +276,10 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
     ),
     ops.conv_unit: lambda a: BranchCall(a["x"], [copy.copy(a["unit"])], residual=a["residual"]),
     ops.residual_branch: lambda a: BranchCall(
-        a["x"], [copy.copy(u) for u in a["units"]], copy.copy(a["shortcut"])
+        a["x"],
+        [copy.copy(u) for u in a["units"]],
+        copy.copy(a["shortcut"]),
+        options=BranchOptions(a["memory"], a["closed_form"]),
     ),
 }
 
@@ -256,7 +287,6 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
 class _Operand(NamedTuple):
     shape: Shape
     channels_last: bool
-    needs_grad: bool
 
 
 def _explain_call(
@@ -265,41 +295,39 @@ def _explain_call(
     """The units of one call in the order in which they run: the branch's first, the shortcut before the last."""
     dtype = _compute_dtype(call.x)
     backend = _backend.resolve(call.x).name
-    source = _Operand(_shape(call.x), is_channels_last(call.x), input_gradient)
+    projection = [call.shortcut] if isinstance(call.shortcut, ConvUnit) else []
+    units = [*call.units, *projection]
+    traced = None
+    if any(unit.training for unit in units):
+        traced = trace(call, input_gradient=input_gradient, dtype=dtype)
+    source = _Operand(_shape(call.x), is_channels_last(call.x))
     flow = source
     plans: list[UnitPlan] = []
     last = len(call.units) - 1
+
+    def add(i: int, name: str, operation: str, x: _Operand, adds: bool) -> _Operand:
+        unit = units[i]
+        plan, y = _plan(names.get(id(unit.weight), name), operation, x, unit, adds, dtype, backend)
+        if traced is None:
+            pooled = call.max_pool == FUSED_WINDOW and unit.relu
+            plan, y = _inference(plan, y, unit, adds, pooled, gpu)
+        else:
+            norm = _batch_norm(traced.obstacles[i])
+            plan = replace(plan, passes=tuple(_training(traced, i, gpu)), batch_norm=norm)
+        plans.append(plan)
+        return y
+
     for i, unit in enumerate(call.units):
         adds = i == last and (call.shortcut is not None or call.residual is not None)
         relu = (i == last and call.shortcut is not None) or unit.relu
         operation = "conv + bn" + (" + add" if adds else "") + (" + relu" if relu else "")
-        if i == last and isinstance(call.shortcut, ConvUnit):
+        if i == last and projection:
             # bottleneck_expand's projection reads the op's `residual`, a block's projection the block's input.
             other = call.residual
-            start = source
-            if other is not None:
-                start = _Operand(_shape(other), is_channels_last(other), other.requires_grad)
-            name = names.get(id(call.shortcut.weight), "projection")
-            plan, _ = _plan(name, "conv + bn", start, call.shortcut, False, dtype, backend, gpu)
-            plans.append(plan)
-        name = names.get(id(unit.weight), f"units[{i}]")
-        pooled = _pooled(flow.shape, unit, call.max_pool, dtype)
-        operation += " + max_pool" if pooled else ""
-        plan, flow = _plan(name, operation, flow, unit, adds, dtype, backend, gpu, pooled)
-        plans.append(plan)
+            start = source if other is None else _Operand(_shape(other), is_channels_last(other))
+            add(last + 1, "projection", "conv + bn", start, False)
+        flow = add(i, f"units[{i}]", operation, flow, adds)
     return plans
-
-
-def _pooled(
-    x: Shape, unit: ConvUnit, window: PoolWindow | None, dtype: torch.dtype
-) -> Shape | None:
-    """The output's shape where the convolution's kernel also pools it, else None."""
-    if window != FUSED_WINDOW or unit.training or not unit.relu:
-        return None
-    if _kernel("fprop", dtype, x, unit, max_pool=True)[1] is None:
-        return None
-    n, k, p, q = _output_shape(x, unit)
-    return n, k, (p + 1) // 2, (q + 1) // 2
 
 
 def _plan(
@@ -310,71 +338,63 @@ def _plan(
     adds: bool,
     dtype: torch.dtype,
     backend: str,
-    gpu: Gpu,
-    pooled: Shape | None = None,
 ) -> tuple[UnitPlan, _Operand]:
+    """The unit without its passes, and its output."""
     weight = _shape(unit.weight)
-    convolved = _output_shape(x.shape, unit)
-    output = pooled or convolved
+    output = _convolution(x.shape, unit).output
     # torch's rule for convolutions: channels_last if either operand is.
-    flow = _Operand(output, x.channels_last or is_channels_last(unit.weight), True)
-    size = dtype.itemsize
-    elements = {"x": _count(x.shape), "w": _count(weight), "y": _count(output)}
-    flops = 2 * _count(convolved) * weight[1] * weight[2] * weight[3]
-    traffic = {"fprop": elements["x"] + elements["w"] + elements["y"] * (2 if adds else 1)}
-    if unit.training:
-        backward = ("dgrad", "wgrad") if x.needs_grad else ("wgrad",)
-        traffic.update(dict.fromkeys(backward, sum(elements.values())))
-    passes = []
-    for kind, count in traffic.items():
-        kernel, tile, why, is_tf32 = _kernel(kind, dtype, x.shape, unit, pooled is not None)
-        rate = gpu.tf32_flops if is_tf32 else gpu.flops[dtype]
-        floor = max(flops / rate, count * size / gpu.bandwidth) * 1e6
-        passes.append(PassPlan(kind, kernel, tile, why, flops, count * size, floor))
-    plan = UnitPlan(
-        name,
-        operation,
-        x.shape,
-        weight,
-        output,
-        dtype,
-        unit.training,
-        tuple(passes),
-        tuple(_copies(x, flow, unit, size, backend)),
-    )
-    return plan, flow
+    flow = _Operand(output, x.channels_last or is_channels_last(unit.weight))
+    copies = tuple(_copies(x, flow, unit, dtype.itemsize, backend))
+    shapes = (x.shape, weight, output)
+    return UnitPlan(name, operation, *shapes, dtype, unit.training, (), copies), flow
 
 
-def _kernel(
-    kind: str, dtype: torch.dtype, x: Shape, unit: ConvUnit, max_pool: bool = False
-) -> tuple[str, tuple[int, int, int] | None, str, bool]:
-    """(kernel, tile, why, whether it multiplies as TF32) as the launcher plans it under torch's present switch;
-    without the compiled host module, that fact."""
-    try:
-        from resnet_cuda import _host
-    except ImportError:
-        why = "resnet_cuda._host is not built, so the kernels' plan cannot be read"
-        return "unknown", None, why, False
-    plan = _host.conv_plan(
-        kind,
-        str(dtype).removeprefix("torch."),
-        x,
-        _shape(unit.weight),
-        stride=unit.stride,
-        padding=unit.padding,
-        dilation=unit.dilation,
-        groups=unit.groups,
-        allow_tf32=_raw.allows_tf32(),
-        max_pool=max_pool,
-        capability=_raw.capability_of(unit.weight.device),
-    )
-    if plan["error"] is not None:
-        return "none", None, plan["error"], False
-    why = plan["why"]
-    if dtype == torch.float32:
-        switch = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-        why += f" (torch.backends.cudnn.conv.fp32_precision is {switch!r})"
-    return plan["kernel"], tuple(plan["tile"]), why, plan["tf32"]
+def _inference(
+    plan: UnitPlan, y: _Operand, unit: ConvUnit, adds: bool, pooled: bool, gpu: Gpu
+) -> tuple[UnitPlan, _Operand]:
+    """With the fused unit's one pass: input, weight and residual read, output written. pooled: it is
+    pooled next, which the convolution's kernel does where it can."""
+    convolution, size = _convolution(plan.input, unit), plan.dtype.itemsize
+    found = planned(convolution, plan.dtype, unit.weight.device)
+    if pooled:
+        also = planned(convolution._replace(max_pool=True), plan.dtype, unit.weight.device)
+        if also.tile is not None:
+            n, k, p, q = plan.output
+            found, y = also, y._replace(shape=(n, k, (p + 1) // 2, (q + 1) // 2))
+            operation = plan.operation + " + max_pool"
+            plan = replace(plan, operation=operation, output=y.shape)
+    kernel, tile, why, is_tf32 = found
+    of_x, of_y, weight = (size * _count(shape) for shape in (plan.input, y.shape, plan.weight))
+    reads, writes = Bytes(of_x + (of_y if adds else 0), weight), Bytes(of_y)
+    floor = gpu.floor_us(convolution.flops, (reads + writes).total, plan.dtype, is_tf32)
+    one = PassPlan("fprop", kernel, tile, why, convolution.flops, reads, writes, floor)
+    return replace(plan, passes=(one,)), y
+
+
+def _training(traced: Trace, unit: int, gpu: Gpu) -> Iterator[PassPlan]:
+    """The executor's passes that serve this unit."""
+    for order, one in enumerate(traced.passes):
+        if one.unit == unit:
+            kernel, tile, why, is_tf32 = one.plan
+            name = one.name.removeprefix("conv_")
+            yield PassPlan(
+                *(name if one.operations == 1 else f"{name} x{one.operations}", kernel, tile, why),
+                *(one.flops, one.reads, one.writes),
+                gpu.floor_us(one.flops, one.bytes.total, one.dtype, is_tf32),
+                one.phase,
+                order,
+            )
+
+
+def _batch_norm(obstacle: str | None) -> str:
+    if obstacle is None:
+        return "its output is never stored: statistics from the Gram matrix of what it reads"
+    return f"its output is stored: {obstacle}"
+
+
+def _convolution(x: Shape, unit: ConvUnit) -> Convolution:
+    pairs = (unit.stride, unit.padding, unit.dilation)
+    return Convolution("fprop", x, _shape(unit.weight), *pairs, unit.groups)
 
 
 def _copies(x: _Operand, y: _Operand, unit: ConvUnit, size: int, backend: str) -> list[str]:
@@ -390,16 +410,6 @@ def _copies(x: _Operand, y: _Operand, unit: ConvUnit, size: int, backend: str) -
     if kernels and not y.channels_last:
         out.append(f"output back to NCHW, {2 * _count(y.shape) * size / 1e6:.2f} MB")
     return out
-
-
-def _output_shape(x: Shape, unit: ConvUnit) -> Shape:
-    height, width = (
-        (x[i + 2] + 2 * unit.padding[i] - unit.dilation[i] * (unit.weight.shape[i + 2] - 1) - 1)
-        // unit.stride[i]
-        + 1
-        for i in range(2)
-    )
-    return x[0], unit.weight.shape[0], height, width
 
 
 def _shape(tensor: Tensor) -> Shape:

@@ -45,6 +45,7 @@ PY_LAYERS = [
     "nn",
     "models",
     "fuse",
+    "trace",
     "explain",
     "testing",
     "bench",

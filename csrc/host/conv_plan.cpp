@@ -19,7 +19,7 @@ ConvOp op_named(const std::string& name) {
   if (name == "fprop") return ConvOp::kFprop;
   if (name == "dgrad") return ConvOp::kDgrad;
   if (name == "wgrad") return ConvOp::kWgrad;
-  throw py::value_error("op is '" + name + "', expected 'fprop', 'dgrad' or 'wgrad'");
+  throw py::value_error("op is '" + name + "', expected 'fprop', 'dgrad', 'wgrad', 'product' or 'gram'");
 }
 
 DType dtype_named(const std::string& name) {
@@ -77,17 +77,27 @@ Conv2dProblem problem_of(const std::array<int64_t, 4>& x_size,
   return p;
 }
 
+ConvPlan plan_named(const std::string& op, const Conv2dProblem& problem, DType dtype,
+                    const PlanLimits& limits) {
+  if (op == "product" || op == "gram") {
+    return plan_pixel_product(problem, dtype, op == "gram", limits);
+  }
+  return plan_conv(op_named(op), problem, dtype, limits);
+}
+
 py::dict conv_plan(const std::string& op, const std::string& dtype,
                    const std::array<int64_t, 4>& x_size, const std::array<int64_t, 4>& weight_size,
-                   Pair stride, Pair padding, Pair dilation, int64_t groups, bool allow_tf32,
-                   bool max_pool, Pair capability) {
+                   Pair stride, Pair padding, Pair dilation, int64_t groups, bool narrow,
+                   bool normalises, bool allow_tf32, bool max_pool, Pair capability) {
   PlanLimits limits;
+  limits.narrow = narrow;
+  limits.normalises = normalises;
   limits.allow_tf32 = allow_tf32;
   limits.max_pools = max_pool;
   limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
   const ConvPlan plan =
-      plan_conv(op_named(op), problem_of(x_size, weight_size, stride, padding, dilation, groups),
-                dtype_named(dtype), limits);
+      plan_named(op, problem_of(x_size, weight_size, stride, padding, dilation, groups),
+                 dtype_named(dtype), limits);
   py::dict out;
   out["kernel"] = plan.kernel;
   out["why"] = plan.why;
@@ -107,14 +117,16 @@ void bind_conv_plan(py::module_& m) {
   m.def("conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
         py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
         py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
-        py::arg("allow_tf32") = false, py::arg("max_pool") = false,
-        py::arg("capability") = Pair{9, 0},
-        "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad') as a dict: kernel, why, "
+        py::arg("narrow") = false, py::arg("normalises") = false, py::arg("allow_tf32") = false,
+        py::arg("max_pool") = false, py::arg("capability") = Pair{9, 0},
+        "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad'; of 1x1 filters 'product', "
+        "wgrad summed up in float64, and 'gram', x by itself) as a dict: kernel, why, "
         "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
         "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
-        "weight_size [K, C / groups, R, S]; allow_tf32 is what torch's switch says; max_pool: of "
-        "the kernel that also pools 3x3 windows with stride 2 and padding 1; capability: the GPU's "
-        "(major, minor). "
+        "weight_size [K, C / groups, R, S]; narrow: two sets of accumulators have to fit, or two "
+        "tensors of an operand; normalises: x is normalised on load; allow_tf32 is what torch's "
+        "switch says; max_pool: of the kernel that also pools 3x3 windows with stride 2 and padding "
+        "1; capability: the GPU's (major, minor). "
         "Raises ValueError for impossible geometry.");
 }
 

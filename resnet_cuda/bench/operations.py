@@ -10,19 +10,17 @@ one kernel, by its arithmetic, in three cases:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-FORWARD, BACKWARD = "forward", "backward"
+from resnet_cuda.trace.operands import arguments, operands, tensors
 
-_ALLOCATE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-_OVERWRITE = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_"}
+FORWARD, BACKWARD = "forward", "backward"
 
 
 def _batch_norm(arguments: Mapping[str, Any]) -> dict[str, int]:
@@ -91,7 +89,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self._phase == FORWARD:
-            for tensor in _tensors((args, kwargs)):
+            for tensor in tensors((args, tuple(kwargs.values()))):
                 self._layer = self._layers.get(_address(tensor), self._layer)
         ours = func.namespace == "resnet_cuda"
         if ours:
@@ -173,44 +171,13 @@ def operand_bytes(
     func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
 ) -> tuple[int, int]:
     """(read, written) of one call of an operator; (0, 0) where it touches metadata alone."""
-    schema = func._schema
-    name = schema.name.partition("::")[2]
-    if name in _ALLOCATE or torch.Tag.inplace_view in func.tags:
-        return 0, 0
-    arguments = dict(zip((a.name for a in schema.arguments), args, strict=False)) | dict(kwargs)
-    times = _READS[name](arguments) if name in _READS else {}
-    read = written = 0
-    inputs = set()
-    for argument in schema.arguments:
-        changed = argument.alias_info is not None and argument.alias_info.is_write
-        for tensor in _tensors(arguments.get(argument.name)):
-            inputs.add(_address(tensor))
-            size = stored_bytes(tensor)
-            written += size if changed else 0
-            if not (changed and (argument.is_out or name in _OVERWRITE)):
-                read += size * times.get(argument.name, 1)
-    written += sum(stored_bytes(t) for t in _tensors(out) if _address(t) not in inputs)
-    return (read, written) if written else (0, 0)
-
-
-def stored_bytes(tensor: Tensor) -> int:
-    """Of the elements that are there: an expanded dimension counts once."""
-    count = tensor.itemsize
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        count *= size if stride else min(size, 1)
-    return count
+    found = operands(func, args, kwargs, out)
+    name = func._schema.name.partition("::")[2]
+    times = _READS[name](arguments(func, args, kwargs)) if name in _READS else {}
+    read = sum(o.size * times.get(o.argument, 1) for o in found if not o.written)
+    return read, sum(o.size for o in found if o.written)
 
 
 def _address(tensor: Tensor) -> int:
     """Of the storage: views have their base's."""
     return tensor.untyped_storage().data_ptr()
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)

@@ -17,7 +17,7 @@ from resnet_cuda.nn._units import (
     touched,
 )
 from resnet_cuda.ops import ConvUnit, Identity, ZeroPad, residual_branch
-from resnet_cuda.ops._branch import check_memory
+from resnet_cuda.ops._branch import BranchOptions, check_memory
 from resnet_cuda.reference.blocks import ZeroPadShortcut
 
 Shortcut = ConvUnit | Identity | ZeroPad
@@ -74,14 +74,14 @@ class FusedBlock(FusedModule):
             for i, (conv, bn) in enumerate(self.layout.pairs)
         ]
         shortcut = self._shortcut(x)
-        announce(x, units, shortcut)
+        options = BranchOptions(self.memory, self.closed_form)
+        announce(x, units, shortcut, options=options)
         return residual_branch(
             x,
             units,
             shortcut,
             donate_input=donate_input,
-            memory=self.memory,
-            closed_form=self.closed_form,
+            **options._asdict(),
         )
 
     @classmethod

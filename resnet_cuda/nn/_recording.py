@@ -8,7 +8,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from resnet_cuda.ops import ConvUnit, Identity, ZeroPad
+from resnet_cuda.ops import (
+    ConvUnit,
+    Identity,
+    ZeroPad,
+    bottleneck_expand,
+    conv_unit,
+    residual_branch,
+)
+from resnet_cuda.ops._branch import BranchOptions
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
 
@@ -20,6 +28,22 @@ class BranchCall(NamedTuple):
     shortcut: ConvUnit | Identity | ZeroPad | None = None
     residual: Tensor | None = None
     max_pool: PoolWindow | None = None
+    options: BranchOptions = BranchOptions()
+
+    def run(self) -> Tensor:
+        """Makes the call again."""
+        last = self.units[-1]
+        if self.residual is None and (self.shortcut is not None or len(self.units) > 1):
+            return residual_branch(self.x, self.units, self.shortcut, **self.options._asdict())
+        if self.residual is not None and isinstance(self.shortcut, ConvUnit):
+            return bottleneck_expand(
+                *(self.x, last.weight, *last.bn(), self.residual),
+                projection=self.shortcut,
+                training=last.training,
+                momentum=last.momentum,
+                eps=last.eps,
+            )
+        return conv_unit(self.x, last, self.residual)
 
 
 _listener: Callable[[BranchCall], None] | None = None
@@ -31,10 +55,11 @@ def announce(
     shortcut: ConvUnit | Identity | ZeroPad | None = None,
     residual: Tensor | None = None,
     max_pool: PoolWindow | None = None,
+    options: BranchOptions = BranchOptions(),  # noqa: B008
 ) -> None:
     """Tell the listener, if there is one."""
     if _listener is not None:
-        _listener(BranchCall(x, units, shortcut, residual, max_pool))
+        _listener(BranchCall(x, units, shortcut, residual, max_pool, options))
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from resnet_cuda.ops._kernel_passes import (
 )
 from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate
+from resnet_cuda.ops._serving import serve
 
 _ops = torch.ops.resnet_cuda
 
@@ -91,11 +92,13 @@ def forward(
     # The units, each reading the y before it.
     read = Operand(x)
     for spec, t in zip(branch.units[:last], tensors, strict=False):
+        serve(t.weight)
         convolved(read, spec, t)
         read = normalised(_convolved(kept[-1]), spec.relu)
     # The last unit, which waits where its batch norm follows from what it reads.
     spec, t = branch.units[last], tensors[last]
-    if _last_waits(branch, tensors):
+    serve(t.weight)
+    if closed_form_obstacle(branch, tensors, last) is None:
         before = _convolved(kept[-1])
         shift = closed_form.shift_of_activation(tensors[last - 1].beta, before.bias, x.dtype)
         terms.append(expanded(closed_form.shifted_activation(before, shift), shift, spec, t))
@@ -104,7 +107,8 @@ def forward(
     # The shortcut.
     if isinstance(branch.shortcut, ConvSpec):
         spec, t = branch.shortcut, tensors[-1]
-        if _projection_waits(branch, tensors):
+        serve(t.weight)
+        if closed_form_obstacle(branch, tensors, last + 1) is None:
             shift = closed_form.shift_of_input(start, spec.geometry.stride[0])
             terms.append(expanded(closed_form.shifted_input(start, shift), shift, spec, t))
         else:
@@ -113,7 +117,8 @@ def forward(
         terms.append(Stored(as_channels_last(branch.shortcut(start))))
     elif isinstance(branch.shortcut, Identity):
         terms.append(Stored(start))
-    # Their sum.
+    # Their sum, in the last unit's name.
+    serve(tensors[last].weight)
     keeps_bits = branch.relu and not _gates_by_y(branch, kept)
     z, mask = _add(terms, branch.relu, keeps_bits)
     saved = [tensor for k in kept for tensor in k]
@@ -147,6 +152,7 @@ def backward(
     # The shortcut, first: the branch's last dgrad adds its gradient.
     start = x if source is None else source
     wants_start = needs.x if source is None else needs.source
+    serve(tensors[len(branch.units) - 1].weight)
     added: AddedGradient | None = None
     if isinstance(branch.shortcut, ConvSpec):
         projection, operand, sampled = kept[-1], Operand(start), 1
@@ -263,31 +269,24 @@ def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Ten
     return z, mask
 
 
-def _last_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
-    """Whether the last unit's batch norm is had in closed form: it reads an activation."""
-    units = branch.units
-    return (
-        len(units) > 1
-        and units[-2].relu
-        and closed_form.applies(units[-1], tensors[len(units) - 1], branch.options.closed_form)
-    )
-
-
-def _projection_waits(branch: BranchSpec, tensors: Sequence[ConvTensors]) -> bool:
-    return isinstance(branch.shortcut, ConvSpec) and closed_form.applies(
-        branch.shortcut, tensors[-1], branch.options.closed_form
-    )
+def closed_form_obstacle(branch: BranchSpec, tensors: Sequence[ConvTensors], i: int) -> str | None:
+    """Why the output of convolution i is stored; None where its batch norm is had in closed form."""
+    last = len(branch.units) - 1
+    if i < last:
+        return "the next convolution reads it"
+    if i == last and not (last > 0 and branch.units[last - 1].relu):
+        return "what it reads is not another unit's ReLU"
+    return closed_form.obstacle(branch.convolutions[i], tensors[i], branch.options.closed_form)
 
 
 def _unpack(
     branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
 ) -> list[Kept]:
     kept: list[Kept] = []
-    waits = {len(branch.units) - 1: _last_waits, len(branch.units): _projection_waits}
     for i in range(len(branch.convolutions)):
         five = saved[5 * i : 5 * i + 5]
-        is_expanded = i in waits and waits[i](branch, tensors)
-        kept.append(Expanded(*five) if is_expanded else Convolved(*five))
+        stored = closed_form_obstacle(branch, tensors, i) is not None
+        kept.append(Convolved(*five) if stored else Expanded(*five))
     return kept
 
 
@@ -306,6 +305,7 @@ def _conv_backward(
     read: Input,
     wants_input: bool,
 ) -> tuple[ConvGradients, Behind | None]:
+    serve(t.weight)
     if isinstance(kept, Expanded):
         return closed_form.backward(behind, kept, spec, t, needed, read, wants_input)
     return convolve_backward(behind, kept, spec, t, needed, read, wants_input)

@@ -49,24 +49,24 @@ class Affine(NamedTuple):
     bias: Tensor
 
 
-def applies(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> bool:
-    """Whether this convolution's batch norm can be had in closed form, and is.
+def obstacle(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> str | None:
+    """Why this convolution's batch norm is not had in closed form; None where it is.
 
-    By itself (`wanted` None) for 16-bit operands: there the Gram matrix, summed in float32, is far
-    more precise than the operands. float32's would not be.
+    By itself (`wanted` None) it is for 16-bit operands: there the Gram matrix, summed in float32, is
+    far more precise than the operands. float32's would not be.
     """
     filters, channels, *window = t.weight.shape
     g = spec.geometry
-    possible = (
-        spec.norm.training
-        and window == [1, 1]
-        and g.padding == (0, 0)
-        and g.groups == 1
-        and g.stride[0] == g.stride[1]
-        and filters % PIECE == 0
-        and channels % PIECE == 0
-    )
-    return possible and (t.weight.dtype.itemsize == 2 if wanted is None else wanted)
+    if not spec.norm.training:
+        return "running statistics"
+    if window != [1, 1] or g.padding != (0, 0) or g.groups != 1 or g.stride[0] != g.stride[1]:
+        return "its filters are not 1x1 without padding and groups, with equal strides"
+    if filters % PIECE or channels % PIECE:
+        return f"{channels} channels and {filters} filters, not multiples of {PIECE}"
+    if wanted is None and t.weight.dtype.itemsize != 2:
+        dtype = str(t.weight.dtype).removeprefix("torch.")
+        return f"{dtype} is more precise than sums of squares in float32"
+    return "switched off" if wanted is False else None
 
 
 def shift_of_activation(beta: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -79,9 +79,10 @@ def shift_of_activation(beta: Tensor | None, like: Tensor, dtype: torch.dtype) -
 
 def shift_of_input(x: Tensor, stride: int) -> Tensor:
     """The mean [C] of some rows of x, rounded as x is, where it is large beside their deviation; else 0."""
-    rows = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].flatten(0, 2)
-    step = max(1, rows.shape[0] // _SAMPLED_ROWS)
-    var, mean = torch.var_mean(rows[::step].to(accumulator_dtype(x.dtype)), dim=0, correction=0)
+    n, _, h, w = x[:, :, ::stride, ::stride].shape
+    row = torch.arange(0, n * h * w, max(1, n * h * w // _SAMPLED_ROWS), device=x.device)
+    rows = x[row // (h * w), :, row // w % h * stride, row % w * stride]
+    var, mean = torch.var_mean(rows.to(accumulator_dtype(x.dtype)), dim=0, correction=0)
     shift = mean.to(x.dtype).to(mean.dtype)
     return torch.where(mean.square() > _LARGE_MEAN * var, shift, torch.zeros_like(shift))
 

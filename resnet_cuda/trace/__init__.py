@@ -1,0 +1,10 @@
+"""The passes of a fused call in training, with the bytes that each must move.
+
+The executor of branches itself is run, forward and backward, on tensors without values, and every
+operation that it dispatches is noted. So there is no second description of its passes.
+"""
+
+from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, Bytes, Pass, Trace
+from resnet_cuda.trace.recorder import trace
+
+__all__ = ["AGAIN", "BACKWARD", "FORWARD", "Bytes", "Pass", "Trace", "trace"]
