@@ -25,6 +25,10 @@ PASSES_OF_OP = {
     "conv_bn_relu_max_pool2d": ("conv_max_pool", "conv_fprop", "max_pool_forward"),
     "bottleneck_reduce": ("bottleneck_reduce", *_CONV_BACKWARD, *_BATCH_NORM),
     "bottleneck_expand": ("bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
+    "residual_branch": (
+        *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
+        *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad"),
+    ),
     "bn_relu": ("bn_statistics", *_BATCH_NORM),
     "add_relu": ("add_relu_forward", "add_relu_backward"),
     "max_pool2d": ("max_pool_forward", "max_pool_backward"),

@@ -56,6 +56,28 @@ def wgrad(conv: ConvProblem, dtype: torch.dtype, *, on_load: bool = False) -> Pa
     return 2 * conv.macs, size + 2 * on_load * conv.C * _accumulator(dtype)
 
 
+def gram(conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """Sums and Gram matrix in float64, half of whose elements are computed, of an input that is normalised on its way
+    in."""
+    rows = conv.N * conv.P * conv.Q
+    size = _read(conv) * dtype.itemsize + 2 * conv.C * _accumulator(dtype)
+    return rows * conv.C * (conv.C + 1), size + 8 * conv.C * (conv.C + 1)
+
+
+def expand_wgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """The product of gradient and input, and the gradient's sums, in float64."""
+    size = (_read(conv) + _output(conv)) * dtype.itemsize + 2 * conv.C * _accumulator(dtype)
+    return 2 * conv.macs, size + 8 * conv.K * (conv.C + 1)
+
+
+def expand_dgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """The input's gradient from the output's by the filters, and from the input by a square matrix."""
+    matrices = _weight(conv) + conv.C * conv.C
+    size = (2 * _read(conv) + _output(conv) + matrices) * dtype.itemsize
+    square = conv.N * conv.P * conv.Q * conv.C * conv.C
+    return 2 * (conv.macs + square), size + 3 * conv.C * _accumulator(dtype)
+
+
 def expand_projection(conv: ConvProblem, projection: ConvProblem, dtype: torch.dtype) -> Part:
     """relu(bn(conv(x)) + bn(projection(input))) at inference in one pass."""
     flops, size = fprop(conv, dtype, vectors=2)

@@ -43,6 +43,7 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
         yield from conv_cases(name, problem, dtype, device)
     yield _stem_case(CONV_PROBLEMS["7x7 stride 2"], dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
+    yield from _block_cases(POINTWISE, EXPAND, dtype, device)
     yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
     yield from _pool_cases((2, 24, 11, 11), dtype, device)
 
@@ -52,6 +53,9 @@ def gradient_cases(device: str) -> Iterator[Case]:
     dtype = torch.float64
     yield from conv_cases("3x3 stride 2", TINY, dtype, device)
     yield from _bottleneck_cases(TINY_POINTWISE, TINY_POINTWISE, dtype, device)
+    yield from _block_cases(
+        ConvProblem(2, 4, 3, 3, 3, 1, 1), ConvProblem(2, 3, 3, 3, 4, 1, 1), dtype, device
+    )
     yield from _pointwise_cases((2, 3, 3, 2), dtype, device)
     yield from _pool_cases((1, 2, 5, 4), dtype, device)
 
@@ -104,6 +108,40 @@ def _bottleneck_cases(
             partial(ops.bottleneck_expand, training=training),
             partial(reference.bottleneck_expand, training=training),
             [*_conv_bn(wide), wide.residual],
+        )
+
+
+def _block_cases(
+    reduce: ConvProblem, expand: ConvProblem, dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    """A bottleneck; its shifts keep the inner ReLUs open, which would close or not by rounding alone."""
+    middle = ConvProblem(expand.N, expand.C, expand.H, expand.W, expand.C, 3, 3, 1, 1)
+    units = [
+        make_inputs(p, dtype, device=device, requires_grad=True) for p in (reduce, middle, expand)
+    ]
+    inputs = [units[0].x]
+    for given in units:
+        assert given.beta is not None
+        inputs += [given.weight, given.gamma, (given.beta.detach().abs() + 6).requires_grad_()]
+        inputs += [given.running_mean, given.running_var]
+    for training in (True, False):
+
+        def call(op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor) -> Tensor:
+            described = [
+                ops.ConvUnit(
+                    *(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4]),
+                    padding=(pad, pad),
+                    training=training,
+                )
+                for i, pad in ((0, 0), (5, 1), (10, 0))
+            ]
+            return op(x, described, ops.Identity())
+
+        yield Case(
+            f"residual_branch, {_mode(training)}",
+            partial(call, ops.residual_branch, training),
+            partial(call, reference.residual_branch, training),
+            inputs,
         )
 
 

@@ -13,6 +13,7 @@ from resnet_cuda.bench.computation import Source, shrinkable
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Layer, Network
 from resnet_cuda.bench.levels import batch_norm_passes as batch_norm
+from resnet_cuda.bench.levels import closed_form_passes as closed_form
 from resnet_cuda.bench.levels import convolution_passes as convolution
 from resnet_cuda.bench.levels import elementwise_passes as elementwise
 from resnet_cuda.bench.plan import Plan
@@ -60,6 +61,11 @@ def _expanding_in_training(network: Network) -> list[Layer]:
     return layers.merge(replace(layer, residual=False, projection=None) for layer in expands)
 
 
+def _in_closed_form(network: Network) -> list[Layer]:
+    """Expands whose batch norm can be had from what they read."""
+    return [layer for layer in _expanding_in_training(network) if closed_form.serves(layer)]
+
+
 def _norms(network: Network, residual: bool) -> list[Elementwise]:
     return [norm for norm in network.batch_norms if norm.residual == residual]
 
@@ -87,6 +93,9 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (convolution.expand, partial(Network.expanding, projection=False)),
     (convolution.expand, partial(Network.expanding, projection=True)),
     (convolution.expand_statistics, _expanding_in_training),
+    (closed_form.gram, _in_closed_form),
+    (closed_form.expand_wgrad, _in_closed_form),
+    (closed_form.expand_dgrad, _in_closed_form),
     (batch_norm.bn_statistics, _shapes),
     (batch_norm.bn_finalize, _shapes),
     (batch_norm.bn_apply, partial(_norms, residual=False)),
