@@ -156,7 +156,7 @@ def test_a_sweep_ends_where_memory_does_and_says_so() -> None:
 
 
 def test_a_batch_that_does_not_fit_becomes_smaller() -> None:
-    enough = costs(TINY, 32).memory(2, torch.float32, training=True) / 0.9 + 2**16
+    enough = costs(TINY, 32).memory(2, torch.float32, training=True) / 0.9 + 2**13
     results, notes = run(replace(PLAN, batch=8), SmallDevice(int(enough)))
     rows = by_candidate(results, "training step")
     assert rows[OURS].status == OK and rows[OURS].images == 2
