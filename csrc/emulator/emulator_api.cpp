@@ -5,9 +5,9 @@
 
 extern "C" const rnc::emulator::EmulatorApi* rnc_emulator_api() {
   using namespace rnc::emulator;
-  static const EmulatorApi api{&options(),    kernels_are_instrumented ? 1 : 0,
-                               device_malloc, device_free,
-                               launch_count,  launch_record,
-                               clear_launches};
+  static const EmulatorApi api{&options(),     kernels_are_instrumented ? 1 : 0,
+                               device_malloc,  device_free,
+                               launch_count,   launch_record,
+                               clear_launches, launch_tensors};
   return &api;
 }

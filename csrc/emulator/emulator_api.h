@@ -56,6 +56,12 @@ struct LaunchRecord {
   uint32_t cluster[3];
 };
 
+// What a launch touched of one allocation, every byte once. Only where Options::count was set.
+struct TensorTraffic {
+  const char* name;  // stays valid for the life of the process
+  uint64_t load_bytes, store_bytes;
+};
+
 struct EmulatorApi {
   Options* options;  // process-wide; read at each launch
   int32_t
@@ -73,6 +79,10 @@ struct EmulatorApi {
   uint64_t (*launch_count)();
   void (*launch_record)(uint64_t index, LaunchRecord* out);
   void (*clear_launches)();
+
+  // The allocations that a launch touched: fills `out` with the first `capacity` and returns how
+  // many there are.
+  uint64_t (*launch_tensors)(uint64_t index, TensorTraffic* out, uint64_t capacity);
 };
 
 }  // namespace rnc::emulator

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <mutex>
@@ -9,6 +10,8 @@
 #include <numeric>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "emulator/block.h"
 #include "emulator/fault_handler.h"
@@ -28,13 +31,18 @@ constexpr uint64_t kKeptRecords = 131072;
 // A launch whose first clusters took no longer than this is not worth waking other threads.
 constexpr std::chrono::microseconds kWorthHelp{40};
 
+struct Record {
+  LaunchRecord launch;
+  std::vector<TensorTraffic> tensors;
+};
+
 struct State {
   std::mutex launch_mutex;
   Worker own_worker;  // of whichever thread launches
   WorkerPool* pool = nullptr;
 
   std::mutex record_mutex;
-  std::deque<LaunchRecord> records;
+  std::deque<Record> records;
   std::set<std::string> names;  // what the records point to
 };
 
@@ -124,16 +132,24 @@ void run(Launch& launch, State& global, Counters& counters) {
   add(counters, own.counters);
 }
 
-void record(State& global, const LaunchRequest& request, const Counters& counters) {
+void record(State& global, const LaunchRequest& request, const Counters& counters,
+            const std::vector<LaunchMemory::Touched>& touched) {
   const std::lock_guard<std::mutex> lock(global.record_mutex);
   if (global.records.size() >= kKeptRecords) return;
-  const char* const name = global.names.insert(request.name).first->c_str();
-  global.records.push_back({name,
-                            {request.grid.x, request.grid.y, request.grid.z},
-                            {request.block.x, request.block.y, request.block.z},
-                            request.shared_bytes,
-                            counters,
-                            {request.cluster.x, request.cluster.y, request.cluster.z}});
+  const auto keep = [&](const std::string& name) {
+    return global.names.insert(name).first->c_str();
+  };
+  std::vector<TensorTraffic> tensors;
+  for (const LaunchMemory::Touched& one : touched) {
+    tensors.push_back({keep(one.name), one.load_bytes, one.store_bytes});
+  }
+  global.records.push_back({{keep(request.name),
+                             {request.grid.x, request.grid.y, request.grid.z},
+                             {request.block.x, request.block.y, request.block.z},
+                             request.shared_bytes,
+                             counters,
+                             {request.cluster.x, request.cluster.y, request.cluster.z}},
+                            std::move(tensors)});
 }
 
 std::string find_wrong_option(const Options& options) {
@@ -175,8 +191,8 @@ std::string run_and_record(const LaunchRequest& request) {
     observing = launch.options.check != 0 || launch.options.count != 0;
     run(launch, global, counters);
     observing = false;
-    launch.memory.count_distinct(counters);
-    record(global, request, counters);
+    const std::vector<LaunchMemory::Touched> touched = launch.memory.count_distinct(counters);
+    record(global, request, counters, touched);
     std::string errors = launch.errors.text();
     const std::string margin = find_overwritten_margin();
     if (errors.empty() && !margin.empty()) {
@@ -243,7 +259,15 @@ uint64_t launch_count() {
 
 void launch_record(uint64_t index, LaunchRecord* out) {
   const std::lock_guard<std::mutex> lock(state().record_mutex);
-  *out = index < state().records.size() ? state().records[index] : LaunchRecord{};
+  *out = index < state().records.size() ? state().records[index].launch : LaunchRecord{};
+}
+
+uint64_t launch_tensors(uint64_t index, TensorTraffic* out, uint64_t capacity) {
+  const std::lock_guard<std::mutex> lock(state().record_mutex);
+  if (index >= state().records.size()) return 0;
+  const std::vector<TensorTraffic>& tensors = state().records[index].tensors;
+  std::copy_n(tensors.begin(), std::min<uint64_t>(capacity, tensors.size()), out);
+  return tensors.size();
 }
 
 void clear_launches() {

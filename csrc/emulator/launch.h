@@ -15,5 +15,6 @@ Options& options();
 uint64_t launch_count();
 void launch_record(uint64_t index, LaunchRecord* out);
 void clear_launches();
+uint64_t launch_tensors(uint64_t index, TensorTraffic* out, uint64_t capacity);
 
 }  // namespace rnc::emulator

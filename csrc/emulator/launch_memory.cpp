@@ -208,14 +208,19 @@ uint64_t LaunchMemory::count_sectors(const uint64_t* touched, const Region& regi
   return sectors;
 }
 
-void LaunchMemory::count_distinct(Counters& counters) const {
-  if (!count_) return;
+std::vector<LaunchMemory::Touched> LaunchMemory::count_distinct(Counters& counters) const {
+  std::vector<Touched> touched;
+  if (!count_) return touched;
   for (const Region& region : regions_) {
-    counters.distinct_load_bytes += count_bits(region.loaded.get(), region.bytes);
-    counters.distinct_store_bytes += count_bits(region.stored.get(), region.bytes);
+    const uint64_t loaded = count_bits(region.loaded.get(), region.bytes);
+    const uint64_t stored = count_bits(region.stored.get(), region.bytes);
+    if (loaded || stored) touched.push_back({region.allocation->name, loaded, stored});
+    counters.distinct_load_bytes += loaded;
+    counters.distinct_store_bytes += stored;
     counters.distinct_load_sectors += count_sectors(region.loaded.get(), region);
     counters.distinct_store_sectors += count_sectors(region.stored.get(), region);
   }
+  return touched;
 }
 
 }  // namespace rnc::emulator

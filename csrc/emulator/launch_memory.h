@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -58,7 +59,13 @@ class LaunchMemory {
 
   bool contains(Fiber* fiber, uint64_t address) const { return find(fiber, address) != nullptr; }
 
-  void count_distinct(Counters& counters) const;
+  struct Touched {
+    std::string name;
+    uint64_t load_bytes, store_bytes;
+  };
+
+  // Adds up the distinct bytes, and says of which allocations they are.
+  std::vector<Touched> count_distinct(Counters& counters) const;
 
  private:
   struct Region {

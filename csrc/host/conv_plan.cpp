@@ -19,7 +19,8 @@ ConvOp op_named(const std::string& name) {
   if (name == "fprop") return ConvOp::kFprop;
   if (name == "dgrad") return ConvOp::kDgrad;
   if (name == "wgrad") return ConvOp::kWgrad;
-  throw py::value_error("op is '" + name + "', expected 'fprop', 'dgrad', 'wgrad', 'product' or 'gram'");
+  throw py::value_error("op is '" + name +
+                        "', expected 'fprop', 'dgrad', 'wgrad', 'product' or 'gram'");
 }
 
 DType dtype_named(const std::string& name) {

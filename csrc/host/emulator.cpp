@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "emulator/emulator_api.h"
 
@@ -15,6 +16,7 @@ using emulator::Counters;
 using emulator::EmulatorApi;
 using emulator::LaunchRecord;
 using emulator::Options;
+using emulator::TensorTraffic;
 
 py::dict to_dict(const Counters& counters) {
   py::dict out;
@@ -76,7 +78,9 @@ class Emulator {
     for (uint64_t i = 0; i < count; ++i) {
       LaunchRecord record{};
       api_->launch_record(i, &record);
-      out.append(to_dict(record));
+      py::dict launch = to_dict(record);
+      launch["tensors"] = tensors(i);
+      out.append(launch);
     }
     return out;
   }
@@ -84,6 +88,16 @@ class Emulator {
   void clear() const { api_->clear_launches(); }
 
  private:
+  py::dict tensors(uint64_t launch) const {
+    std::vector<TensorTraffic> found(api_->launch_tensors(launch, nullptr, 0));
+    api_->launch_tensors(launch, found.data(), found.size());
+    py::dict out;
+    for (const TensorTraffic& one : found) {
+      out[one.name] = py::make_tuple(one.load_bytes, one.store_bytes);
+    }
+    return out;
+  }
+
   const EmulatorApi* api_;
 };
 
@@ -107,7 +121,7 @@ void bind_emulator(py::module_& m) {
       .def_property_readonly("options", &Emulator::options, py::return_value_policy::reference)
       .def("launches", &Emulator::launches,
            "Records of the launches since clear(): kernel, grid, block, cluster, shared_bytes, "
-           "counters.")
+           "counters, tensors {name: (bytes loaded, bytes stored)} (with options.count).")
       .def("clear", &Emulator::clear, "Forgets the launch records.");
 }
 

@@ -163,26 +163,6 @@ def inference(layer: Layer, dtype: torch.dtype) -> list[Part]:
     return [fprop(layer.conv, dtype, vectors=2 * layer.batch_norm, residual=layer.residual)]
 
 
-def forward(layer: Layer, dtype: torch.dtype) -> list[Part]:
-    """A layer in training: convolution with statistics, then normalisation."""
-    norm = Elementwise(layer.output, layer.residual, layer.relu)
-    parts = [fprop(layer.conv, dtype, statistics=True), bn_apply(norm, dtype)]
-    if layer.projection:
-        parts += forward(Layer(layer.projection, batch_norm=True), dtype)
-    return parts
-
-
-def backward(layer: Layer, dtype: torch.dtype) -> list[Part]:
-    """The gradients of all of a layer's inputs: two passes of batch norm, two convolutions."""
-    parts = bn_backward(Elementwise(layer.output, layer.residual, layer.relu), dtype)
-    parts.append(wgrad(layer.conv, dtype))
-    if layer.input_gradient:
-        parts.append(dgrad(layer.conv, dtype))
-    if layer.projection:
-        parts += backward(Layer(layer.projection, batch_norm=True), dtype)
-    return parts
-
-
 def _gate(norm: Elementwise) -> tuple[bool, int]:
     """(whether the gate is a mask, vectors that a recomputed one takes)."""
     return norm.relu and norm.residual, 2 if norm.relu and not norm.residual else 0

@@ -1,4 +1,4 @@
-"""What a network must do at least: arithmetic, traffic and memory, from `resnet_cuda.explain`."""
+"""What a network must do at least, arithmetic, traffic and memory: from `explain` and, in training, from `trace`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from resnet_cuda import explain, fuse
-from resnet_cuda.bench import networks
+from resnet_cuda.bench import networks, training_passes
 from resnet_cuda.bench.ceilings import Part
 
 _BATCH = 2  # of the pass that is explained; everything scales
@@ -31,33 +31,38 @@ class _Pass:
 class Costs:
     """Of one network at one image size. Sizes are elements.
 
-    A floor is the sum over perfect fused kernels: one per convolution unit (convolution, batch norm, addition, ReLU)
-    and pass, which reads its input, weight and residual once and writes its output once; in training two more that
-    read and write three such operands each; and the classifier's matrix products. In no floor: the pools, the loss, the
-    optimizer, batch norm's vectors, and traffic that only a fusion beyond one unit saves.
+    A floor is the sum over perfect kernels, each of which reads and writes its tensors once. At inference they are one
+    per convolution unit (convolution, batch norm, addition, ReLU); in training the passes that the executor of branches
+    makes; and the classifier's matrix products. In no floor: the pools, the loss, the optimizer, and what torch does
+    with vectors and small matrices between two passes.
     """
 
-    forward: tuple[_Pass, ...]
-    backward: tuple[_Pass, ...]
+    network: str
+    image_size: int
+    forward: tuple[_Pass, ...]  # at inference
+    classifiers: tuple[_Pass, ...]
     parameters: int
     outputs: tuple[int, ...]  # per image, of every unit
     pixels: int  # of the smallest unit's output
 
     def parts(self, batch: int, dtype: torch.dtype, training: bool) -> list[Part]:
-        passes = self.forward + self.backward if training else self.forward
-        return [
+        passes = self.classifiers * 3 if training else self.forward + self.classifiers
+        parts = [
             (batch * p.flops, dtype.itemsize * (batch * p.activations + p.weights)) for p in passes
         ]
+        return (
+            [*_training(self.network, self.image_size, batch, dtype), *parts] if training else parts
+        )
 
     def flops(self, batch: int, training: bool) -> int:
         return sum(flops for flops, _ in self.parts(batch, torch.float32, training))
 
     def memory(self, batch: int, dtype: torch.dtype, training: bool) -> int:
-        """Bytes without which no candidate runs: in training what the backward pass needs of every unit, the
-        convolution's output and the normalised one; else the largest input and output of one pass."""
+        """Bytes without which no candidate runs: in training one tensor of every unit, its convolution's
+        output or, where that is not stored, the branch's; else the largest input and output of one pass."""
         size = dtype.itemsize
         if training:  # weights with gradients and momenta
-            return size * (3 * self.parameters + 2 * batch * sum(self.outputs))
+            return size * (3 * self.parameters + batch * sum(self.outputs))
         return size * (self.parameters + batch * max(p.activations for p in self.forward))
 
     def training_batch(self, batch: int) -> int:
@@ -79,20 +84,23 @@ def costs(network: str, pixels: int) -> Costs:
     classifiers = [m for m in module.modules() if isinstance(m, nn.Linear)]
     parameters = sum(p.numel() for p in module.parameters())
     x = networks.images(_BATCH, pixels, torch.float32, torch.device("cpu"))
-    units = explain(fuse(module, inplace=True), x, training=True).units
+    units = explain(fuse(module, inplace=True), x).units
     forward: list[_Pass] = []
-    backward: list[_Pass] = []
     for unit in units:
         weights = math.prod(unit.weight)
         for p in unit.passes:
             activations = p.bytes // torch.float32.itemsize - weights
-            one = _Pass(p.flops // _BATCH, activations // _BATCH, weights)
-            (forward if p.name == "fprop" else backward).append(one)
-    for linear in classifiers:
-        inner, outer = linear.in_features, linear.out_features
-        product = _Pass(2 * inner * outer, inner + outer, inner * outer)
-        forward.append(product)
-        backward += [product, product]
+            forward.append(_Pass(p.flops // _BATCH, activations // _BATCH, weights))
+    sizes = [(linear.in_features, linear.out_features) for linear in classifiers]
+    products = tuple(_Pass(2 * i * o, i + o, i * o) for i, o in sizes)
     outputs = tuple(math.prod(unit.output) // _BATCH for unit in units)
     smallest = min(math.prod(unit.output[2:]) for unit in units)
-    return Costs(tuple(forward), tuple(backward), parameters, outputs, smallest)
+    return Costs(network, pixels, tuple(forward), products, parameters, outputs, smallest)
+
+
+@functools.lru_cache(maxsize=32)
+def _training(network: str, pixels: int, batch: int, dtype: torch.dtype) -> tuple[Part, ...]:
+    """Of the fused calls of a training step."""
+    module = networks.plain(network)[0]
+    traces = training_passes.of_module(module, (batch, 3, pixels, pixels), dtype, False)
+    return tuple(part for one in traces for part in training_passes.parts(one))

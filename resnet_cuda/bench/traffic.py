@@ -247,11 +247,12 @@ def rows_of(operation: Operation) -> list[Row]:
 
 
 def minimum(fused: nn.Module, x: Tensor) -> dict[tuple[str, str], int]:
-    """Of the convolution units: forward with batch norm, addition and ReLU; dgrad and wgrad backward."""
+    """Of the convolution units: one pass each at inference, in training those of the executor."""
     found: dict[tuple[str, str], int] = {}
     for unit in explain(fused, x).units:
         for step in unit.passes:
-            key = (FORWARD if step.name == "fprop" else BACKWARD, CONVOLUTION)
+            phase = FORWARD if step.phase == FORWARD else BACKWARD
+            key = (phase, kind_of(step.kernel))
             found[key] = found.get(key, 0) + step.bytes
     return found
 

@@ -33,11 +33,11 @@ _LISTED = 5  # of the unrecognised
 _KINDS = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
+        ("convolution dgrad", r"::_?conv_dgrad|::_?bottleneck_expand_dgrad"),
+        ("convolution wgrad", r"::_?conv_wgrad|::_?bottleneck_expand_wgrad"),
         ("convolution forward", r"::_?conv_fprop|::_?bottleneck_(reduce|expand)"),
-        ("convolution dgrad", r"::_?conv_dgrad"),
-        ("convolution wgrad", r"::_?conv_wgrad"),
         ("batch norm backward", r"batch_norm\w*_backward|::_?bn_backward|BatchNorm\w*Backward"),
-        ("batch norm forward", r"batch_norm|::_?bn_"),
+        ("batch norm forward", r"batch_norm|::_?bn_|::_?bottleneck_gram"),
         ("convolution dgrad and wgrad", r"convolution\w*_backward"),
         ("convolution forward", r"convolution|::conv2d"),
         ("pooling", r"pool"),

@@ -274,9 +274,10 @@ def closed_form_obstacle(branch: BranchSpec, tensors: Sequence[ConvTensors], i: 
     last = len(branch.units) - 1
     if i < last:
         return "the next convolution reads it"
-    if i == last and not (last > 0 and branch.units[last - 1].relu):
+    own = closed_form.obstacle(branch.convolutions[i], tensors[i], branch.options.closed_form)
+    if own is None and i == last and not (last > 0 and branch.units[last - 1].relu):
         return "what it reads is not another unit's ReLU"
-    return closed_form.obstacle(branch.convolutions[i], tensors[i], branch.options.closed_form)
+    return own
 
 
 def _unpack(

@@ -24,8 +24,8 @@ class Emulation:
         return bool(self._emulator.checked)
 
     def launches(self) -> list[dict[str, Any]]:
-        """One dict per kernel launch: kernel, grid, block, cluster, shared_bytes, counters (filled
-        with count=True)."""
+        """One dict per kernel launch: kernel, grid, block, cluster, shared_bytes, counters and
+        tensors, {name: (distinct bytes loaded, stored)} (filled with count=True)."""
         return self._emulator.launches()
 
     def clear(self) -> None:

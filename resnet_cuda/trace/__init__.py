@@ -4,7 +4,7 @@ The executor of branches itself is run, forward and backward, on tensors without
 operation that it dispatches is noted. So there is no second description of its passes.
 """
 
-from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, Bytes, Pass, Trace
-from resnet_cuda.trace.recorder import trace
+from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, TORCH, Bytes, Pass, Trace
+from resnet_cuda.trace.recorder import calls_of, trace
 
-__all__ = ["AGAIN", "BACKWARD", "FORWARD", "Bytes", "Pass", "Trace", "trace"]
+__all__ = ["AGAIN", "BACKWARD", "FORWARD", "TORCH", "Bytes", "Pass", "Trace", "calls_of", "trace"]

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_cuda import _backend, _raw
 from resnet_cuda.nn._recording import BranchCall
+from resnet_cuda.nn._recording import listening as hearing_calls
 from resnet_cuda.ops import ConvUnit
 from resnet_cuda.ops._branch import BranchSpec, ConvTensors
 from resnet_cuda.ops._branch_passes import closed_form_obstacle
@@ -29,7 +30,6 @@ def trace(
     call: BranchCall,
     *,
     input_gradient: bool = True,
-    batch: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Trace:
     """A training step of the call: its output, and the gradients of all its parameters.
@@ -39,14 +39,14 @@ def trace(
     Args:
         call: as fused modules announce it.
         input_gradient: whether x (and the residual) wants a gradient.
-        batch, dtype: in place of the call's own.
+        dtype: in place of the tensors' own: what autocast makes of them.
 
     Raises:
         RuntimeError: the compiled extension is missing, whose schemas the passes go by.
     """
     _raw.require()
-    with FakeTensorMode(), torch.enable_grad():
-        empty = _Empty(batch, dtype)
+    with FakeTensorMode(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        empty = _Empty(dtype)
         call = call._replace(
             x=empty.activation(call.x, input_gradient),
             units=[empty.unit(unit) for unit in call.units],
@@ -69,10 +69,27 @@ def trace(
     return Trace(tuple(recorder.passes), tuple(recorder.obstacles))
 
 
+def calls_of(module: nn.Module, x: Tensor) -> list[BranchCall]:
+    """The calls that a fused module announces for x, both on tensors without values."""
+    calls: list[BranchCall] = []
+    with _served_by(KernelBackend()), torch.no_grad(), hearing_calls(calls.append):
+        module(x)
+    return calls
+
+
+@contextmanager
+def _served_by(kernels: KernelBackend) -> Iterator[None]:
+    previous = _backend.replace_instance("emulated", kernels)
+    try:
+        with _backend.use_backend("emulated"):
+            yield
+    finally:
+        _backend.replace_instance("emulated", previous)
+
+
 class _Empty(NamedTuple):
     """Makes tensors without values like others."""
 
-    batch: int | None
     dtype: torch.dtype | None
 
     def like(self, t: Tensor, shape: Sequence[int], requires_grad: bool) -> Tensor:
@@ -83,7 +100,7 @@ class _Empty(NamedTuple):
         )
 
     def activation(self, x: Tensor, requires_grad: bool) -> Tensor:
-        return self.like(x, (self.batch or x.shape[0], *x.shape[1:]), requires_grad)
+        return self.like(x, x.shape, requires_grad)
 
     def unit(self, unit: ConvUnit) -> ConvUnit:
         def parameter(t: Tensor | None) -> Tensor | None:
@@ -134,12 +151,8 @@ class _Recorder(TorchDispatchMode):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Fused calls inside are traced."""
-        previous = _backend.replace_instance("emulated", _TracedKernels(self))
-        try:
-            with _backend.use_backend("emulated"), listening(self._serve), self:
-                yield
-        finally:
-            _backend.replace_instance("emulated", previous)
+        with _served_by(_TracedKernels(self)), listening(self._serve), self:
+            yield
 
     def _serve(self, weight: Tensor) -> None:
         self._unit = self._owners[storage(weight)]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from emulator_library import DeviceArray, Emulator
 from memory_kernels import N, launch, values
+
+from resnet_cuda import _raw
+from resnet_cuda.testing import emulated
 
 
 def test_distinct_bytes_of_a_copy_equal_its_size(either: Emulator) -> None:
@@ -19,6 +23,25 @@ def test_distinct_bytes_of_a_copy_equal_its_size(either: Emulator) -> None:
     assert counters.global_store_bytes == counters.distinct_store_bytes == size
     assert counters.global_load_sectors == counters.global_store_sectors == size // 32
     assert counters.distinct_load_sectors == counters.distinct_store_sectors == size // 32
+
+
+def test_distinct_bytes_are_told_apart_by_tensor() -> None:
+    if not _raw.is_built():
+        pytest.skip("resnet_cuda._C is not built: run `make build`")
+    x = torch.ones(2, 8, 4, 4).to(memory_format=torch.channels_last)
+    with emulated(count=True) as emulation:
+        torch.ops.resnet_cuda._add_relu_forward(x, x.clone(), True)
+        (launch,) = emulation.launches()
+    size = x.numel() * 4
+    assert launch["tensors"] == {
+        "x": (size, 0),
+        "residual": (size, 0),
+        "z": (0, size),
+        "mask": (0, x.numel() // 8),
+    }
+    loaded, stored = (sum(sizes) for sizes in zip(*launch["tensors"].values(), strict=True))
+    assert loaded == launch["counters"]["distinct_load_bytes"]
+    assert stored == launch["counters"]["distinct_store_bytes"]
 
 
 @pytest.mark.parametrize("misalignment", [0, 8, 20, 28])

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from resnet_cuda import fuse, reference
-from resnet_cuda.bench import computation, costs, folded, layers, modes, networks, peers
+from resnet_cuda.bench import (
+    computation,
+    costs,
+    folded,
+    layers,
+    modes,
+    networks,
+    peers,
+    training_passes,
+)
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.computation import (
     EPS,
@@ -77,7 +86,6 @@ def _workload(
     if mode == STEP:
         block = for_statistics(block)
         chained = _before_inner_gates(block.module)
-    parts_of_block = block.parts()
     ours, plain = partial(_make, block, True), partial(_make, block, False)
     styles = modes.styles(device, ours, plain, mode, dtype, compilers)
     ways = [modes.way(device, style, mode) for style in styles]
@@ -92,10 +100,10 @@ def _workload(
         inputs=partial(_inputs, block, mode),
         plain=modes.plain(plain, mode),
         ways=ways,
-        parts=_parts(parts_of_block, mode, dtype),
+        parts=_parts(block, mode, dtype),
         part_of_network=block,
         chained=chained,
-        gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in parts_of_block.batch_norms)),
+        gate=1 / math.sqrt(min(math.prod(norm.shape) for norm in block.parts().batch_norms)),
     )
 
 
@@ -107,12 +115,12 @@ def _before_inner_gates(module: nn.Module) -> list[str]:
     return ["dx", *(f"d{name}" for name in names if not name.startswith(direct))]
 
 
-def _parts(parts: Network, mode: str, dtype: torch.dtype) -> list[Part]:
-    found: list[Part] = []
-    for layer in parts.convolutions:
-        kinds = (costs.inference,) if mode == INFERENCE else (costs.forward, costs.backward)
-        found += [part for kind in kinds for part in kind(layer, dtype)] * layer.count
-    return found
+def _parts(block: Block, mode: str, dtype: torch.dtype) -> list[Part]:
+    if mode == STEP:
+        traces = training_passes.of_module(block.module, block.shape, dtype, True)
+        return [part for one in traces for part in training_passes.parts(one)]
+    layers_of_block = block.parts().convolutions
+    return [p for layer in layers_of_block for p in costs.inference(layer, dtype) * layer.count]
 
 
 def _inputs(block: Block, mode: str, random: Random) -> Given:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda import ops
-from resnet_cuda.bench import computation, costs, eager, folded
+from resnet_cuda.bench import computation, costs, eager, folded, training_passes
 from resnet_cuda.bench.ceilings import Part
 from resnet_cuda.bench.computation import EPS, MOMENTUM, Random, Shrinkable, Way
 from resnet_cuda.bench.device import Device
@@ -25,6 +25,7 @@ from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.conv_unit import run_unit
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.testing.problems import ConvProblem
+from resnet_cuda.trace import FORWARD
 
 _VECTORS = ("gamma", "beta", "running_mean", "running_var")
 _LEAVES = ("x", "weight", "gamma", "beta", "residual")
@@ -81,9 +82,16 @@ def conv_op(layer: Layer) -> Op:
         else None,
         leaves=leaves,
         inputs=partial(computation.convolution_inputs, layer),
-        parts=partial(_parts, costs.inference, costs.forward, costs.backward, layer),
+        parts=partial(_conv_parts, layer),
         library_ways=partial(folded.layer_ways, layer=layer),
     )
+
+
+def _conv_parts(layer: Layer, mode: str, dtype: torch.dtype) -> list[Part]:
+    if mode == INFERENCE:
+        return costs.inference(layer, dtype)
+    traced = training_passes.of_layer(layer, dtype)
+    return training_passes.parts(traced, None if mode == STEP else FORWARD)
 
 
 def _conv_ours(layer: Layer, own: Given, training: bool) -> Callable[[], Tensor]:
@@ -162,7 +170,7 @@ def bn_op(norm: Elementwise) -> Op:
         linear if norm.relu else None,
         ["x", "gamma", "beta", *(["residual"] if norm.residual else [])],
         inputs,
-        partial(_parts, _bn_inference, _bn_forward, costs.bn_backward, norm),
+        partial(_bn_parts, norm),
     )
 
 
@@ -288,27 +296,13 @@ def _pool_op(
     )
 
 
-def _parts(
-    inference: Callable[..., list[Part]],
-    forward: Callable[..., list[Part]],
-    backward: Callable[..., list[Part]],
-    subject: Any,
-    mode: str,
-    dtype: torch.dtype,
-) -> list[Part]:
+def _bn_parts(norm: Elementwise, mode: str, dtype: torch.dtype) -> list[Part]:
     if mode == INFERENCE:
-        return inference(subject, dtype)
-    return forward(subject, dtype) + (backward(subject, dtype) if mode == STEP else [])
-
-
-def _bn_inference(norm: Elementwise, dtype: torch.dtype) -> list[Part]:
-    tensors = 3 if norm.residual else 2
-    return [costs.elementwise(norm.shape, dtype, tensors=tensors, vectors=2)]
-
-
-def _bn_forward(norm: Elementwise, dtype: torch.dtype) -> list[Part]:
+        tensors = 3 if norm.residual else 2
+        return [costs.elementwise(norm.shape, dtype, tensors=tensors, vectors=2)]
     statistics = costs.elementwise(norm.shape, dtype, tensors=1, statistics=True)
-    return [statistics, costs.bn_apply(norm, dtype)]
+    forward = [statistics, costs.bn_apply(norm, dtype)]
+    return forward + (costs.bn_backward(norm, dtype) if mode == STEP else [])
 
 
 def _plain_convolutions(network: Network, residual: bool) -> list[Layer]:
