@@ -21,10 +21,13 @@ _BATCH_NORM = (
 _CONV_BACKWARD = ("conv_dgrad", "conv_wgrad")
 # The passes that an op's forward and backward launch (a test compares this with what is launched).
 PASSES_OF_OP = {
-    "conv_bn_relu": ("conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM),
+    "conv_bn_relu": ("conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM, "add_relu_backward"),
     "conv_bn_relu_max_pool2d": ("conv_max_pool", "conv_fprop", "max_pool_forward"),
-    "bottleneck_reduce": ("bottleneck_reduce", *_CONV_BACKWARD, *_BATCH_NORM),
-    "bottleneck_expand": ("bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
+    "bottleneck_reduce": ("bottleneck_reduce", "conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM),
+    "bottleneck_expand": (
+        *("bottleneck_expand", "conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM),
+        "add_relu_backward",
+    ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
         *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad"),

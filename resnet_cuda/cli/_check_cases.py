@@ -27,6 +27,10 @@ TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
 TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
 
 
+# Name, batch statistics, gradients: ops that are differentiated take other passes than inference.
+_MODES = (("training", True, True), ("frozen", False, True), ("inference", False, False))
+
+
 class Case(NamedTuple):
     """`fused` and `plain` are the same function of `inputs`; differentiable inputs require a gradient, unless the op is
     another one with gradients."""
@@ -96,18 +100,18 @@ def _bottleneck_cases(
 ) -> Iterator[Case]:
     given = make_inputs(reduce, dtype, device=device, requires_grad=True)
     wide = make_inputs(expand, dtype, device=device, requires_grad=True)
-    for training in (True, False):
+    for mode, training, differentiated in _MODES:
         yield Case(
-            f"bottleneck_reduce, {_mode(training)}",
+            f"bottleneck_reduce, {mode}",
             partial(ops.bottleneck_reduce, training=training),
             partial(reference.bottleneck_reduce, training=training),
-            _conv_bn(given),
+            _leaves(_conv_bn(given), differentiated),
         )
         yield Case(
-            f"bottleneck_expand, {_mode(training)}",
+            f"bottleneck_expand, {mode}",
             partial(ops.bottleneck_expand, training=training),
             partial(reference.bottleneck_expand, training=training),
-            [*_conv_bn(wide), wide.residual],
+            _leaves([*_conv_bn(wide), wide.residual], differentiated),
         )
 
 
@@ -124,7 +128,7 @@ def _block_cases(
         assert given.beta is not None
         inputs += [given.weight, given.gamma, (given.beta.detach().abs() + 6).requires_grad_()]
         inputs += [given.running_mean, given.running_var]
-    for training in (True, False):
+    for mode, training, differentiated in _MODES:
 
         def call(op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor) -> Tensor:
             described = [
@@ -138,10 +142,10 @@ def _block_cases(
             return op(x, described, ops.Identity())
 
         yield Case(
-            f"residual_branch, {_mode(training)}",
+            f"residual_branch, {mode}",
             partial(call, ops.residual_branch, training),
             partial(call, reference.residual_branch, training),
-            inputs,
+            _leaves(inputs, differentiated),
         )
 
 
@@ -180,6 +184,10 @@ def _pool_cases(
 def _conv_bn(given: ConvBnInputs) -> list[Tensor]:
     vectors = [given.gamma, given.beta, given.running_mean, given.running_var]
     return [given.x, given.weight, *vectors]
+
+
+def _leaves(tensors: list[Tensor], differentiated: bool) -> list[Tensor]:
+    return tensors if differentiated else [t.detach() for t in tensors]
 
 
 def _mode(training: bool) -> str:

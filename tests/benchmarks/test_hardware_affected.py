@@ -115,6 +115,7 @@ def test_names_are_passes_ops_or_launchers() -> None:
         "conv_bn_relu",
         "bottleneck_reduce",
         "bottleneck_expand",
+        "residual_branch",
     }
     assert by_names(["bn_relu"]).ops == {"bn_relu"}
     assert by_names(["bn_relu"]).passes == set(PASSES_OF_OP["bn_relu"])

@@ -93,6 +93,8 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (convolution.expand, partial(Network.expanding, projection=False)),
     (convolution.expand, partial(Network.expanding, projection=True)),
     (convolution.expand_statistics, _expanding_in_training),
+    (closed_form.expand, _in_closed_form),
+    (closed_form.bottleneck_expand, _in_closed_form),
     (closed_form.gram, _in_closed_form),
     (closed_form.expand_wgrad, _in_closed_form),
     (closed_form.expand_dgrad, _in_closed_form),
