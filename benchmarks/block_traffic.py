@@ -214,8 +214,9 @@ def _touched(operation: Operation, one: Pass) -> Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """One block's totals; `measured` is the trace's where no kernel ran. matrices, torchs: by the trace, what our kernels
-    and what torch moves beside the activations."""
+    """One block's totals. measured: the trace's figure where no kernel ran. matrices, torchs: what our kernels and what
+    torch moves beside the activations, by the trace.
+    """
 
     case: Case
     traced: int
