@@ -157,10 +157,11 @@ def total(passes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """Distinct bytes that one op's launches touched."""
+    """The kernel that an op launched first, and the distinct bytes that its launches touched."""
 
-    activations: int = 0
-    others: int = 0
+    kernel: str
+    activations: int
+    others: int
 
 
 def trace_of(case: Case) -> Trace:
@@ -209,7 +210,7 @@ def _touched(operation: Operation, one: Pass) -> Measured:
                 activations += loaded + stored
             else:
                 others += loaded + stored
-    return Measured(activations, others)
+    return Measured(operation.launches[0]["kernel"], activations, others)
 
 
 @dataclass(frozen=True)
