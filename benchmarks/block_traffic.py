@@ -157,10 +157,11 @@ def total(passes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """Distinct bytes that one op's launches touched."""
+    """The kernel that an op launched first, and the distinct bytes that its launches touched."""
 
-    activations: int = 0
-    others: int = 0
+    kernel: str
+    activations: int
+    others: int
 
 
 def trace_of(case: Case) -> Trace:
@@ -209,13 +210,14 @@ def _touched(operation: Operation, one: Pass) -> Measured:
                 activations += loaded + stored
             else:
                 others += loaded + stored
-    return Measured(activations, others)
+    return Measured(operation.launches[0]["kernel"], activations, others)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One block's totals; `measured` is the trace's where no kernel ran. matrices, torchs: by the trace, what our kernels
-    and what torch moves beside the activations."""
+    """One block's totals. measured: the trace's figure where no kernel ran. matrices, torchs: what our kernels and what
+    torch moves beside the activations, by the trace.
+    """
 
     case: Case
     traced: int

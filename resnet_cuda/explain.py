@@ -377,6 +377,8 @@ def _training(traced: Trace, unit: int, gpu: Gpu) -> Iterator[PassPlan]:
         if one.unit == unit:
             kernel, tile, why, is_tf32 = one.plan
             name = one.name.removeprefix("conv_")
+            if one.convolutions and not one.bytes.activations:
+                name = "matrix product"  # of a weight's size
             yield PassPlan(
                 *(name if one.operations == 1 else f"{name} x{one.operations}", kernel, tile, why),
                 *(one.flops, one.reads, one.writes),

@@ -81,6 +81,9 @@ Conv2dProblem problem_of(const std::array<int64_t, 4>& x_size,
 ConvPlan plan_named(const std::string& op, const Conv2dProblem& problem, DType dtype,
                     const PlanLimits& limits) {
   if (op == "product" || op == "gram") {
+    if (problem.R != 1 || problem.S != 1 || problem.groups != 1) {
+      throw py::value_error("op is '" + op + "', expected 1x1 filters without groups for it");
+    }
     return plan_pixel_product(problem, dtype, op == "gram", limits);
   }
   return plan_conv(op_named(op), problem, dtype, limits);

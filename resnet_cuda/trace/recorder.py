@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,7 @@ from resnet_cuda.trace.products import products_of
 
 
 def trace(
-    call: BranchCall,
-    *,
-    input_gradient: bool = True,
-    dtype: torch.dtype | None = None,
+    call: BranchCall, *, input_gradient: bool = True, dtype: torch.dtype | None = None
 ) -> Trace:
     """A training step of the call: its output, and the gradients of all its parameters.
 
@@ -46,18 +43,9 @@ def trace(
     """
     _raw.require()
     with FakeTensorMode(), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        empty = _Empty(dtype)
-        call = call._replace(
-            x=empty.activation(call.x, input_gradient),
-            units=[empty.unit(unit) for unit in call.units],
-            shortcut=empty.unit(call.shortcut)
-            if isinstance(call.shortcut, ConvUnit)
-            else call.shortcut,
-            residual=call.residual
-            if call.residual is None
-            else empty.activation(call.residual, input_gradient or call.residual.requires_grad),
-        )
-        units = [*call.units, *([call.shortcut] if isinstance(call.shortcut, ConvUnit) else [])]
+        call = _without_values(call, dtype, input_gradient)
+        projection = [call.shortcut] if isinstance(call.shortcut, ConvUnit) else []
+        units = [*call.units, *projection]
         recorder = _Recorder(call, units)
         with recorder.listening():
             z = call.run()
@@ -87,37 +75,38 @@ def _served_by(kernels: KernelBackend) -> Iterator[None]:
         _backend.replace_instance("emulated", previous)
 
 
-class _Empty(NamedTuple):
-    """Makes tensors without values like others."""
+def _without_values(
+    call: BranchCall, dtype: torch.dtype | None, input_gradient: bool
+) -> BranchCall:
+    """The call on tensors of the same shapes, all parameters of which want gradients."""
 
-    dtype: torch.dtype | None
+    def empty(t: Tensor | None, requires_grad: bool = True) -> Any:
+        if t is None:
+            return None
+        layout = torch.channels_last if t.dim() == 4 else torch.contiguous_format
+        shape, kind = tuple(t.shape), dtype or t.dtype
+        return torch.empty(shape, dtype=kind, memory_format=layout, requires_grad=requires_grad)
 
-    def like(self, t: Tensor, shape: Sequence[int], requires_grad: bool) -> Tensor:
-        layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-        dtype = self.dtype or t.dtype
-        return torch.empty(
-            tuple(shape), dtype=dtype, memory_format=layout, requires_grad=requires_grad
-        )
-
-    def activation(self, x: Tensor, requires_grad: bool) -> Tensor:
-        return self.like(x, x.shape, requires_grad)
-
-    def unit(self, unit: ConvUnit) -> ConvUnit:
-        def parameter(t: Tensor | None) -> Tensor | None:
-            return None if t is None else self.like(t, t.shape, True)
-
-        def statistic(t: Tensor | None) -> Tensor | None:
-            return None if t is None else self.like(t, t.shape, False)
-
+    def empty_unit(unit: ConvUnit) -> ConvUnit:
         return replace(
             unit,
-            weight=self.like(unit.weight, unit.weight.shape, True),
-            gamma=parameter(unit.gamma),
-            beta=parameter(unit.beta),
-            running_mean=statistic(unit.running_mean),
-            running_var=statistic(unit.running_var),
+            weight=empty(unit.weight),
+            gamma=empty(unit.gamma),
+            beta=empty(unit.beta),
+            running_mean=empty(unit.running_mean, False),
+            running_var=empty(unit.running_var, False),
             folded=None,
         )
+
+    shortcut, residual = call.shortcut, call.residual
+    return call._replace(
+        x=empty(call.x, input_gradient),
+        units=[empty_unit(unit) for unit in call.units],
+        shortcut=empty_unit(shortcut) if isinstance(shortcut, ConvUnit) else shortcut,
+        residual=empty(
+            residual, input_gradient or (residual is not None and residual.requires_grad)
+        ),
+    )
 
 
 _ACTIVATION, _MATRIX, _SMALL = range(3)  # kinds of tensors, as `Bytes` has them

@@ -37,6 +37,7 @@ def test_the_emulated_kernels_touch_what_the_trace_says_and_keep_the_goals(case:
     for one, found in zip(traced.passes, measured, strict=True):
         if found is not None:
             expected = one.bytes.activations
+            assert found.kernel == one.plan.kernel, "explain would name another kernel"
             assert found.activations == expected, f"{one.phase}: {one.name} touches another number"
     check_goals(block_traffic.line(case, traced, measured))
 

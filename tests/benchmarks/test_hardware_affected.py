@@ -87,7 +87,10 @@ def test_an_instruction_touches_its_probes() -> None:
     ("file", "ops"),
     [
         ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d", "conv_bn_relu_max_pool2d"}),
-        ("resnet_cuda/ops/bottleneck.py", {"bottleneck_reduce", "bottleneck_expand"}),
+        (
+            "resnet_cuda/ops/bottleneck.py",
+            {"bottleneck_reduce", "bottleneck_expand", "residual_branch"},
+        ),
         ("resnet_cuda/ops/_kernels.py", set(PASSES_OF_OP)),
         ("resnet_cuda/ops/_aten.py", None),
     ],

@@ -51,6 +51,17 @@ def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
     assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["kernel"].endswith("gemm")
 
 
+def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile() -> None:
+    pointwise = {"x_size": (256, 64, 56, 56), "weight_size": (256, 64, 1, 1), "padding": (0, 0)}
+    wide, narrow = (plan(dtype="bfloat16", narrow=n, **pointwise) for n in (False, True))
+    assert (wide["tile"][1], narrow["tile"][1]) == (128, 64)
+    product = plan("product", dtype="bfloat16", **pointwise)
+    assert product["tile"] == narrow["tile"]
+    assert product["splits"] >= 256 * 56 * 56 / 4096, "float32 adds at most 4096 rows"
+    gram = plan("gram", dtype="bfloat16", **{**pointwise, "weight_size": (64, 64, 1, 1)})
+    assert gram["tile"][:2] == (64, 64), "tiles of a symmetric matrix are square"
+
+
 def test_a_problem_without_a_kernel_says_why() -> None:
     assert "pixels" in plan(x_size=(1, 64, 60000, 60000))["error"]
 
@@ -58,7 +69,11 @@ def test_a_problem_without_a_kernel_says_why() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"op": "forward"}, "op is 'forward', expected 'fprop', 'dgrad' or 'wgrad'"),
+        (
+            {"op": "forward"},
+            "op is 'forward', expected 'fprop', 'dgrad', 'wgrad', 'product' or 'gram'",
+        ),
+        ({"op": "gram"}, "op is 'gram', expected 1x1 filters without groups for it"),
         ({"dtype": "int8"}, "dtype is 'int8', expected one of float64, float32"),
         ({"stride": (0, 1)}, "stride contains 0, expected values from 1"),
         ({"padding": (-1, 0)}, "padding contains -1"),

@@ -52,10 +52,10 @@ struct BnFinalizeParams {
 struct BnApplyParams {
   int64_t rows;
   int32_t C;
-  const void* y;         // T [rows, C]
-  const void* scale;     // Acc [C]
-  const void* bias;      // Acc [C]
-  const void* residual;  // T [rows, C] or null
+  const void* y;               // T [rows, C]
+  const void* scale;           // Acc [C]
+  const void* bias;            // Acc [C]
+  const void* residual;        // T [rows, C] or null
   const void* residual_scale;  // Acc [C] or null (1); needs residual
   void* z;                     // T [rows, C]
   uint8_t* mask;               // [ceil(rows C / 8)] or null: bit = not (z <= 0)

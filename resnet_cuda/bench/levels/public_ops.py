@@ -239,8 +239,7 @@ def stem_op(stem: Stem) -> Op:
         if mode == INFERENCE:
             return [costs.stem(stem, dtype)]
         pools = [costs.max_pool(pool, dtype)] * (2 if mode == STEP else 1)
-        of_layer = _parts(costs.inference, costs.forward, costs.backward, layer, mode, dtype)
-        return [*of_layer, *pools]
+        return [*_conv_parts(layer, mode, dtype), *pools]
 
     return Op(
         f"conv_bn_relu_max_pool2d {stem}",
