@@ -118,20 +118,21 @@ py::dict conv_plan(const std::string& op, const std::string& dtype,
 }  // namespace
 
 void bind_conv_plan(py::module_& m) {
-  m.def("conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
-        py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
-        py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
-        py::arg("narrow") = false, py::arg("normalises") = false, py::arg("allow_tf32") = false,
-        py::arg("max_pool") = false, py::arg("capability") = Pair{9, 0},
-        "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad'; of 1x1 filters 'product', "
-        "wgrad summed up in float64, and 'gram', x by itself) as a dict: kernel, why, "
-        "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
-        "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
-        "weight_size [K, C / groups, R, S]; narrow: two sets of accumulators have to fit, or two "
-        "tensors of an operand; normalises: x is normalised on load; allow_tf32 is what torch's "
-        "switch says; max_pool: of the kernel that also pools 3x3 windows with stride 2 and padding "
-        "1; capability: the GPU's (major, minor). "
-        "Raises ValueError for impossible geometry.");
+  m.def(
+      "conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
+      py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
+      py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
+      py::arg("narrow") = false, py::arg("normalises") = false, py::arg("allow_tf32") = false,
+      py::arg("max_pool") = false, py::arg("capability") = Pair{9, 0},
+      "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad'; of 1x1 filters 'product', "
+      "wgrad summed up in float64, and 'gram', x by itself) as a dict: kernel, why, "
+      "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
+      "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
+      "weight_size [K, C / groups, R, S]; narrow: two sets of accumulators have to fit, or two "
+      "tensors of an operand; normalises: x is normalised on load; allow_tf32 is what torch's "
+      "switch says; max_pool: of the kernel that also pools 3x3 windows with stride 2 and padding "
+      "1; capability: the GPU's (major, minor). "
+      "Raises ValueError for impossible geometry.");
 }
 
 }  // namespace rnc::host

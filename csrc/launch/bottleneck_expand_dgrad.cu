@@ -1,5 +1,4 @@
 #include "launch/bottleneck_expand_dgrad.h"
-
 #include "launch/generations.h"
 #include "launch/launch_kernel.h"
 #include "tile/element_group.cuh"

@@ -262,11 +262,11 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
   PlanLimits standard = given;
   standard.device = {};
-  plan.splits = limits.splits > 0 ? limits.splits
-                : given.device == standard.device
-                    ? std::max(choose_splits(tiles, 1, depth),
-                               int32_t(ceil_div(depth, kMaxProductDepth)))
-                    : plan_pixel_product(p, dtype, symmetric, standard).splits;
+  plan.splits =
+      limits.splits > 0 ? limits.splits
+      : given.device == standard.device
+          ? std::max(choose_splits(tiles, 1, depth), int32_t(ceil_div(depth, kMaxProductDepth)))
+          : plan_pixel_product(p, dtype, symmetric, standard).splits;
   plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
   plan.grid[0] = rows * plan.column_tiles;
   plan.grid[1] = plan.splits;

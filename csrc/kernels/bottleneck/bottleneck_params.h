@@ -92,14 +92,14 @@ struct BottleneckExpandWgradParams {
 // dx = da where the ReLU let x through, da = du weight + at matrix + bias.
 struct BottleneckExpandDgradParams {
   Conv2dProblem problem;
-  const void* dz;         // T [N, P, Q, K]
-  const uint8_t* mask;    // [N P Q K / 8] or null, as above
-  const void* weight;     // T [K, C]
-  const void* x;          // T [N, H, W, C]
-  const void* x_scale;    // Acc [C] or null: at = x
-  const void* x_bias;     // Acc [C], null exactly when x_scale is
-  const void* x_floor;    // Acc [C] or null (0); needs x_scale
-  const void* matrix;     // T [matrices][C][C], to be summed
+  const void* dz;       // T [N, P, Q, K]
+  const uint8_t* mask;  // [N P Q K / 8] or null, as above
+  const void* weight;   // T [K, C]
+  const void* x;        // T [N, H, W, C]
+  const void* x_scale;  // Acc [C] or null: at = x
+  const void* x_bias;   // Acc [C], null exactly when x_scale is
+  const void* x_floor;  // Acc [C] or null (0); needs x_scale
+  const void* matrix;   // T [matrices][C][C], to be summed
   int32_t matrices;
   const void* bias;       // Acc [C]
   const void* act_scale;  // Acc [C] or null: no ReLU; needs stride 1

@@ -3,6 +3,8 @@
 
 namespace rnc {
 
-template Status bottleneck_expand_dgrad_by<Generation::kSimt>(const ConvPlan&, DType, const BottleneckExpandDgradParams&, Stream);
+template Status bottleneck_expand_dgrad_by<Generation::kSimt>(const ConvPlan&, DType,
+                                                              const BottleneckExpandDgradParams&,
+                                                              Stream);
 
 }  // namespace rnc

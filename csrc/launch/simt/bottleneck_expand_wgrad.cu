@@ -3,6 +3,8 @@
 
 namespace rnc {
 
-template Status bottleneck_expand_wgrad_by<Generation::kSimt>(const ConvPlan&, DType, const BottleneckExpandWgradParams&, Stream);
+template Status bottleneck_expand_wgrad_by<Generation::kSimt>(const ConvPlan&, DType,
+                                                              const BottleneckExpandWgradParams&,
+                                                              Stream);
 
 }  // namespace rnc

@@ -3,6 +3,7 @@
 
 namespace rnc {
 
-template Status bottleneck_gram_by<Generation::kSm80>(const ConvPlan&, DType, const BottleneckGramParams&, Stream);
+template Status bottleneck_gram_by<Generation::kSm80>(const ConvPlan&, DType,
+                                                      const BottleneckGramParams&, Stream);
 
 }  // namespace rnc
