@@ -62,7 +62,10 @@ def test_resnet50_s_blocks_add_up_to_the_figures_of_the_derivation() -> None:
     assert plan / 1e9 == pytest.approx(12.6 + 28.1, rel=0.01)  # which has the weights, too
 
 
-def test_a_run_prints_every_pass_and_the_goals(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_every_pass_and_the_goals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert block_traffic.main(["--stage", "1", "--batch", "1", "--image", "8"]) == 0
     out = capsys.readouterr().out
     assert "bottleneck_expand_dgrad" in out, "a pass of the executor is missing"
