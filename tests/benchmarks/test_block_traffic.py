@@ -62,10 +62,17 @@ def test_resnet50_s_blocks_add_up_to_the_figures_of_the_derivation() -> None:
     assert plan / 1e9 == pytest.approx(12.6 + 28.1, rel=0.01)  # which has the weights, too
 
 
-def test_a_run_prints_every_pass_and_the_goals(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_every_pass_and_the_goals(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert block_traffic.main(["--stage", "1", "--batch", "1", "--image", "8"]) == 0
     out = capsys.readouterr().out
-    assert "bottleneck_expand_dgrad" in out and "of unfused" in out
+    assert "bottleneck_expand_dgrad" in out, "a pass of the executor is missing"
+    for projection in (True, False):
+        case = Case(1, projection, 1, 8)
+        figures = block_traffic.line(case, block_traffic.trace_of(case))
+        assert f"{figures.plan / 1e6:.2f}" in out and f"{figures.of_unfused:.3f}" in out
 
 
 def test_a_missed_goal_is_the_exit_status(
