@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from resnet_cuda import _backend
+from resnet_cuda import _backend, _raw
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._folding import FoldedConv
@@ -75,6 +75,7 @@ def apply_conv_bn_max_pool(
     _validate.activation(x, "x")
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta)
     at_inference = not (grad or call.norm.training or x.shape[0] == 0)
-    if at_inference and call.relu and window == FUSED_WINDOW and _backend.resolve(x).fuses_max_pool:
+    in_one = at_inference and call.relu and window == FUSED_WINDOW
+    if in_one and _backend.resolve(x).fuses_max_pool and _raw.has_tensor_cores(x.device):
         return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
     return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)

@@ -282,7 +282,8 @@ def test_the_record_holds_every_pass_on_every_architecture(built: Resources) -> 
     launched_by_others = {"bottleneck_reduce"}  # runs conv_fprop's kernels
     for architecture in built.architectures:
         found = {k.pass_name for k in built.kernels if k.architecture == architecture}
-        assert found == set(_host.passes) - launched_by_others
+        of_tensor_cores = {"conv_max_pool"} if architecture == "sm_75" else set()
+        assert found == set(_host.passes) - launched_by_others - of_tensor_cores
 
 
 def test_launches_have_the_block_and_shared_memory_that_the_record_says(built: Resources) -> None:

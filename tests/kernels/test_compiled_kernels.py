@@ -21,6 +21,7 @@ BLOCKS, WARPS = 2, 8  # on a multiprocessor: fewer of both cannot hide the laten
 PRODUCTS = {"13__nv_bfloat16": r"HMMA\.16816\.F32\.BF16 ", "6__half": r"HMMA\.16816\.F32 "}
 TF32_PRODUCT = r"HMMA\.1688\.F32\.TF32 "
 COPY, HALF_COPY = r"LDGSTS\.E\.BYPASS\.128", r"LDGSTS\.E\.64"
+BITS_COPY = r"LDGSTS\.E(\.ZFILL)? "
 STRAIGHT, TRANSPOSED = r"LDSM\.16\.M88\.4 ", r"LDSM\.16\.MT88\.4 "
 # By a part of the kernel's mangled name: how its operands' depth lies in shared memory.
 LOADS = {
@@ -67,9 +68,12 @@ def crowded_out(kernels: list[Kernel]) -> Iterator[str]:
 
 
 def copies_meant(name: str) -> tuple[str, ...]:
-    """Main loops that go through registers need none; packed filters come in 8 bytes."""
+    """Main loops that go through registers need none; packed filters come in 8 bytes, and the bits of
+    a piece in 4."""
     if "FewChannels" in name or "Gathered" in name:
         return ()
+    if "BitGate" in name:
+        return COPY, BITS_COPY
     return (COPY, HALF_COPY) if "PackedFilter" in name else (COPY,)
 
 
