@@ -42,6 +42,8 @@ class Call(NamedTuple):
         """[output, gradient of each differentiable input]."""
         output = self.case.fused(*self.inputs)
         differentiable = [t for t in self.inputs if t.requires_grad]
+        if not differentiable:
+            return [output]
         return [output, *torch.autograd.grad(output, differentiable, self.grad_output)]
 
     @torch.no_grad()
