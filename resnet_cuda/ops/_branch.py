@@ -55,6 +55,14 @@ class ZeroPad:
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, extra))
 
 
+def spread(g: Tensor, like: Tensor, stride: int) -> Tensor:
+    """The first channels of g [N, C' >= C, P, Q] at every `stride`-th pixel of zeros like [N, C, H, W];
+    differentiable."""
+    out = torch.zeros_like(like)
+    out[:, :, ::stride, ::stride] = g[:, : like.shape[1]]
+    return out
+
+
 class ConvSpec(NamedTuple):
     """Everything of a convolution with batch norm that is not a tensor."""
 

@@ -25,8 +25,10 @@ from resnet_cuda.ops._branch import (
     ConvTensors,
     Identity,
     ZeroPad,
+    spread,
 )
 from resnet_cuda.ops._closed_form import Expanded
+from resnet_cuda.ops._interface import ConvGeometry
 from resnet_cuda.ops._kernel_passes import (
     OPEN,
     PIECE,
@@ -221,11 +223,7 @@ def _added_gradient(branch: BranchSpec, behind: Behind, start: Tensor) -> AddedG
 def _spread(added: AddedGradient, start: Tensor) -> Tensor:
     """The added gradient as a tensor of its own, in the shape of what it is the gradient of."""
     g = gated(Behind(added.tensor, SavedGate(added.mask)))
-    if g.shape == start.shape:
-        return g
-    spread = torch.zeros_like(start)
-    spread[:, :, :: added.stride, :: added.stride] = g[:, : start.shape[1]]
-    return spread
+    return g if g.shape == start.shape else spread(g, start, added.stride)
 
 
 def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tensor, Tensor]:
@@ -233,17 +231,8 @@ def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Ten
     ones read; writes z and its bits."""
     stored = [term for term in terms if isinstance(term, Stored)]
     pending = [term for term in terms if isinstance(term, Pending)]
-    biases = [term.bias for term in terms if term.bias is not None]
-    bias = sum(biases[1:], biases[0])
-    if not pending:
-        y, *others = stored
-        other = others[0] if others else Stored(None)
-        return _ops._bn_apply.default(
-            *(y.tensor, y.scale, bias, other.tensor, relu, bits), residual_scale=other.scale
-        )
-    first = pending[0]
     if len(pending) == 2:
-        second = pending[1]
+        first, second = pending
         z, _, mask = _ops._bottleneck_expand.default(
             *(first.read.tensor, as_channels_last(first.weight), first.scale, first.bias),
             *(second.read.tensor, as_channels_last(second.weight), second.scale, second.bias),
@@ -257,11 +246,20 @@ def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Ten
             projection_x_floor=second.read.floor,
         )
         return z, mask
+    biases = [term.bias for term in terms if term.bias is not None]
+    bias = sum(biases[1:], biases[0])
+    if not pending:
+        y, *others = stored
+        other = others[0] if others else Stored(None)
+        return _ops._bn_apply.default(
+            *(y.tensor, y.scale, bias, other.tensor, relu, bits), residual_scale=other.scale
+        )
+    first = pending[0]
     other = stored[0] if stored else Stored(None)
     x, x_scale, x_bias, x_floor = first.read
     z, _, mask = _ops._conv_fprop.default(
         *(x, as_channels_last(first.weight), x_scale, x_bias, first.scale, bias),
-        *(other.tensor, relu, (first.stride, first.stride), (0, 0), (1, 1), 1, False),
+        *(other.tensor, relu, *ConvGeometry((first.stride, first.stride)), False),
         x_floor=x_floor,
         residual_scale=other.scale,
         mask=bits,

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from resnet_cuda.ops._branch import (
@@ -14,18 +13,16 @@ from resnet_cuda.ops._branch import (
     BranchNeeds,
     BranchSpec,
     ConvGradients,
-    ConvNeeds,
     ConvSpec,
     ConvTensors,
     Identity,
     ZeroPad,
+    spread,
 )
 from resnet_cuda.ops._interface import Needs
 
 if TYPE_CHECKING:
     from resnet_cuda.ops._aten import AtenBackend
-
-_NONE = ConvNeeds(False, False, False)
 
 
 def forward(
@@ -112,9 +109,7 @@ def backward(
         du = found.residual if is_last else du
     dsource = du
     if du is not None and isinstance(branch.shortcut, ZeroPad):
-        stride = branch.shortcut.stride
-        dsource = torch.zeros_like(start)
-        dsource[:, :, ::stride, ::stride] = du[:, : start.shape[1]]
+        dsource = spread(du, start, branch.shortcut.stride)
     elif du is not None and isinstance(branch.shortcut, ConvSpec):
         wants = Needs(wants_source, *needs.convolutions[-1], residual=False)
         kept = _kept(branch, saved, units)

@@ -100,7 +100,7 @@ def branch_backward(
     needs: BranchNeeds,
 ) -> BranchGradients:
     """The gradients of a residual branch; `statistics` count where they were constants."""
-    from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad
+    from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad, spread
 
     with torch.autocast(x.device.type, enabled=False):
         units = len(branch.units)
@@ -109,14 +109,16 @@ def branch_backward(
         shortcut: Tensor | None = None
         if isinstance(branch.shortcut, ConvSpec):
             spec, t, numbers = convolutions[-1]
-            shortcut = _conv_bn(start, t, numbers, spec)
+            projected = _convolve(start, t, spec.geometry)
+            shortcut = _normalise(projected, t, numbers, spec)
         elif branch.shortcut is not None:
             shortcut = branch.shortcut(start) if isinstance(branch.shortcut, ZeroPad) else start
         # Compute every unit's output again; which ReLUs are open is a constant.
-        a, inputs, gates = x, [], []
+        a, inputs, outputs, gates = x, [], [], []
         for i, (spec, t, numbers) in enumerate(convolutions[:units]):
             inputs.append(a)
-            a = _conv_bn(a, t, numbers, spec)
+            outputs.append(_convolve(a, t, spec.geometry))
+            a = _normalise(outputs[-1], t, numbers, spec)
             if i == units - 1 and shortcut is not None:
                 a = a + shortcut
             gates.append(_open(a) if (branch.relu if i == units - 1 else spec.relu) else None)
@@ -130,7 +132,9 @@ def branch_backward(
             wants = Needs(reaches, *needs.convolutions[i], residual=False)
             if not any(wants):
                 break
-            gradients = _conv_bn_backward(gated(g, gates[i]), inputs[i], t, numbers, spec, wants)
+            gradients = _conv_bn_backward(
+                gated(g, gates[i]), inputs[i], outputs[i], t, numbers, spec, wants
+            )
             found[i] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
             if gradients.x is None:
                 break
@@ -141,25 +145,16 @@ def branch_backward(
         if isinstance(branch.shortcut, ConvSpec):
             spec, t, numbers = convolutions[-1]
             wants = Needs(wants_source, *needs.convolutions[-1], residual=False)
-            gradients = _conv_bn_backward(du, start, t, numbers, spec, wants)
+            gradients = _conv_bn_backward(du, start, projected, t, numbers, spec, wants)
             found[-1] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
             dsource = gradients.x
         elif isinstance(branch.shortcut, ZeroPad):
-            stride = branch.shortcut.stride
-            dsource = _spread(du[:, : start.shape[1]], start.shape, stride)
+            dsource = spread(du, start, branch.shortcut.stride)
         if not wants_source:
             dsource = None
         if source is None and dx is not None and dsource is not None:
             dx = dx + dsource
         return BranchGradients(dx, None if source is None else dsource, found)
-
-
-def _spread(g: Tensor, shape: Sequence[int], stride: int) -> Tensor:
-    """g [N, C, P, Q] at every `stride`-th pixel of zeros [N, C, H, W]."""
-    spread = g.new_zeros(shape)
-    n, c, h, w = (torch.arange(extent, device=g.device) for extent in shape)
-    index = (n.view(-1, 1, 1, 1), c.view(-1, 1, 1), h[::stride].view(-1, 1), w[::stride])
-    return spread.index_put(index, g)
 
 
 def _open(preactivation: Tensor) -> Tensor:
@@ -170,9 +165,8 @@ def _convolve(x: Tensor, t: ConvTensors, g: ConvGeometry) -> Tensor:
     return torch.conv2d(x, t.weight, None, g.stride, g.padding, g.dilation, g.groups)
 
 
-def _conv_bn(x: Tensor, t: ConvTensors, numbers: tuple[Tensor, Tensor], spec: ConvSpec) -> Tensor:
-    """bn(conv(x)) with the batch's statistics, or in eval mode with (mean, invstd)."""
-    y = _convolve(x, t, spec.geometry)
+def _normalise(y: Tensor, t: ConvTensors, numbers: tuple[Tensor, Tensor], spec: ConvSpec) -> Tensor:
+    """bn(y) with the batch's statistics, or in eval mode with (mean, invstd)."""
     acc = accumulator_dtype(y.dtype)
     wide = y.to(acc)
     mean, invstd = numbers
@@ -190,14 +184,14 @@ def _conv_bn(x: Tensor, t: ConvTensors, numbers: tuple[Tensor, Tensor], spec: Co
 def _conv_bn_backward(
     g: Tensor,
     x: Tensor,
+    y: Tensor,
     t: ConvTensors,
     numbers: tuple[Tensor, Tensor],
     spec: ConvSpec,
     needs: Needs,
 ) -> Gradients:
-    """The gradients of bn(conv(x)) from that of its output."""
+    """The gradients of bn(y), y = conv(x), from that of its output."""
     geometry = spec.geometry
-    y = _convolve(x, t, geometry)
     inner = needs._replace(x=needs.x or needs.weight)
     gradients = bn_backward(g, y, t.gamma, None, numbers, spec.norm, inner)
     dx = dweight = None
