@@ -460,6 +460,8 @@ def _bn_backward_apply(
     gate_bias: Tensor | None,
     coefficients: Tensor,
     residual_grad: bool,
+    *,
+    addend: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     dresidual = _activation(y, y.shape) if residual_grad else y.new_empty((0,))
     return _activation(y, y.shape), dresidual

@@ -239,8 +239,10 @@ def _explain_op(
     names: dict[int, str] = {}
     for i, unit in enumerate(units):
         names[id(unit.weight)] = op.__name__ if len(units) == 1 else f"units[{i}]"
-        if training is not None:
+        if training is not None and unit.batch_norm:
             unit.training = training
+    if training is not None and call.entry is not None:
+        call.entry.training = training
     if isinstance(call.shortcut, ConvUnit):
         names[id(call.shortcut.weight)] = "projection"
     report = _report(call.x)
@@ -280,6 +282,8 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
         [copy.copy(u) for u in a["units"]],
         copy.copy(a["shortcut"]),
         options=BranchOptions(a["memory"], a["closed_form"]),
+        entry=copy.copy(a["entry"]),
+        relu=a["relu"],
     ),
 }
 
@@ -298,7 +302,7 @@ def _explain_call(
     projection = [call.shortcut] if isinstance(call.shortcut, ConvUnit) else []
     units = [*call.units, *projection]
     traced = None
-    if any(unit.training for unit in units):
+    if any(unit.training for unit in (*units, call.entry) if unit is not None):
         traced = trace(call, input_gradient=input_gradient, dtype=dtype)
     source = _Operand(_shape(call.x), is_channels_last(call.x))
     flow = source
@@ -311,21 +315,26 @@ def _explain_call(
         if traced is None:
             pooled = call.max_pool == FUSED_WINDOW and unit.relu
             plan, y = _inference(plan, y, unit, adds, pooled, gpu)
+            if call.entry is not None:
+                norm = "running statistics, applied while the next convolution loads"
+                plan = replace(plan, batch_norm=norm if unit.batch_norm else _NONE)
         else:
-            norm = _batch_norm(traced.obstacles[i])
+            norm = _batch_norm(traced.obstacles[i]) if unit.batch_norm else _NONE
             plan = replace(plan, passes=tuple(_training(traced, i, gpu)), batch_norm=norm)
         plans.append(plan)
         return y
 
     for i, unit in enumerate(call.units):
         adds = i == last and (call.shortcut is not None or call.residual is not None)
-        relu = (i == last and call.shortcut is not None) or unit.relu
-        operation = "conv + bn" + (" + add" if adds else "") + (" + relu" if relu else "")
+        relu = call.relu if i == last and call.shortcut is not None else unit.relu
+        operation = ("bn + relu + " if i == 0 and call.entry is not None else "") + _name(unit)
+        operation += (" + add" if adds else "") + (" + relu" if relu else "")
+        operation += " + dropout" if unit.dropout else ""
         if i == last and projection:
             # bottleneck_expand's projection reads the op's `residual`, a block's projection the block's input.
             other = call.residual
             start = source if other is None else _Operand(_shape(other), is_channels_last(other))
-            add(last + 1, "projection", "conv + bn", start, False)
+            add(last + 1, "projection", _name(units[-1]), start, False)
         flow = add(i, f"units[{i}]", operation, flow, adds)
     return plans
 
@@ -386,6 +395,13 @@ def _training(traced: Trace, unit: int, gpu: Gpu) -> Iterator[PassPlan]:
                 one.phase,
                 order,
             )
+
+
+_NONE = "none"
+
+
+def _name(unit: ConvUnit) -> str:
+    return "conv + bn" if unit.batch_norm else "conv"
 
 
 def _batch_norm(obstacle: str | None) -> str:

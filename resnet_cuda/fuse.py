@@ -16,7 +16,17 @@ from torch import nn
 
 from resnet_cuda.models import ResNet
 from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet
-from resnet_cuda.nn import AddReLU, BasicBlock, BNReLU, Bottleneck, ConvBNReLU, FusedStage
+from resnet_cuda.nn import (
+    AddReLU,
+    BasicBlock,
+    BNReLU,
+    Bottleneck,
+    ConvBNReLU,
+    FusedStage,
+    PreActBasicBlock,
+    PreActBottleneck,
+    WideBasicBlock,
+)
 from resnet_cuda.nn._fused import FusedModule, swapped_class
 from resnet_cuda.nn._fused_block import (
     TIMM_BASIC,
@@ -66,7 +76,10 @@ _FOREIGN: dict[tuple[str, str], type[FusedModule]] = {
 
 _OWN: dict[type[nn.Module], type[FusedModule]] = {
     cls.plain_class: cls
-    for cls in (AddReLU, BNReLU, BasicBlock, Bottleneck, ConvBNReLU, FusedStage, ResNet)
+    for cls in (
+        *(AddReLU, BNReLU, BasicBlock, Bottleneck, ConvBNReLU, FusedStage),
+        *(PreActBasicBlock, PreActBottleneck, WideBasicBlock, ResNet),
+    )
 }
 
 

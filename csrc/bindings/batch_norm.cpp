@@ -178,13 +178,15 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
                                              const OptionalTensor& mask,
                                              const OptionalTensor& gate_scale,
                                              const OptionalTensor& gate_bias,
-                                             const Tensor& coefficients, bool residual_grad) {
+                                             const Tensor& coefficients, bool residual_grad,
+                                             const OptionalTensor& addend) {
   const Arguments args("bn_backward_apply", "dz", dz);
   const Shape shape = args.activation("dz", dz);
   const GateArguments gate{mask, gate_scale, gate_bias};
   args.activation("y", y, shape);
   gate.check(args, shape);
   args.accumulators("coefficients", coefficients, {kBnCoefficients, shape.C});
+  args.activation("addend", addend, shape);
   const Tensor dy = args.new_activation(shape);
   const Tensor dresidual = residual_grad ? args.new_activation(shape) : args.no_activation();
 
@@ -196,6 +198,7 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
   params.y = stage.in("y", y);
   params.gate = gate.stage(stage);
   params.coefficients = stage.in("coefficients", coefficients);
+  params.addend = stage.in("addend", addend);
   params.dy = stage.out("dy", dy);
   params.dresidual = stage.out("dresidual", dresidual);
   stage.run(&KernelLibrary::bn_backward_apply, params);
@@ -222,7 +225,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "bool training) -> (Tensor dgamma, Tensor dbeta, Tensor coefficients)");
   m.def(
       "_bn_backward_apply(Tensor dz, Tensor y, Tensor? mask, Tensor? gate_scale, Tensor? "
-      "gate_bias, Tensor coefficients, bool residual_grad) -> (Tensor dy, Tensor dresidual)");
+      "gate_bias, Tensor coefficients, bool residual_grad, *, Tensor? addend=None) -> (Tensor dy, "
+      "Tensor dresidual)");
 }
 
 RNC_IMPLEMENT_OPS(m) {

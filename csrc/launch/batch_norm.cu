@@ -128,13 +128,15 @@ Status bn_backward_apply(DType dtype, const BnBackwardApplyParams& params, Strea
     using Acc = AccOf<T>;
     const int64_t size = params.rows * params.C;
     const bool aligned = is_vector_aligned(params.dz) && is_vector_aligned(params.y) &&
-                         is_vector_aligned(params.dy) && is_vector_aligned(params.dresidual);
+                         is_vector_aligned(params.addend) && is_vector_aligned(params.dy) &&
+                         is_vector_aligned(params.dresidual);
     const BnBackwardApplyKernelParams<T> kernel_params{size,
                                                        FastDivmod(params.C),
                                                        static_cast<const T*>(params.dz),
                                                        static_cast<const T*>(params.y),
                                                        params.gate,
                                                        static_cast<const Acc*>(params.coefficients),
+                                                       static_cast<const T*>(params.addend),
                                                        static_cast<T*>(params.dy),
                                                        static_cast<T*>(params.dresidual),
                                                        aligned};

@@ -8,5 +8,16 @@ from resnet_cuda.nn.bn_relu import BNReLU
 from resnet_cuda.nn.bottleneck import Bottleneck
 from resnet_cuda.nn.conv_bn_relu import ConvBNReLU
 from resnet_cuda.nn.fused_stage import FusedStage
+from resnet_cuda.nn.preactivation import PreActBasicBlock, PreActBottleneck, WideBasicBlock
 
-__all__ = ["AddReLU", "BNReLU", "BasicBlock", "Bottleneck", "ConvBNReLU", "FusedStage"]
+__all__ = [
+    "AddReLU",
+    "BNReLU",
+    "BasicBlock",
+    "Bottleneck",
+    "ConvBNReLU",
+    "FusedStage",
+    "PreActBasicBlock",
+    "PreActBottleneck",
+    "WideBasicBlock",
+]

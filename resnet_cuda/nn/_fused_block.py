@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
+    bare_unit_of,
     batch_norm_call,
     conv_blocker,
     conv_unit_of,
     neutral_blocker,
     touched,
 )
-from resnet_cuda.ops import ConvUnit, Identity, ZeroPad, residual_branch
+from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad, residual_branch
 from resnet_cuda.ops._branch import BranchOptions, check_memory
 from resnet_cuda.reference.blocks import ZeroPadShortcut
 
@@ -26,15 +27,22 @@ Shortcut = ConvUnit | Identity | ZeroPad
 class BlockLayout(NamedTuple):
     """The names of a block class's children, in order."""
 
-    pairs: tuple[tuple[str, str], ...]  # (conv, bn) of the residual branch
+    pairs: tuple[tuple[str, str | None], ...]  # (conv, the bn behind it) of the residual branch
     activations: tuple[str, ...]
     neutral: tuple[str, ...] = ()  # children that must be absent or an identity
+    entry: str | None = None  # the bn before the first conv; then no ReLU follows the sum
+    dropout: str | None = None  # before the last conv
 
 
 TORCHVISION_BASIC = BlockLayout((("conv1", "bn1"), ("conv2", "bn2")), ("relu",))
 TORCHVISION_BOTTLENECK = BlockLayout(
     (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")), ("relu",)
 )
+PREACT_BASIC = BlockLayout((("conv1", "bn2"), ("conv2", None)), ("relu",), entry="bn1")
+PREACT_BOTTLENECK = BlockLayout(
+    (("conv1", "bn2"), ("conv2", "bn3"), ("conv3", None)), ("relu",), entry="bn1"
+)
+WIDE_BASIC = PREACT_BASIC._replace(dropout="dropout")
 _TIMM_NEUTRAL = ("drop_block", "aa", "se", "drop_path")
 TIMM_BASIC = BlockLayout((("conv1", "bn1"), ("conv2", "bn2")), ("act1", "act2"), _TIMM_NEUTRAL)
 TIMM_BOTTLENECK = BlockLayout(
@@ -68,18 +76,26 @@ class FusedBlock(FusedModule):
 
         donate_input: the caller owns x and allows the result to be written into it (inference only).
         """
-        last = len(self.layout.pairs) - 1
+        layout = self.layout
+        entry = None
+        if layout.entry is not None:
+            entry = NormUnit(*batch_norm_call(getattr(self, layout.entry), x))
+        last = len(layout.pairs) - 1
         units = [
-            self._unit(x, getattr(self, conv), getattr(self, bn), i < last, conv)
-            for i, (conv, bn) in enumerate(self.layout.pairs)
+            self._unit(x, getattr(self, conv), getattr(self, bn) if bn else None, i < last, conv)
+            for i, (conv, bn) in enumerate(layout.pairs)
         ]
+        if layout.dropout is not None and getattr(self, layout.dropout).training:
+            units[last - 1].dropout = getattr(self, layout.dropout).p
         shortcut = self._shortcut(x)
         options = BranchOptions(self.memory, self.closed_form)
-        announce(x, units, shortcut, options=options)
+        announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
         return residual_branch(
             x,
             units,
             shortcut,
+            entry=entry,
+            relu=entry is None,
             donate_input=donate_input,
             **options._asdict(),
         )
@@ -87,13 +103,18 @@ class FusedBlock(FusedModule):
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
         layout = cls.layout
-        for conv, bn in layout.pairs:
+        for conv, _ in layout.pairs:
             reason = conv_blocker(getattr(module, conv))
             if reason is not None:
                 return f"{conv} {reason}"
-            reason = touched(getattr(module, bn), nn.BatchNorm2d)
+        for bn in (layout.entry, *(bn for _, bn in layout.pairs)):
+            reason = bn and touched(getattr(module, bn), nn.BatchNorm2d)
             if reason is not None:
                 return f"{bn} {reason}"
+        if layout.dropout is not None:
+            reason = touched(getattr(module, layout.dropout), nn.Dropout)
+            if reason is not None:
+                return f"{layout.dropout} {reason}"
         for name in layout.activations:
             reason = touched(getattr(module, name), nn.ReLU)
             if reason is not None:
@@ -102,21 +123,29 @@ class FusedBlock(FusedModule):
             reason = neutral_blocker(getattr(module, name))
             if reason is not None:
                 return f"{name} {reason}"
+        if layout.entry is not None and isinstance(module.downsample, nn.Conv2d):
+            reason = conv_blocker(module.downsample)
+            return None if reason is None else f"downsample {reason}"
         return shortcut_blocker(module.downsample)
 
     @classmethod
     def parts_of(cls, module: Any) -> Iterable[nn.Module]:
-        parts = [getattr(module, name) for pair in cls.layout.pairs for name in pair]
+        layout = cls.layout
+        names = [layout.entry, *(name for pair in layout.pairs for name in pair), layout.dropout]
+        parts = [getattr(module, name) for name in names if name is not None]
         return parts if module.downsample is None else [*parts, *module.downsample.modules()]
 
     @classmethod
     def note_of(cls, module: Any) -> str:
         count = f"{len(cls.layout.pairs)} convolutions"
-        return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
+        projects = isinstance(module.downsample, (nn.Sequential, nn.Conv2d))
+        return f"{count} + projection" if projects else count
 
     def _unit(
-        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str
+        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, relu: bool, name: str
     ) -> ConvUnit:
+        if bn is None:
+            return bare_unit_of(conv)
         call = batch_norm_call(bn, x)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
@@ -126,6 +155,8 @@ class FusedBlock(FusedModule):
             return Identity()
         if type(module) is ZeroPadShortcut:
             return ZeroPad(module.stride, module.out_channels)
+        if type(module) is nn.Conv2d:
+            return bare_unit_of(module)
         return self._unit(x, module[-2], module[-1], False, "downsample")
 
 

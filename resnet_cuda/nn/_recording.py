@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from resnet_cuda.ops import (
     ConvUnit,
     Identity,
+    NormUnit,
     ZeroPad,
     bottleneck_expand,
     conv_unit,
@@ -29,12 +30,21 @@ class BranchCall(NamedTuple):
     residual: Tensor | None = None
     max_pool: PoolWindow | None = None
     options: BranchOptions = BranchOptions()
+    entry: NormUnit | None = None
+    relu: bool = True  # behind a branch's sum
 
     def run(self) -> Tensor:
         """Makes the call again."""
         last = self.units[-1]
         if self.residual is None and (self.shortcut is not None or len(self.units) > 1):
-            return residual_branch(self.x, self.units, self.shortcut, **self.options._asdict())
+            return residual_branch(
+                self.x,
+                self.units,
+                self.shortcut,
+                entry=self.entry,
+                relu=self.relu,
+                **self.options._asdict(),
+            )
         if self.residual is not None and isinstance(self.shortcut, ConvUnit):
             return bottleneck_expand(
                 *(self.x, last.weight, *last.bn(), self.residual),
@@ -53,13 +63,11 @@ def announce(
     x: Tensor,
     units: Sequence[ConvUnit],
     shortcut: ConvUnit | Identity | ZeroPad | None = None,
-    residual: Tensor | None = None,
-    max_pool: PoolWindow | None = None,
-    options: BranchOptions = BranchOptions(),  # noqa: B008
+    **more: Any,
 ) -> None:
-    """Tell the listener, if there is one."""
+    """Tell the listener, if there is one; `more` as in `BranchCall`."""
     if _listener is not None:
-        _listener(BranchCall(x, units, shortcut, residual, max_pool, options))
+        _listener(BranchCall(x, units, shortcut, **more))
 
 
 @contextmanager

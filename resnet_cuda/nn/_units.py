@@ -78,6 +78,14 @@ def conv_unit_of(
     )
 
 
+def bare_unit_of(conv: nn.Conv2d) -> ConvUnit:
+    """conv(x) alone, as a description."""
+    call = BatchNormCall(None, None, None, None, False, 0.0, 0.0)
+    unit = conv_unit_of(conv, call, False, None)
+    unit.batch_norm = False
+    return unit
+
+
 def run_unit(
     x: Tensor,
     conv: Any,

@@ -7,7 +7,7 @@ from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_reduce
 from resnet_cuda.ops.conv_bn_relu import conv_bn_relu
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
-from resnet_cuda.ops.conv_unit import ConvUnit, conv_unit
+from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, conv_unit
 from resnet_cuda.ops.global_avg_pool import global_avg_pool
 from resnet_cuda.ops.max_pool2d import max_pool2d
 from resnet_cuda.ops.residual_branch import Identity, ZeroPad, residual_branch
@@ -16,6 +16,7 @@ __all__ = [
     "ConvUnit",
     "FoldedConv",
     "Identity",
+    "NormUnit",
     "ZeroPad",
     "add_relu",
     "bn_relu",

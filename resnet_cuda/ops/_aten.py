@@ -13,8 +13,10 @@ from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
     BranchSpec,
+    BranchTensors,
     ConvSpec,
     ConvTensors,
+    Statistics,
 )
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import (
@@ -70,33 +72,33 @@ class AtenBackend(Backend):
     gate_is_output = True
 
     def branch_forward(
-        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
+        self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return _composed_branch.forward(self, branch, x, source, tensors)
+        return _composed_branch.forward(self, branch, tensors)
 
     def branch_backward(
         self,
         branch: BranchSpec,
         dz: Tensor,
         z: Tensor | None,
-        x: Tensor,
-        source: Tensor | None,
-        tensors: Sequence[ConvTensors],
+        tensors: BranchTensors,
         saved: Sequence[Tensor],
         needs: BranchNeeds,
     ) -> BranchGradients:
-        return _composed_branch.backward(self, branch, dz, z, x, source, tensors, saved, needs)
+        return _composed_branch.backward(self, branch, dz, z, tensors, saved, needs)
 
     def branch_statistics(
-        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
+        self, branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+    ) -> list[Statistics | None]:
         return _composed_branch.statistics(self, branch, saved)
 
     def conv_bn_forward(
         self, x: Tensor, t: ConvTensors, spec: ConvSpec, residual: Tensor | None, relu: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """relu?(bn(conv(x)) + residual) and (y, mean, spread)."""
+        """relu?(bn(conv(x)) + residual) and (y, mean, spread); nothing where there is no batch norm."""
         y = convolve(x, t.weight, None, spec.geometry)
+        if spec.norm is None:
+            return _add_relu_(y, residual, relu), ()
         z, saved = self.bn_forward(y, t.bn, residual, spec.norm, relu)
         return z, (y, *saved)
 
@@ -112,9 +114,14 @@ class AtenBackend(Backend):
     ) -> Gradients:
         """z: the output where a ReLU made it, else None."""
         inner = needs._replace(x=needs.x or needs.weight)
-        dy, _, dgamma, dbeta, dresidual = self.bn_backward(
-            dz, saved[0], t.gamma, z, saved[1:], spec.norm, z is not None, inner
-        )
+        if spec.norm is None:
+            dy = dz if z is None else _aten.threshold_backward.default(dz, z, 0)
+            dgamma, dbeta, dresidual = None, None, dy if needs.residual else None
+            dy = dy if inner.x else None
+        else:
+            dy, _, dgamma, dbeta, dresidual = self.bn_backward(
+                dz, saved[0], t.gamma, z, saved[1:], spec.norm, z is not None, inner
+            )
         dx = dweight = None
         if dy is not None:
             g = spec.geometry

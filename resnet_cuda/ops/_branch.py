@@ -3,7 +3,12 @@
     x -- conv, bn, relu -- ... -- conv, bn -- + -- relu -- z
     source ------------------ shortcut -------'
 
-`source` is x itself in a block (None stands for it), and any other tensor where an op adds one.
+    x -- bn, relu -.- conv, bn, relu -- ... -- conv -- + -- z
+    |              '----------- projection ------------|
+    '------------------- or identity ------------------'
+
+`source` is x itself in a block (None stands for it), and any other tensor where an op adds one. The
+second form is a pre-activation block's: a batch norm enters it, and its last convolutions have none.
 """
 
 from __future__ import annotations
@@ -64,25 +69,30 @@ def spread(g: Tensor, like: Tensor, stride: int) -> Tensor:
 
 
 class ConvSpec(NamedTuple):
-    """Everything of a convolution with batch norm that is not a tensor."""
+    """Everything of a convolution with batch norm that is not a tensor. norm None: it has none."""
 
     geometry: ConvGeometry
-    norm: BatchNormSpec
+    norm: BatchNormSpec | None
     relu: bool
 
 
 class ConvTensors(NamedTuple):
-    """weight [K, C / groups, R, S] and batch norm's vectors [K]."""
+    """weight [K, C / groups, R, S] and batch norm's vectors [K].
+
+    noise, of the output's shape: dropout behind the ReLU, as a term before it: 0 keeps an element,
+    -inf drops it. (What is kept grows by a factor, which gamma and beta have in them.)
+    """
 
     weight: Tensor
     gamma: Tensor | None
     beta: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
+    noise: Tensor | None = None
 
     @property
     def bn(self) -> BatchNormTensors:
-        return BatchNormTensors(*self[1:])
+        return BatchNormTensors(*self[1:5])
 
 
 # What is kept for the backward: raw convolution outputs and bits; or the inputs alone, from which the
@@ -109,18 +119,48 @@ class BranchOptions(NamedTuple):
 
 
 class BranchSpec(NamedTuple):
-    """relu?(units + shortcut). The last unit's ReLU flag counts for nothing: the branch has its own."""
+    """relu?(units + shortcut). The last unit's ReLU flag counts for nothing: the branch has its own.
+
+    entry: x is normalised and activated before the first unit, and before a projection (not before
+    another shortcut).
+    """
 
     units: tuple[ConvSpec, ...]
     shortcut: ConvSpec | Identity | ZeroPad | None
     relu: bool
     options: BranchOptions = BranchOptions()
+    entry: BatchNormSpec | None = None
 
     @property
     def convolutions(self) -> tuple[ConvSpec, ...]:
         """The units, and the projection behind them."""
         projection = (self.shortcut,) if isinstance(self.shortcut, ConvSpec) else ()
         return (*self.units, *projection)
+
+    @property
+    def norms(self) -> tuple[BatchNormSpec | None, ...]:
+        """Of the convolutions, and the one that enters the branch."""
+        return (*(spec.norm for spec in self.convolutions), self.entry)
+
+
+class BranchTensors(NamedTuple):
+    """x [N, C, H, W]; the shortcut's input where that is not x; those of every convolution in order;
+    the vectors [C] of the batch norm that enters the branch."""
+
+    x: Tensor
+    source: Tensor | None
+    convolutions: Sequence[ConvTensors]
+    entry: BatchNormTensors | None = None
+
+    @property
+    def start(self) -> Tensor:
+        """Where the shortcut starts."""
+        return self.x if self.source is None else self.source
+
+    @property
+    def norms(self) -> tuple[BatchNormTensors | None, ...]:
+        """In the order of the description's."""
+        return (*(t.bn for t in self.convolutions), self.entry)
 
 
 class ConvNeeds(NamedTuple):
@@ -135,6 +175,11 @@ class BranchNeeds(NamedTuple):
     x: bool
     source: bool
     convolutions: tuple[ConvNeeds, ...]
+    entry: ConvNeeds = ConvNeeds(False, False, False)
+
+    def below(self, i: int) -> bool:
+        """Whether anything is asked for that lies before unit i."""
+        return self.x or any(self.entry) or any(any(n) for n in self.convolutions[:i])
 
 
 class ConvGradients(NamedTuple):
@@ -149,40 +194,46 @@ class BranchGradients(NamedTuple):
     x: Tensor | None
     source: Tensor | None
     convolutions: Sequence[ConvGradients]
+    entry: ConvGradients = ConvGradients()
 
 
-def run_branch(
-    backend: Backend,
-    branch: BranchSpec,
-    x: Tensor,
-    source: Tensor | None,
-    tensors: Sequence[ConvTensors],
-) -> Tensor:
-    """z. Everything is checked and in one dtype; running statistics are updated in training.
+Statistics = tuple[Tensor, Tensor]  # (mean, invstd) [K] that batch norm normalised with
 
-    source: the shortcut's input where that is not x, else None.
-    """
-    if not (torch.is_grad_enabled() and requires_grad(x, source, *(v for t in tensors for v in t))):
-        return backend.branch_forward(branch, x, source, tensors)[0]
-    specs = branch.convolutions
-    calls = [defer_running_update(t.bn, spec.norm) for spec, t in zip(specs, tensors, strict=True)]
-    flat = [v for t, (bn, _) in zip(tensors, calls, strict=True) for v in (t.weight, *bn)]
-    z, *saved = apply_function(_ResidualBranch, x, source, branch, backend, *flat)
+
+def run_branch(backend: Backend, branch: BranchSpec, tensors: BranchTensors) -> Tensor:
+    """z. Everything is checked and in one dtype; running statistics are updated in training."""
+    if not (torch.is_grad_enabled() and requires_grad(*_flat(tensors))):
+        return backend.branch_forward(branch, tensors)[0]
+    calls = [
+        (bn, False) if bn is None or norm is None else defer_running_update(bn, norm)
+        for norm, bn in zip(branch.norms, tensors.norms, strict=True)
+    ]
+    *of_convolutions, (entry, _) = calls
+    given = tensors._replace(
+        convolutions=[
+            t if bn is None else ConvTensors(t.weight, *bn, t.noise)
+            for t, (bn, _) in zip(tensors.convolutions, of_convolutions, strict=True)
+        ],
+        entry=entry,
+    )
+    z, *saved = apply_function(_ResidualBranch, branch, backend, *_flat(given))
     if any(deferred for _, deferred in calls):
         statistics = _statistics(backend, branch, tensors, saved)
-        counts = _values_per_channel(branch, x, x if source is None else source, tensors)
+        counts = _values_per_channel(branch, tensors)
         for i, (_, deferred) in enumerate(calls):
-            if deferred:
-                update_running(tensors[i].bn, specs[i].norm, statistics[i], counts[i])
+            norm, bn, numbers = branch.norms[i], tensors.norms[i], statistics[i]
+            if deferred and norm is not None and bn is not None and numbers is not None:
+                update_running(bn, norm, numbers, counts[i])
     return z
 
 
 def _statistics(
-    backend: Backend, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    """(mean, invstd) of every batch norm, from the outputs of the autograd function."""
+    backend: Backend, branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+) -> list[Statistics | None]:
+    """Of every batch norm in order, from the outputs of the autograd function."""
     if branch.options.recompute:
-        return list(zip(saved[::2], saved[1::2], strict=True))
+        pairs = iter(zip(saved[::2], saved[1::2], strict=True))
+        return [None if norm is None else next(pairs) for norm in branch.norms]
     return backend.branch_statistics(branch, tensors, saved)
 
 
@@ -190,18 +241,40 @@ def requires_grad(*tensors: Tensor | None) -> bool:
     return any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors)
 
 
-def _values_per_channel(
-    branch: BranchSpec, x: Tensor, source: Tensor, tensors: Sequence[ConvTensors]
-) -> list[int]:
-    """N P Q of every convolution's output."""
+def _values_per_channel(branch: BranchSpec, tensors: BranchTensors) -> list[int]:
+    """N P Q of what every batch norm reads."""
     counts = []
-    shape: Sequence[int] = x.shape
-    for i, (spec, t) in enumerate(zip(branch.convolutions, tensors, strict=True)):
+    shape: Sequence[int] = tensors.x.shape
+    for i, (spec, t) in enumerate(zip(branch.convolutions, tensors.convolutions, strict=True)):
         g = spec.geometry
-        read = shape if i < len(branch.units) else source.shape
+        read = shape if i < len(branch.units) else tensors.start.shape
         shape = _raw.conv_output_shape(read, t.weight.shape, g.stride, g.padding, g.dilation)
         counts.append(shape[0] * shape[2] * shape[3])
-    return counts
+    n, _, h, w = tensors.x.shape
+    return [*counts, n * h * w]
+
+
+_PER_CONVOLUTION = len(ConvTensors._fields)
+
+
+def _flat(tensors: BranchTensors) -> list[Tensor | None]:
+    entry = tensors.entry or BatchNormTensors(None, None, None, None)
+    return [tensors.x, tensors.source, *entry, *(v for t in tensors.convolutions for v in t)]
+
+
+def _unflat(flat: Sequence[Tensor | None], has_entry: bool) -> BranchTensors:
+    x, source, *rest = flat
+    entry, of_convolutions = rest[:4], rest[4:]
+    assert x is not None
+    return BranchTensors(
+        x,
+        source,
+        [
+            ConvTensors(*of_convolutions[i : i + _PER_CONVOLUTION])  # type: ignore[arg-type]
+            for i in range(0, len(of_convolutions), _PER_CONVOLUTION)
+        ],
+        BatchNormTensors(*entry) if has_entry else None,
+    )
 
 
 class _ResidualBranch(torch.autograd.Function):
@@ -209,71 +282,67 @@ class _ResidualBranch(torch.autograd.Function):
     transforms can follow. Where it runs the forward again, `saved` are the statistics alone."""
 
     @staticmethod
-    def forward(
-        x: Tensor,
-        source: Tensor | None,
-        branch: BranchSpec,
-        backend: Backend,
-        *flat: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        tensors = _grouped(flat)
-        z, saved = backend.branch_forward(branch, x, source, tensors)
+    def forward(branch: BranchSpec, backend: Backend, *flat: Tensor | None) -> tuple[Tensor, ...]:
+        tensors = _unflat(flat, branch.entry is not None)
+        z, saved = backend.branch_forward(branch, tensors)
         if branch.options.recompute:
             statistics = backend.branch_statistics(branch, tensors, saved)
-            return (z, *(vector for pair in statistics for vector in pair))
+            return (z, *(vector for pair in statistics if pair is not None for vector in pair))
         return (z, *saved)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, source, branch, backend, *flat = inputs
+        branch, backend, *flat = inputs
         z, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
         keeps_z = branch.relu and backend.gate_is_output and not branch.options.recompute
-        parameters: list[Tensor | None] = []
-        for spec, t in zip(branch.convolutions, _grouped(flat), strict=True):
-            runs_again = branch.options.recompute and not spec.norm.training
-            parameters += [*t[:3], *(t[3:] if runs_again else (None, None))]
-        ctx.save_for_backward(x, source, z if keeps_z else None, *parameters, *saved)
-        ctx.branch, ctx.backend = branch, backend
+        tensors = _unflat(flat, branch.entry is not None)
+
+        def kept(bn: BatchNormTensors, norm: BatchNormSpec | None) -> BatchNormTensors:
+            runs_again = branch.options.recompute and norm is not None and not norm.training
+            return bn if runs_again else bn._replace(running_mean=None, running_var=None)
+
+        convolutions = [
+            ConvTensors(t.weight, *kept(t.bn, spec.norm), t.noise)
+            for spec, t in zip(branch.convolutions, tensors.convolutions, strict=True)
+        ]
+        entry = tensors.entry and kept(tensors.entry, branch.entry)
+        tensors = tensors._replace(convolutions=convolutions, entry=entry)
+        ctx.save_for_backward(z if keeps_z else None, *_flat(tensors), *saved)
+        ctx.branch, ctx.backend, ctx.inputs = branch, backend, len(flat)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor | None, *_: Any) -> tuple[Any, ...]:
         branch, backend = ctx.branch, ctx.backend
-        count = len(branch.convolutions)
         if dz is None:
-            return (None,) * (4 + 5 * count)
-        x, source, z, *rest = ctx.saved_tensors
-        tensors, saved = _grouped(rest[: 5 * count]), rest[5 * count :]
-        needed = ctx.needs_input_grad
+            return (None,) * (2 + ctx.inputs)
+        z, *rest = ctx.saved_tensors
+        tensors = _unflat(rest[: ctx.inputs], branch.entry is not None)
+        saved = rest[ctx.inputs :]
+        needed = ctx.needs_input_grad[2:]
         needs = BranchNeeds(
             needed[0],
             needed[1],
-            tuple(ConvNeeds(*needed[i : i + 3]) for i in range(4, 4 + 5 * count, 5)),
+            tuple(ConvNeeds(*needed[i : i + 3]) for i in range(6, ctx.inputs, _PER_CONVOLUTION)),
+            ConvNeeds(False, *needed[2:4]),
         )
         if torch.is_grad_enabled():
             statistics = _statistics(backend, branch, tensors, saved)
-            gradients = _second_order.branch_backward(
-                branch, dz, x, source, tensors, statistics, needs
-            )
+            gradients = _second_order.branch_backward(branch, dz, tensors, statistics, needs)
         else:
             if branch.options.recompute:
-                z, saved = backend.branch_forward(branch, x, source, tensors)
-            gradients = backend.branch_backward(branch, dz, z, x, source, tensors, saved, needs)
-        flat: list[Tensor | None] = []
-        for t, g in zip(tensors, gradients.convolutions, strict=True):
-            flat += [
-                g.weight,
-                in_dtype_of(t.gamma, g.gamma),
-                in_dtype_of(t.beta, g.beta),
-                None,
-                None,
-            ]
-        return (gradients.x, gradients.source, None, None, *flat)
+                z, saved = backend.branch_forward(branch, tensors)
+            gradients = backend.branch_backward(branch, dz, z, tensors, saved, needs)
+        entry = tensors.entry or BatchNormTensors(None, None, None, None)
+        flat: list[Tensor | None] = [*_vectors(entry, gradients.entry), None, None]
+        for t, g in zip(tensors.convolutions, gradients.convolutions, strict=True):
+            flat += [g.weight, *_vectors(t.bn, g), None, None, None]
+        return (None, None, gradients.x, gradients.source, *flat)
 
 
-def _grouped(flat: Sequence[Tensor | None]) -> list[ConvTensors]:
-    return [ConvTensors(*flat[i : i + 5]) for i in range(0, len(flat), 5)]  # type: ignore[arg-type]
+def _vectors(bn: BatchNormTensors, g: ConvGradients) -> tuple[Tensor | None, Tensor | None]:
+    return in_dtype_of(bn.gamma, g.gamma), in_dtype_of(bn.beta, g.beta)
 
 
 def in_dtype_of(parameter: Tensor | None, gradient: Tensor | None) -> Tensor | None:

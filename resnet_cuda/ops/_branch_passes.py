@@ -9,9 +9,9 @@ before it needs. `_kernel_passes` says what each pass reads and writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from resnet_cuda.ops import _closed_form as closed_form
@@ -19,16 +19,18 @@ from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
     BranchSpec,
+    BranchTensors,
     ConvGradients,
     ConvNeeds,
     ConvSpec,
     ConvTensors,
     Identity,
+    Statistics,
     ZeroPad,
     spread,
 )
+from resnet_cuda.ops._branch_sum import Pending, Stored, add, is_one_product
 from resnet_cuda.ops._closed_form import Expanded
-from resnet_cuda.ops._interface import ConvGeometry
 from resnet_cuda.ops._kernel_passes import (
     OPEN,
     PIECE,
@@ -39,7 +41,12 @@ from resnet_cuda.ops._kernel_passes import (
     Operand,
     convolve,
     convolve_backward,
+    convolve_raw,
+    dropped,
+    enter,
+    enter_backward,
     gated,
+    needs_sums,
     normalised,
     wants_sums,
 )
@@ -47,38 +54,20 @@ from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate
 from resnet_cuda.ops._serving import serve
 
-_ops = torch.ops.resnet_cuda
+
+class Plain(NamedTuple):
+    """What is kept of a convolution without batch norm: nothing."""
 
 
-Kept = Convolved | Expanded  # of every convolution, for the backward
+Kept = Convolved | Expanded | Plain  # of every convolution, for the backward
 
 
-class Stored(NamedTuple):
-    """A term of the branch's sum that is in memory: tensor scale + bias."""
-
-    tensor: Tensor | None
-    scale: Tensor | None = None
-    bias: Tensor | None = None
-
-
-class Pending(NamedTuple):
-    """A term that has yet to be computed: (read W') scale + bias."""
-
-    read: Operand
-    stride: int
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor
-
-
-def forward(
-    branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """z, and what `backward` wants to have: what is `Kept` of every convolution, and the bits of
-    z's ReLU unless the last y tells."""
+def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """z, and what `backward` wants to have: what is `Kept` of every convolution, the numbers of the
+    batch norm that enters, and the bits of z's ReLU unless the last y tells."""
     kept: list[Kept] = []
     terms: list[Stored | Pending] = []
-    start = x if source is None else source
+    convolutions = tensors.convolutions
     last = len(branch.units) - 1
 
     def convolved(read: Operand, spec: ConvSpec, t: ConvTensors) -> Stored:
@@ -89,100 +78,131 @@ def forward(
     def expanded(read: Operand, shift: Tensor, spec: ConvSpec, t: ConvTensors) -> Pending:
         e, norm = closed_form.forward(read, shift, spec, t)
         kept.append(e)
-        return Pending(read, spec.geometry.stride[0], t.weight, *norm)
+        return Pending(read, spec.geometry, t.weight, *norm)
 
+    def plain(read: Operand, spec: ConvSpec, t: ConvTensors, waits: bool) -> Stored | Pending:
+        kept.append(Plain())
+        if waits:
+            return Pending(read, spec.geometry, t.weight)
+        return Stored(convolve_raw(read, spec, t)[0])
+
+    # The batch norm that enters.
+    serve(convolutions[0].weight)
+    read = Operand(tensors.x)
+    entry: Convolved | None = None
+    if branch.entry is not None and tensors.entry is not None:
+        entry = enter(tensors.x, tensors.entry, branch.entry)
+        read = normalised(entry, True)
+    start = read if tensors.source is None else Operand(tensors.source)
     # The units, each reading the y before it.
-    read = Operand(x)
-    for spec, t in zip(branch.units[:last], tensors, strict=False):
+    for spec, t in zip(branch.units[:last], convolutions, strict=False):
         serve(t.weight)
         convolved(read, spec, t)
         read = normalised(_convolved(kept[-1]), spec.relu)
-    # The last unit, which waits where its batch norm follows from what it reads.
-    spec, t = branch.units[last], tensors[last]
+        if t.noise is not None:
+            read = Operand(dropped(_convolved(kept[-1]), t.noise)[0])
+    # The last unit, which waits where its batch norm follows from what it reads, or it has none.
+    spec, t = branch.units[last], convolutions[last]
     serve(t.weight)
-    if closed_form_obstacle(branch, tensors, last) is None:
+    if spec.norm is None:
+        terms.append(plain(read, spec, t, waits=True))
+    elif closed_form_obstacle(branch, convolutions, last) is None:
         before = _convolved(kept[-1])
-        shift = closed_form.shift_of_activation(tensors[last - 1].beta, before.bias, x.dtype)
+        shift = closed_form.shift_of_activation(
+            convolutions[last - 1].beta, before.bias, tensors.x.dtype
+        )
         terms.append(expanded(closed_form.shifted_activation(before, shift), shift, spec, t))
     else:
         terms.append(convolved(read, spec, t))
     # The shortcut.
     if isinstance(branch.shortcut, ConvSpec):
-        spec, t = branch.shortcut, tensors[-1]
+        spec, t = branch.shortcut, convolutions[-1]
         serve(t.weight)
-        if closed_form_obstacle(branch, tensors, last + 1) is None:
-            shift = closed_form.shift_of_input(start, spec.geometry.stride[0])
-            terms.append(expanded(closed_form.shifted_input(start, shift), shift, spec, t))
+        if spec.norm is None:
+            terms.append(plain(start, spec, t, is_one_product(branch, convolutions)))
+        elif closed_form_obstacle(branch, convolutions, last + 1) is None:
+            shift = closed_form.shift_of_input(start.tensor, spec.geometry.stride[0])
+            terms.append(expanded(closed_form.shifted_input(start.tensor, shift), shift, spec, t))
         else:
-            terms.append(convolved(Operand(start), spec, t))
+            terms.append(convolved(start, spec, t))
     elif isinstance(branch.shortcut, ZeroPad):
-        terms.append(Stored(as_channels_last(branch.shortcut(start))))
+        terms.append(Stored(as_channels_last(branch.shortcut(tensors.start))))
     elif isinstance(branch.shortcut, Identity):
-        terms.append(Stored(start))
+        terms.append(Stored(tensors.start))
     # Their sum, in the last unit's name.
-    serve(tensors[last].weight)
+    serve(convolutions[last].weight)
     keeps_bits = branch.relu and not _gates_by_y(branch, kept)
-    z, mask = _add(terms, branch.relu, keeps_bits)
+    z, mask = add(terms, branch.relu, keeps_bits)
     saved = [tensor for k in kept for tensor in k]
+    if entry is not None:
+        saved += entry[1:]  # x is an input
     return z, (*saved, mask) if keeps_bits else tuple(saved)
 
 
 def statistics(
-    branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
+    branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+) -> list[Statistics | None]:
     """(mean, invstd) [K] of every batch norm."""
-    return [
-        (k.output_mean if isinstance(k, Expanded) else k.mean, k.invstd)
-        for k in _unpack(branch, tensors, saved)
-    ]
+    kept, entry = _unpack(branch, tensors, saved)
+    found: list[Statistics | None] = []
+    for k in (*kept, entry):
+        if isinstance(k, Expanded):
+            found.append((k.output_mean, k.invstd))
+        else:
+            found.append((k.mean, k.invstd) if isinstance(k, Convolved) else None)
+    return found
 
 
 def backward(
     branch: BranchSpec,
     dz: Tensor,
-    x: Tensor,
-    source: Tensor | None,
-    tensors: Sequence[ConvTensors],
+    tensors: BranchTensors,
     saved: Sequence[Tensor],
     needs: BranchNeeds,
 ) -> BranchGradients:
     """The gradients that are needed, from what `forward` saved."""
-    kept = _unpack(branch, tensors, saved)
-    gradients = [ConvGradients()] * len(tensors)
+    convolutions = tensors.convolutions
+    kept, entry = _unpack(branch, tensors, saved)
+    gradients = [ConvGradients()] * len(convolutions)
     end = Behind(as_channels_last(dz), _gate_of(branch, kept, saved))
 
-    # The shortcut, first: the branch's last dgrad adds its gradient.
-    start = x if source is None else source
-    wants_start = needs.x if source is None else needs.source
-    serve(tensors[len(branch.units) - 1].weight)
+    # What unit 0 read, and a projection without a source of its own.
+    entered = Input(Operand(tensors.x))
+    if entry is not None:
+        sums = branch.entry is not None and needs_sums(branch.entry, needs.entry, needs.x)
+        entered = Input(normalised(entry, True), entry, True, sums)
+
+    # The shortcut, first: whoever ends at its start adds its gradient.
+    serve(convolutions[len(branch.units) - 1].weight)
     added: AddedGradient | None = None
     if isinstance(branch.shortcut, ConvSpec):
-        projection, operand, sampled = kept[-1], Operand(start), 1
+        projection, sampled = kept[-1], 1
+        read = Input(entered.operand if tensors.source is None else Operand(tensors.source))
         if isinstance(projection, Expanded):
-            operand = closed_form.shifted_input(start, projection.shift)
+            read = Input(closed_form.shifted_input(tensors.start, projection.shift))
             sampled = branch.shortcut.geometry.stride[0]
         gradients[-1], of_start = _conv_backward(
             end,
             projection,
             branch.shortcut,
-            tensors[-1],
+            convolutions[-1],
             needs.convolutions[-1],
-            Input(operand),
-            wants_start,
+            read,
+            needs.below(0) if tensors.source is None else needs.source,
         )
         if of_start is not None:
             added = AddedGradient(of_start.g, None, sampled)
-    elif branch.shortcut is not None and wants_start:
-        added = _added_gradient(branch, end, start)
+    elif branch.shortcut is not None and (needs.x if tensors.source is None else needs.source):
+        added = _added_gradient(branch, end, tensors.start)
+    # A projection's gradient is of what unit 0 reads; another shortcut's is of x.
+    of_unit = tensors.source is None and (entry is None or isinstance(branch.shortcut, ConvSpec))
+    entered = entered._replace(added=added if of_unit else None)
 
     # The units, last to first.
-    def wants_input(i: int) -> bool:
-        """Of unit i: its own, or anything below it."""
-        return needs.x or any(any(n) for n in needs.convolutions[:i])
-
     behind = end
+    below: Behind | None = None
     for i in reversed(range(len(branch.units))):
-        read = Input(Operand(x), added=added if source is None else None)
+        read = entered
         if i > 0:
             before, spec, needed = (
                 _convolved(kept[i - 1]),
@@ -192,23 +212,45 @@ def backward(
             operand = normalised(before, spec.relu)
             if isinstance(unit := kept[i], Expanded):
                 operand = closed_form.shifted_activation(before, unit.shift)
-            sums = wants_sums(spec, needed, needed.weight or wants_input(i - 1))
+            sums = wants_sums(spec, needed, needed.weight or needs.below(i - 1))
             read = Input(operand, before, spec.relu, sums)
+            if (noise := convolutions[i - 1].noise) is not None:
+                # The very bits that dropped it gate the gradient.
+                h, mask = dropped(before, noise)
+                read = Input(Operand(h), passed=SavedGate(mask))
         gradients[i], below = _conv_backward(
             behind,
             kept[i],
             branch.units[i],
-            tensors[i],
+            convolutions[i],
             needs.convolutions[i],
             read,
-            wants_input(i),
+            needs.below(i),
         )
         if below is None:
             break
         behind = below
-    dx = behind.g if needs.x else None
-    dsource = None if source is None or added is None else _spread(added, source)
-    return BranchGradients(dx, dsource, gradients)
+
+    # The batch norm that enters.
+    dx = below.g if below is not None and needs.x else None
+    of_entry = ConvGradients()
+    if entry is not None and below is not None and branch.entry is not None:
+        addend = None
+        if added is not None and not of_unit and tensors.source is None:
+            addend = _spread(added, tensors.x)
+        of_entry, dx = enter_backward(
+            below,
+            entry,
+            branch.entry,
+            tensors.entry and tensors.entry.gamma,
+            needs.entry,
+            addend,
+            needs.x,
+        )
+    dsource = None
+    if tensors.source is not None and added is not None:
+        dsource = _spread(added, tensors.source)
+    return BranchGradients(dx, dsource, gradients, of_entry)
 
 
 def _added_gradient(branch: BranchSpec, behind: Behind, start: Tensor) -> AddedGradient:
@@ -226,67 +268,39 @@ def _spread(added: AddedGradient, start: Tensor) -> Tensor:
     return g if g.shape == start.shape else spread(g, start, added.stride)
 
 
-def _add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tensor, Tensor]:
-    """relu?(the terms' sum) and its bits, in one launch. Reads what is stored, and what the pending
-    ones read; writes z and its bits."""
-    stored = [term for term in terms if isinstance(term, Stored)]
-    pending = [term for term in terms if isinstance(term, Pending)]
-    if len(pending) == 2:
-        first, second = pending
-        z, _, mask = _ops._bottleneck_expand.default(
-            *(first.read.tensor, as_channels_last(first.weight), first.scale, first.bias),
-            *(second.read.tensor, as_channels_last(second.weight), second.scale, second.bias),
-            *(second.stride, relu, False),
-            mask=bits,
-            x_scale=first.read.scale,
-            x_bias=first.read.bias,
-            x_floor=first.read.floor,
-            projection_x_scale=second.read.scale,
-            projection_x_bias=second.read.bias,
-            projection_x_floor=second.read.floor,
-        )
-        return z, mask
-    biases = [term.bias for term in terms if term.bias is not None]
-    bias = sum(biases[1:], biases[0])
-    if not pending:
-        y, *others = stored
-        other = others[0] if others else Stored(None)
-        return _ops._bn_apply.default(
-            *(y.tensor, y.scale, bias, other.tensor, relu, bits), residual_scale=other.scale
-        )
-    first = pending[0]
-    other = stored[0] if stored else Stored(None)
-    x, x_scale, x_bias, x_floor = first.read
-    z, _, mask = _ops._conv_fprop.default(
-        *(x, as_channels_last(first.weight), x_scale, x_bias, first.scale, bias),
-        *(other.tensor, relu, *ConvGeometry((first.stride, first.stride)), False),
-        x_floor=x_floor,
-        residual_scale=other.scale,
-        mask=bits,
-    )
-    return z, mask
-
-
-def closed_form_obstacle(branch: BranchSpec, tensors: Sequence[ConvTensors], i: int) -> str | None:
+def closed_form_obstacle(
+    branch: BranchSpec, convolutions: Sequence[ConvTensors], i: int
+) -> str | None:
     """Why the output of convolution i is stored; None where its batch norm is had in closed form."""
     last = len(branch.units) - 1
     if i < last:
         return "the next convolution reads it"
-    own = closed_form.obstacle(branch.convolutions[i], tensors[i], branch.options.closed_form)
-    if own is None and i == last and not (last > 0 and branch.units[last - 1].relu):
+    if i > last and branch.units[last].norm is None:
+        return "the last convolution adds it"
+    own = closed_form.obstacle(branch.convolutions[i], convolutions[i], branch.options.closed_form)
+    if own is not None:
+        return own
+    if i > last:
+        return None if branch.entry is None else "what it reads is activated first"
+    if not (last > 0 and branch.units[last - 1].relu):
         return "what it reads is not another unit's ReLU"
-    return own
+    return None if convolutions[last - 1].noise is None else "dropout lies before it"
 
 
 def _unpack(
-    branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-) -> list[Kept]:
+    branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+) -> tuple[list[Kept], Convolved | None]:
+    """Of every convolution, and of the batch norm that enters."""
     kept: list[Kept] = []
-    for i in range(len(branch.convolutions)):
-        five = saved[5 * i : 5 * i + 5]
-        stored = closed_form_obstacle(branch, tensors, i) is not None
-        kept.append(Convolved(*five) if stored else Expanded(*five))
-    return kept
+    rest = iter(saved)
+    for i, spec in enumerate(branch.convolutions):
+        kind: type[Kept] = Expanded
+        if spec.norm is None:
+            kind = Plain
+        elif closed_form_obstacle(branch, tensors.convolutions, i) is not None:
+            kind = Convolved
+        kept.append(kind(*islice(rest, len(kind._fields))))
+    return kept, None if branch.entry is None else Convolved(tensors.x, *islice(rest, 4))
 
 
 def _convolved(kept: Kept) -> Convolved:
@@ -307,7 +321,8 @@ def _conv_backward(
     serve(t.weight)
     if isinstance(kept, Expanded):
         return closed_form.backward(behind, kept, spec, t, needed, read, wants_input)
-    return convolve_backward(behind, kept, spec, t, needed, read, wants_input)
+    c = kept if isinstance(kept, Convolved) else None
+    return convolve_backward(behind, c, spec, t, needed, read, wants_input)
 
 
 def _gates_by_y(branch: BranchSpec, kept: Sequence[Kept]) -> bool:

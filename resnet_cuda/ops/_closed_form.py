@@ -57,6 +57,8 @@ def obstacle(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> str | None:
     """
     filters, channels, *window = t.weight.shape
     g = spec.geometry
+    if spec.norm is None:
+        return "no batch norm"
     if not spec.norm.training:
         return "running statistics"
     if window != [1, 1] or g.padding != (0, 0) or g.groups != 1 or g.stride[0] != g.stride[1]:
@@ -104,6 +106,7 @@ def forward(
 
     Reads the operand; writes its sums and Gram matrix.
     """
+    assert spec.norm is not None
     stride = spec.geometry.stride[0]
     sums, gram = _ops._bottleneck_gram.default(*read, stride)
     rows = _rows(read.tensor, stride)

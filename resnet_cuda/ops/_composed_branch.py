@@ -4,7 +4,8 @@ activation stored."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -12,10 +13,11 @@ from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
     BranchSpec,
+    BranchTensors,
     ConvGradients,
     ConvSpec,
-    ConvTensors,
     Identity,
+    Statistics,
     ZeroPad,
     spread,
 )
@@ -25,47 +27,65 @@ if TYPE_CHECKING:
     from resnet_cuda.ops._aten import AtenBackend
 
 
+class _Kept(NamedTuple):
+    """What is saved, taken apart: (y, mean, spread) of every convolution with batch norm, () of the
+    others; the outputs of all units but the last; (activation, mean, spread) of what enters."""
+
+    convolutions: Sequence[Sequence[Tensor]]
+    outputs: list[Tensor]
+    entry: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, branch: BranchSpec, saved: Sequence[Tensor]) -> _Kept:
+        rest = iter(saved)
+        convolutions = [
+            tuple(islice(rest, 0 if spec.norm is None else 3)) for spec in branch.convolutions
+        ]
+        return cls(convolutions, list(islice(rest, len(branch.units) - 1)), tuple(rest))
+
+
 def forward(
-    backend: AtenBackend,
-    branch: BranchSpec,
-    x: Tensor,
-    source: Tensor | None,
-    tensors: Sequence[ConvTensors],
+    backend: AtenBackend, branch: BranchSpec, tensors: BranchTensors
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """z, and of every convolution (y, mean, spread); of all units but the last also their output."""
-    saved: list[Tensor] = []
-    start = x if source is None else source
-    residual = None
+    """z, and what `_Kept` is made of."""
+    kept: list[Sequence[Tensor]] = []
+    outputs: list[Tensor] = []
+    entry: tuple[Tensor, ...] = ()
+    a = tensors.x
+    if branch.entry is not None and tensors.entry is not None:
+        a, numbers = backend.bn_forward(a, tensors.entry, None, branch.entry, relu=True)
+        entry = (a, *numbers)
+    residual: Tensor | None = None
+    of_projection: tuple[Tensor, ...] = ()
     if isinstance(branch.shortcut, ConvSpec):
-        spec, t = branch.shortcut, tensors[-1]
-        residual, projected = backend.conv_bn_forward(start, t, spec, None, relu=False)
+        start = a if tensors.source is None else tensors.source
+        residual, of_projection = backend.conv_bn_forward(
+            start, tensors.convolutions[-1], branch.shortcut, None, relu=False
+        )
     elif isinstance(branch.shortcut, ZeroPad):
-        residual = branch.shortcut(start)
+        residual = branch.shortcut(tensors.start)
     elif isinstance(branch.shortcut, Identity):
-        residual = start
-    z = x
+        residual = tensors.start
     last = len(branch.units) - 1
-    for i, (spec, t) in enumerate(zip(branch.units, tensors, strict=False)):
-        if i < last:
-            z, kept = backend.conv_bn_forward(z, t, spec, None, relu=spec.relu)
-            saved += [*kept, z]
-        else:
-            z, kept = backend.conv_bn_forward(z, t, spec, residual, relu=branch.relu)
-            saved += kept
+    for i, (spec, t) in enumerate(zip(branch.units, tensors.convolutions, strict=False)):
+        adds, relu = (t.noise, spec.relu) if i < last else (residual, branch.relu)
+        a, numbers = backend.conv_bn_forward(a, t, spec, adds, relu)
+        kept.append(numbers)
+        outputs.append(a)
     if isinstance(branch.shortcut, ConvSpec):
-        saved += projected
-    return z, tuple(saved)
+        kept.append(of_projection)
+    return a, (*(tensor for numbers in kept for tensor in numbers), *outputs[:-1], *entry)
 
 
 def statistics(
     backend: AtenBackend, branch: BranchSpec, saved: Sequence[Tensor]
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Statistics | None]:
     """(mean, invstd) [K] of every batch norm."""
-    found = []
-    for i, spec in enumerate(branch.convolutions):
-        _, mean, spread = _kept(branch, saved, i)
-        found.append(backend.statistics((mean, spread), spec.norm))
-    return found
+    kept = _Kept.of(branch, saved)
+    return [
+        None if norm is None else backend.statistics(numbers[1:], norm)
+        for norm, numbers in zip(branch.norms, (*kept.convolutions, kept.entry), strict=True)
+    ]
 
 
 def backward(
@@ -73,35 +93,36 @@ def backward(
     branch: BranchSpec,
     dz: Tensor,
     z: Tensor | None,
-    x: Tensor,
-    source: Tensor | None,
-    tensors: Sequence[ConvTensors],
+    tensors: BranchTensors,
     saved: Sequence[Tensor],
     needs: BranchNeeds,
 ) -> BranchGradients:
-    gradients = [ConvGradients()] * len(tensors)
+    kept = _Kept.of(branch, saved)
+    gradients = [ConvGradients()] * len(tensors.convolutions)
     units = len(branch.units)
-    start = x if source is None else source
-    wants_source = branch.shortcut is not None and (needs.x if source is None else needs.source)
-    wants_du = wants_source or any(any(n) for n in needs.convolutions[units:])
-    outputs = [saved[4 * i + 3] for i in range(units - 1)]  # of all units but the last
+    own = tensors.source is not None  # the shortcut's gradient is a tensor of its own
+    projects = isinstance(branch.shortcut, ConvSpec)
+    entered = kept.entry[0] if kept.entry else tensors.x
+    wants_start = needs.source if own else needs.below(0) if projects else needs.x
+    wants_start = wants_start and branch.shortcut is not None
+    wants_du = wants_start or any(any(n) for n in needs.convolutions[units:])
     g: Tensor | None = dz
     du = None
     for i in reversed(range(units)):
         needed = needs.convolutions[i]
-        reaches = needs.x or any(any(n) for n in needs.convolutions[:i])
         is_last = i == units - 1
         relu = branch.relu if is_last else branch.units[i].relu
-        wants = Needs(reaches, *needed, residual=is_last and wants_du)
+        wants = Needs(needs.below(i), *needed, residual=is_last and wants_du)
         if g is None or not any(wants):
-            continue
+            g = None
+            break
         found = backend.conv_bn_backward(
             g,
-            outputs[i - 1] if i > 0 else x,
-            tensors[i],
+            kept.outputs[i - 1] if i > 0 else entered,
+            tensors.convolutions[i],
             branch.units[i],
-            (z if is_last else outputs[i]) if relu else None,
-            _kept(branch, saved, i),
+            (z if is_last else kept.outputs[i]) if relu else None,
+            kept.convolutions[i],
             wants,
         )
         gradients[i] = ConvGradients(found.weight, found.gamma, found.beta)
@@ -109,24 +130,33 @@ def backward(
         du = found.residual if is_last else du
     dsource = du
     if du is not None and isinstance(branch.shortcut, ZeroPad):
-        dsource = spread(du, start, branch.shortcut.stride)
+        dsource = spread(du, tensors.start, branch.shortcut.stride)
     elif du is not None and isinstance(branch.shortcut, ConvSpec):
-        wants = Needs(wants_source, *needs.convolutions[-1], residual=False)
-        kept = _kept(branch, saved, units)
-        found = backend.conv_bn_backward(du, start, tensors[-1], branch.shortcut, None, kept, wants)
+        wants = Needs(wants_start, *needs.convolutions[-1], residual=False)
+        read = tensors.start if own else entered
+        found = backend.conv_bn_backward(
+            du, read, tensors.convolutions[-1], branch.shortcut, None, kept.convolutions[-1], wants
+        )
         gradients[-1] = ConvGradients(found.weight, found.gamma, found.beta)
         dsource = found.x
-    if not wants_source:
-        dsource = None
-    if source is not None:
-        return BranchGradients(g if needs.x else None, dsource, gradients)
-    dx = g if needs.x else None
-    if dx is not None and dsource is not None:
-        dx = dx + dsource
-    return BranchGradients(dx, None, gradients)
+    dsource = dsource if wants_start else None
+    if not own and projects:
+        g, dsource = _sum(g, dsource), None
+    of_entry = ConvGradients()
+    if branch.entry is not None and tensors.entry is not None and g is not None:
+        activation, *numbers = kept.entry
+        wants = Needs(needs.x, *needs.entry, residual=False)
+        found = backend.bn_backward(
+            g, tensors.x, tensors.entry.gamma, activation, numbers, branch.entry, True, wants
+        )
+        g, of_entry = found.x, ConvGradients(None, found.gamma, found.beta)
+    g = g if needs.x else None
+    if own:
+        return BranchGradients(g, dsource, gradients, of_entry)
+    return BranchGradients(_sum(g, dsource), None, gradients, of_entry)
 
 
-def _kept(branch: BranchSpec, saved: Sequence[Tensor], i: int) -> Sequence[Tensor]:
-    """(y, mean, spread) of the i-th convolution."""
-    first = 4 * i if i < len(branch.units) else 4 * i - 1
-    return saved[first : first + 3]
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from resnet_cuda.ops._branch import BranchGradients, BranchNeeds, BranchSpec, ConvTensors
+    from resnet_cuda.ops._branch import (
+        BranchGradients,
+        BranchNeeds,
+        BranchSpec,
+        BranchTensors,
+        Statistics,
+    )
     from resnet_cuda.ops._folding import FoldedConv
     from resnet_cuda.ops.conv_unit import ConvUnit
 
@@ -85,6 +91,7 @@ class Backend:
     gate_is_output = False  # the ReLU gate of the backward is read off the forward's output
     is_composite = False  # ops run as plain differentiable torch
     fuses_projection = False  # has expand_projection_inference
+    normalises_on_load = False  # convolutions normalise and activate what they read
     fuses_max_pool = False  # conv_bn_inference takes the launch "max_pool"
     pools_with_torch = True  # pooling is torch's own, with its autograd
 
@@ -93,7 +100,7 @@ class Backend:
         return x
 
     def branch_forward(
-        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
+        self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The branch's output z, and what its backward needs; running statistics move in training."""
         raise NotImplementedError
@@ -103,19 +110,17 @@ class Backend:
         branch: BranchSpec,
         dz: Tensor,
         z: Tensor | None,
-        x: Tensor,
-        source: Tensor | None,
-        tensors: Sequence[ConvTensors],
+        tensors: BranchTensors,
         saved: Sequence[Tensor],
         needs: BranchNeeds,
     ) -> BranchGradients:
-        """Where `source` is None, the shortcut starts at x, and its gradient is part of x's."""
+        """Where `tensors.source` is None, the shortcut starts at x, and its gradient is part of x's."""
         raise NotImplementedError
 
     def branch_statistics(
-        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """(mean, invstd) [K] that each of the branch's convolutions was normalised with."""
+        self, branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+    ) -> list[Statistics | None]:
+        """(mean, invstd) [K] of every batch norm, in the order of `branch.norms`."""
         raise NotImplementedError
 
     def conv_bn_inference(

@@ -14,7 +14,12 @@ from torch import Tensor
 from resnet_cuda import _raw
 from resnet_cuda.ops import _kernel_norms
 from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
-from resnet_cuda.ops._interface import accumulator_dtype, cast_vector
+from resnet_cuda.ops._interface import (
+    BatchNormSpec,
+    BatchNormTensors,
+    accumulator_dtype,
+    cast_vector,
+)
 from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate
 
@@ -69,6 +74,7 @@ class Input(NamedTuple):
     relu: bool = True
     sums: bool = False
     added: AddedGradient | None = None
+    passed: SavedGate = OPEN  # another gate, which stays in front of the gradient
 
     def gate(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """(scale, bias, mean) of the ReLU before; the mean only where sums are wanted."""
@@ -89,49 +95,107 @@ def normalised(c: Convolved, relu: bool) -> Operand:
 def convolve(read: Operand, spec: ConvSpec, t: ConvTensors) -> Convolved:
     """Reads the operand and the filters; writes y and partial statistics. The running ones move in
     training."""
-    norm = spec.norm
+    assert spec.norm is not None
+    y, partials = convolve_raw(read, spec, t, spec.norm.training)
+    return Convolved(y, *_numbers(y, partials, t.bn, spec.norm))
+
+
+def convolve_raw(
+    read: Operand, spec: ConvSpec, t: ConvTensors, statistics: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Reads the operand and the filters; writes y, and partial statistics if they are wanted."""
     y, partials, _ = _ops._conv_fprop.default(
         *(read.tensor, as_channels_last(t.weight), read.scale, read.bias),
         *(None, None, None, False),
         *spec.geometry,
-        norm.training,
+        statistics,
         x_floor=read.floor,
     )
+    return y, partials
+
+
+def enter(x: Tensor, bn: BatchNormTensors, norm: BatchNormSpec) -> Convolved:
+    """The batch norm over x as if a convolution had written it. Reads x, where its statistics count."""
+    partials = _ops._bn_statistics.default(x) if norm.training else None
+    return Convolved(x, *_numbers(x, partials, bn, norm))
+
+
+def _numbers(
+    y: Tensor, partials: Tensor | None, bn: BatchNormTensors, norm: BatchNormSpec
+) -> _kernel_norms.Numbers:
     if norm.training:
-        return Convolved(y, *_kernel_norms.of_batch(partials, y, t.bn, norm))
-    acc = accumulator_dtype(y.dtype)
-    return Convolved(y, *_kernel_norms.of_running_statistics(t.bn, norm.eps, acc))
+        assert partials is not None
+        return _kernel_norms.of_batch(partials, y, bn, norm)
+    return _kernel_norms.of_running_statistics(bn, norm.eps, accumulator_dtype(y.dtype))
+
+
+def dropped(c: Convolved, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """relu(bn(y) + noise) and its bits: a tensor of its own, for no convolution drops elements on
+    load. Reads y and the noise; writes both."""
+    h, mask = _ops._bn_apply.default(c.y, c.scale, c.bias, noise, True, True)
+    return h, mask
+
+
+def enter_backward(
+    behind: Behind,
+    c: Convolved,
+    norm: BatchNormSpec,
+    gamma: Tensor | None,
+    needed: ConvNeeds,
+    addend: Tensor | None,
+    wants_input: bool,
+) -> tuple[ConvGradients, Tensor | None]:
+    """The gradients of a batch norm that enters a branch, and of what it read: the shortcut's is
+    added there. Reads g, x and the addend; writes the gradient."""
+    partials = behind.partials
+    if partials is None and needs_sums(norm, needed, wants_input):
+        partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
+    coefficients, gradients = _finalize(partials, c, norm, gamma, needed)
+    if not wants_input:
+        return gradients, None
+    dx, _ = _ops._bn_backward_apply.default(
+        behind.g, c.y, *behind.gate, coefficients, False, addend=addend
+    )
+    return gradients, dx
 
 
 def convolve_backward(
     behind: Behind,
-    c: Convolved,
+    c: Convolved | None,
     spec: ConvSpec,
     t: ConvTensors,
     needed: ConvNeeds,
     read: Input,
     wants_input: bool,
 ) -> tuple[ConvGradients, Behind | None]:
-    """The gradients of bn(conv(read)), and of what was read, behind the ReLU before it."""
+    """The gradients of bn(conv(read)), or (c None) of conv(read), and of what was read, behind the
+    ReLU before it."""
     wants_dy = needed.weight or wants_input
-    partials = behind.partials
-    if partials is None and wants_sums(spec, needed, wants_dy):
-        # Reads g, its gate and y; writes sums.
-        partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
-    coefficients, gradients = _finalize(partials, c, spec, t, needed)
+    gradients, on_load = ConvGradients(), {}
+    if c is None:
+        dy = gated(behind)
+    else:
+        assert spec.norm is not None
+        partials = behind.partials
+        if partials is None and wants_sums(spec, needed, wants_dy):
+            # Reads g, its gate and y; writes sums.
+            partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
+        coefficients, gradients = _finalize(partials, c, spec.norm, t.gamma, needed)
+        dy = behind.g
+        if wants_dy and _is_loaded_once(spec, t.weight, behind.gate):
+            on_load = {
+                "y": c.y,
+                "coefficients": coefficients,
+                "gate_scale": behind.gate.scale,
+                "gate_bias": behind.gate.bias,
+            }
+        elif wants_dy:
+            # Reads g, its gate and y; writes dy.
+            dy = _ops._bn_backward_apply.default(behind.g, c.y, *behind.gate, coefficients, False)[
+                0
+            ]
     if not wants_dy:
         return gradients, None
-    dy, on_load = behind.g, {}
-    if _is_loaded_once(spec, t.weight, behind.gate):
-        on_load = {
-            "y": c.y,
-            "coefficients": coefficients,
-            "gate_scale": behind.gate.scale,
-            "gate_bias": behind.gate.bias,
-        }
-    else:
-        # Reads g, its gate and y; writes dy.
-        dy = _ops._bn_backward_apply.default(behind.g, c.y, *behind.gate, coefficients, False)[0]
     if needed.weight:
         # Reads dy, or g and y, and the operand; writes dW.
         x, *affine, floor = read.operand
@@ -152,13 +216,17 @@ def convolve_backward(
         addend_mask=added and added.mask,
         addend_stride=added.stride if added else 1,
     )
-    return gradients, Behind(g, OPEN, partials if read.sums else None)
+    return gradients, Behind(g, read.passed, partials if read.sums else None)
 
 
 def wants_sums(spec: ConvSpec, needed: ConvNeeds, wants_dy: bool) -> bool:
     """Whether the gradient behind a ReLU has to be summed: for gamma and beta, and because the
     batch's statistics depend on y."""
-    return needed.gamma or needed.beta or (wants_dy and spec.norm.training)
+    return spec.norm is not None and needs_sums(spec.norm, needed, wants_dy)
+
+
+def needs_sums(norm: BatchNormSpec, needed: ConvNeeds, wants_dy: bool) -> bool:
+    return needed.gamma or needed.beta or (wants_dy and norm.training)
 
 
 def gated(behind: Behind) -> Tensor:
@@ -189,21 +257,24 @@ def _is_loaded_once(spec: ConvSpec, weight: Tensor, gate: SavedGate) -> bool:
 
 
 def _finalize(
-    partials: Tensor | None, c: Convolved, spec: ConvSpec, t: ConvTensors, needed: ConvNeeds
+    partials: Tensor | None,
+    c: Convolved,
+    norm: BatchNormSpec,
+    gamma: Tensor | None,
+    needed: ConvNeeds,
 ) -> tuple[Tensor, ConvGradients]:
     """The coefficients [4, K] that make y's gradient of the one behind the ReLU, and the vectors' gradients."""
     if partials is None:
-        scale = c.invstd if t.gamma is None else t.gamma.to(c.mean.dtype) * c.invstd
+        scale = c.invstd if gamma is None else gamma.to(c.mean.dtype) * c.invstd
         zero = torch.zeros_like(scale)
         return torch.stack((scale, zero, zero, zero)), ConvGradients()
-    gamma = cast_vector(t.gamma, c.mean.dtype)
     dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
         partials,
         _kernel_norms.values_per_channel(c.y),
-        gamma,
+        cast_vector(gamma, c.mean.dtype),
         c.mean,
         c.invstd,
-        spec.norm.training,
+        norm.training,
     )
     return coefficients, ConvGradients(
         None, dgamma if needed.gamma else None, dbeta if needed.beta else None

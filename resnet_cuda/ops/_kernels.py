@@ -10,7 +10,13 @@ from torch import Tensor
 
 from resnet_cuda import _raw
 from resnet_cuda.ops import _branch_passes, _kernel_norms
-from resnet_cuda.ops._branch import BranchGradients, BranchNeeds, BranchSpec, ConvTensors
+from resnet_cuda.ops._branch import (
+    BranchGradients,
+    BranchNeeds,
+    BranchSpec,
+    BranchTensors,
+    Statistics,
+)
 from resnet_cuda.ops._interface import (
     Backend,
     BatchNormSpec,
@@ -38,6 +44,7 @@ class KernelBackend(Backend):
     """
 
     fuses_projection = True
+    normalises_on_load = True
     fuses_max_pool = True
     pools_with_torch = False
 
@@ -87,28 +94,26 @@ class KernelBackend(Backend):
         )[0]
 
     def branch_forward(
-        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
+        self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._enter()
-        return _branch_passes.forward(branch, x, source, tensors)
+        return _branch_passes.forward(branch, tensors)
 
     def branch_backward(
         self,
         branch: BranchSpec,
         dz: Tensor,
         z: Tensor | None,
-        x: Tensor,
-        source: Tensor | None,
-        tensors: Sequence[ConvTensors],
+        tensors: BranchTensors,
         saved: Sequence[Tensor],
         needs: BranchNeeds,
     ) -> BranchGradients:
         self._enter()
-        return _branch_passes.backward(branch, dz, x, source, tensors, saved, needs)
+        return _branch_passes.backward(branch, dz, tensors, saved, needs)
 
     def branch_statistics(
-        self, branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
-    ) -> list[tuple[Tensor, Tensor]]:
+        self, branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
+    ) -> list[Statistics | None]:
         return _branch_passes.statistics(branch, tensors, saved)
 
     def bn_forward(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from resnet_cuda.ops._interface import (
     BatchNormSpec,
+    BatchNormTensors,
     ConvGeometry,
     Gradients,
     Needs,
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
         BranchGradients,
         BranchNeeds,
         BranchSpec,
+        BranchTensors,
         ConvSpec,
         ConvTensors,
+        Statistics,
     )
 
 _CHANNEL = (0, 2, 3)
@@ -93,68 +96,89 @@ def bn_backward(
 def branch_backward(
     branch: BranchSpec,
     dz: Tensor,
-    x: Tensor,
-    source: Tensor | None,
-    tensors: Sequence[ConvTensors],
-    statistics: Sequence[tuple[Tensor, Tensor]],
+    tensors: BranchTensors,
+    statistics: Sequence[Statistics | None],
     needs: BranchNeeds,
 ) -> BranchGradients:
     """The gradients of a residual branch; `statistics` count where they were constants."""
     from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad, spread
 
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(tensors.x.device.type, enabled=False):
         units = len(branch.units)
-        convolutions = list(zip(branch.convolutions, tensors, statistics, strict=True))
-        start = x if source is None else source
+        convolutions = list(
+            zip(branch.convolutions, tensors.convolutions, statistics[:-1], strict=True)
+        )
+        # Compute every output again; which ReLUs are open is a constant.
+        entered, entry_gate = tensors.x, None
+        if tensors.entry is not None:
+            normal = _normalise(tensors.x, tensors.entry, statistics[-1], branch.entry)
+            entry_gate = _open(normal)
+            entered = gated(normal, entry_gate)
+        start = tensors.start
         shortcut: Tensor | None = None
         if isinstance(branch.shortcut, ConvSpec):
+            start = entered if tensors.source is None else start
             spec, t, numbers = convolutions[-1]
             projected = _convolve(start, t, spec.geometry)
-            shortcut = _normalise(projected, t, numbers, spec)
+            shortcut = _normalise(projected, t.bn, numbers, spec.norm)
         elif branch.shortcut is not None:
             shortcut = branch.shortcut(start) if isinstance(branch.shortcut, ZeroPad) else start
-        # Compute every unit's output again; which ReLUs are open is a constant.
-        a, inputs, outputs, gates = x, [], [], []
+        a, inputs, outputs, gates = entered, [], [], []
         for i, (spec, t, numbers) in enumerate(convolutions[:units]):
             inputs.append(a)
             outputs.append(_convolve(a, t, spec.geometry))
-            a = _normalise(outputs[-1], t, numbers, spec)
-            if i == units - 1 and shortcut is not None:
-                a = a + shortcut
-            gates.append(_open(a) if (branch.relu if i == units - 1 else spec.relu) else None)
+            a = _normalise(outputs[-1], t.bn, numbers, spec.norm)
+            term = shortcut if i == units - 1 else t.noise
+            gate = _open(a if term is None else a + term)
+            if i == units - 1 and term is not None:
+                a = a + term
+            gates.append(gate if (branch.relu if i == units - 1 else spec.relu) else None)
             a = gated(a, gates[-1])
         # Walk back through the units, then through the shortcut.
-        found = [ConvGradients()] * len(tensors)
-        g, du = dz, gated(dz, gates[-1])
+        found = [ConvGradients()] * len(tensors.convolutions)
+        g: Tensor | None = dz
+        du = gated(dz, gates[-1])
         for i in reversed(range(units)):
             spec, t, numbers = convolutions[i]
-            reaches = needs.x or any(any(n) for n in needs.convolutions[:i])
-            wants = Needs(reaches, *needs.convolutions[i], residual=False)
-            if not any(wants):
+            wants = Needs(needs.below(i), *needs.convolutions[i], residual=False)
+            if g is None or not any(wants):
+                g = None
                 break
             gradients = _conv_bn_backward(
                 gated(g, gates[i]), inputs[i], outputs[i], t, numbers, spec, wants
             )
             found[i] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
-            if gradients.x is None:
-                break
             g = gradients.x
-        dx = g if needs.x else None
-        wants_source = branch.shortcut is not None and (needs.x if source is None else needs.source)
+        own = tensors.source is not None
+        projects = isinstance(branch.shortcut, ConvSpec)
+        wants_start = needs.source if own else needs.below(0) if projects else needs.x
         dsource: Tensor | None = du
         if isinstance(branch.shortcut, ConvSpec):
             spec, t, numbers = convolutions[-1]
-            wants = Needs(wants_source, *needs.convolutions[-1], residual=False)
+            wants = Needs(wants_start, *needs.convolutions[-1], residual=False)
             gradients = _conv_bn_backward(du, start, projected, t, numbers, spec, wants)
             found[-1] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
             dsource = gradients.x
         elif isinstance(branch.shortcut, ZeroPad):
             dsource = spread(du, start, branch.shortcut.stride)
-        if not wants_source:
+        if branch.shortcut is None or not wants_start:
             dsource = None
-        if source is None and dx is not None and dsource is not None:
+        if not own and projects and g is not None and dsource is not None:
+            g, dsource = g + dsource, None
+        # Then through the batch norm that enters.
+        of_entry = ConvGradients()
+        if branch.entry is not None and tensors.entry is not None and g is not None:
+            wants = Needs(needs.x, *needs.entry, residual=False)
+            numbers = statistics[-1]
+            assert numbers is not None
+            gradients = bn_backward(
+                g, tensors.x, tensors.entry.gamma, entry_gate, numbers, branch.entry, wants
+            )
+            g, of_entry = gradients.x, ConvGradients(None, gradients.gamma, gradients.beta)
+        dx = g if needs.x else None
+        if not own and dx is not None and dsource is not None:
             dx = dx + dsource
-        return BranchGradients(dx, None if source is None else dsource, found)
+        return BranchGradients(dx, dsource if own else None, found, of_entry)
 
 
 def _open(preactivation: Tensor) -> Tensor:
@@ -165,19 +189,24 @@ def _convolve(x: Tensor, t: ConvTensors, g: ConvGeometry) -> Tensor:
     return torch.conv2d(x, t.weight, None, g.stride, g.padding, g.dilation, g.groups)
 
 
-def _normalise(y: Tensor, t: ConvTensors, numbers: tuple[Tensor, Tensor], spec: ConvSpec) -> Tensor:
-    """bn(y) with the batch's statistics, or in eval mode with (mean, invstd)."""
+def _normalise(
+    y: Tensor, bn: BatchNormTensors, numbers: Statistics | None, norm: BatchNormSpec | None
+) -> Tensor:
+    """bn(y) with the batch's statistics, or in eval mode with (mean, invstd); y where there is no
+    batch norm."""
+    if norm is None or numbers is None:
+        return y
     acc = accumulator_dtype(y.dtype)
     wide = y.to(acc)
     mean, invstd = numbers
-    if spec.norm.training:
+    if norm.training:
         var, mean = torch.var_mean(wide, _CHANNEL, correction=0)
-        invstd = torch.rsqrt(var + spec.norm.eps)
+        invstd = torch.rsqrt(var + norm.eps)
     z = (wide - _per_channel(mean)) * _per_channel(invstd)
-    if t.gamma is not None:
-        z = z * _per_channel(t.gamma.to(acc))
-    if t.beta is not None:
-        z = z + _per_channel(t.beta.to(acc))
+    if bn.gamma is not None:
+        z = z * _per_channel(bn.gamma.to(acc))
+    if bn.beta is not None:
+        z = z + _per_channel(bn.beta.to(acc))
     return z.to(y.dtype)
 
 
@@ -186,14 +215,16 @@ def _conv_bn_backward(
     x: Tensor,
     y: Tensor,
     t: ConvTensors,
-    numbers: tuple[Tensor, Tensor],
+    numbers: Statistics | None,
     spec: ConvSpec,
     needs: Needs,
 ) -> Gradients:
     """The gradients of bn(y), y = conv(x), from that of its output."""
     geometry = spec.geometry
-    inner = needs._replace(x=needs.x or needs.weight)
-    gradients = bn_backward(g, y, t.gamma, None, numbers, spec.norm, inner)
+    gradients = Gradients(x=g)
+    if spec.norm is not None and numbers is not None:
+        inner = needs._replace(x=needs.x or needs.weight)
+        gradients = bn_backward(g, y, t.gamma, None, numbers, spec.norm, inner)
     dx = dweight = None
     if gradients.x is not None:
         dx, dweight, _ = torch.ops.aten.convolution_backward.default(

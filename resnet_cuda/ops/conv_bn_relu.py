@@ -16,6 +16,7 @@ from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
 from resnet_cuda.ops._branch import (
     BranchSpec,
+    BranchTensors,
     ConvSpec,
     ConvTensors,
     Identity,
@@ -165,7 +166,7 @@ def apply_conv_bn(
                 None if residual is None else Identity(),
                 call.relu,
             )
-            z = run_branch(backend, branch, x, residual, [ConvTensors(weight, *bn)])
+            z = run_branch(backend, branch, BranchTensors(x, residual, [ConvTensors(weight, *bn)]))
         else:
             z = backend.conv_bn_inference(x, weight, bn, residual, *call)
     return match_format(z, channels_last)

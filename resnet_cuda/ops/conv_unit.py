@@ -1,15 +1,19 @@
-"""One unit of a residual branch, relu?(bn(conv(x))), as a description and as a call."""
+"""The units of a residual branch as descriptions: relu?(bn(conv(x))), which is also a call, and relu(bn(x))."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cuda.ops import _validate
+from resnet_cuda import _backend
+from resnet_cuda.ops import _autocast, _validate
+from resnet_cuda.ops._branch import BranchSpec, BranchTensors, ConvSpec, ConvTensors, run_branch
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 
 
@@ -20,6 +24,11 @@ class ConvUnit:
 
     training means batch statistics, updating the running ones where there are any. `folded` is the
     CPU inference cache of the module that owns the weights.
+
+    Inside `residual_branch` a unit may drop elements behind its ReLU, each with probability
+    `dropout`, the others growing by 1 / (1 - dropout) (Srivastava et al. 2014; Zagoruyko and
+    Komodakis 2016, sec. 2.4), and the last unit and the projection may be convolutions alone
+    (batch_norm=False, with None for the vectors), as in pre-activation blocks.
     """
 
     weight: Tensor
@@ -36,6 +45,8 @@ class ConvUnit:
     eps: float = 1e-5
     relu: bool = True
     folded: FoldedConv | None = field(default=None, repr=False)
+    batch_norm: bool = True
+    dropout: float = 0.0
 
     def bn(self) -> BatchNormTensors:
         """The batch norm's tensors [K]."""
@@ -61,13 +72,40 @@ class ConvUnit:
         )
 
 
+@dataclass
+class NormUnit:
+    """relu(bn(x)): tensors [C] and numbers of a batch norm, as in `bn_relu`."""
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    def bn(self) -> BatchNormTensors:
+        """The batch norm's tensors [C]."""
+        return BatchNormTensors(self.gamma, self.beta, self.running_mean, self.running_var)
+
+    def spec(self) -> BatchNormSpec:
+        """Its numbers."""
+        return BatchNormSpec(self.training, self.momentum, self.eps)
+
+
 def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tensor:
     """relu?(bn(conv(x)) + residual) for one unit: x [N, C, H, W], residual [N, K, P, Q] or None ->
     [N, K, P, Q].
 
     Raises:
-        TypeError, ValueError: as `conv_bn_relu`.
+        TypeError, ValueError: as `conv_bn_relu`; ValueError for a unit without batch norm or with
+            dropout, which only `residual_branch` takes.
     """
+    if not unit.batch_norm or unit.dropout:
+        raise ValueError(
+            f"unit has batch_norm={unit.batch_norm} and dropout={unit.dropout}; accepted here: "
+            "batch_norm=True and dropout=0 (`residual_branch` takes the others)"
+        )
     return run_unit(x, unit, residual, unit.relu)
 
 
@@ -83,7 +121,11 @@ def run_unit(
 ) -> Tensor:
     """A unit with the ReLU flag, kernels and inference privileges that its caller chooses (see
     `apply_conv_bn`)."""
-    return apply_conv_bn(
+    if not unit.batch_norm:
+        z = _convolve(x, unit)
+        z = z if residual is None else z + residual
+        return torch.relu(z) if relu else z
+    z = apply_conv_bn(
         x,
         unit.weight,
         unit.bn(),
@@ -93,3 +135,18 @@ def run_unit(
         donate_residual=donate_residual,
         widened_from=widened_from,
     )
+    return F.dropout(z, unit.dropout) if unit.dropout else z
+
+
+def _convolve(x: Tensor, unit: ConvUnit) -> Tensor:
+    """The convolution of a unit without batch norm."""
+    backend = _backend.resolve(x)
+    g = unit.call(False).geometry
+    _validate.convolution(x, unit.weight, g)
+    if x.shape[0] == 0 or not backend.normalises_on_load:
+        return torch.conv2d(x, unit.weight, None, g.stride, g.padding, g.dilation, g.groups)
+    dtype = _autocast.autocast_dtype(x) or x.dtype
+    tensors = ConvTensors(unit.weight.to(dtype), None, None, None, None)
+    branch = BranchSpec((ConvSpec(g, None, False),), None, False)
+    z = run_branch(backend, branch, BranchTensors(backend.prepare(x.to(dtype)), None, [tensors]))
+    return match_format(z, is_channels_last(x) or is_channels_last(unit.weight))

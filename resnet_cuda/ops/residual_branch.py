@@ -6,6 +6,7 @@ The modules describe a block as conv units and a shortcut; this is the one execu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from resnet_cuda.ops import _autocast, _validate
 from resnet_cuda.ops._branch import (
     BranchOptions,
     BranchSpec,
+    BranchTensors,
     ConvSpec,
     ConvTensors,
     Identity,
@@ -26,8 +28,9 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import bottleneck_expand
-from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
+from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, run_unit
 
 Shortcut = ConvUnit | Identity | ZeroPad
 
@@ -37,11 +40,18 @@ def residual_branch(
     units: Sequence[ConvUnit],
     shortcut: Shortcut | None,
     *,
+    entry: NormUnit | None = None,
+    relu: bool = True,
     donate_input: bool = False,
     memory: str = "save",
     closed_form: bool | None = None,
 ) -> Tensor:
     """relu(units[-1](... units[0](x)) + shortcut(x)): each unit with its own ReLU flag but the last.
+
+    With `entry`, a = relu(bn(x)) comes first, and it is units[-1](... units[0](a)) + shortcut(x), or
+    + shortcut(a) where that is a projection: with relu=False and last convolutions without batch
+    norm this is a pre-activation block (He et al. 2016, arXiv 1603.05027, fig. 4e; the projection's
+    place as in that paper's networks and in wide ones).
 
     Args:
         x: [N, C, H, W].
@@ -49,6 +59,8 @@ def residual_branch(
             ReLU follows the addition.
         shortcut: a ConvUnit (projection; its ReLU flag is ignored), Identity, ZeroPad, or None: no
             addition (plain net).
+        entry: the batch norm that x passes first, with its ReLU.
+        relu: whether a ReLU follows the addition.
         donate_input: the caller gives x up: where nothing is differentiated, the result may be
             written into its memory.
         memory: what is kept for the backward: "save" keeps raw convolution outputs and the bits of
@@ -63,93 +75,154 @@ def residual_branch(
         [N, K, P, Q], the last unit's output shape.
 
     Raises:
-        TypeError, ValueError: as `conv_bn_relu`; ValueError without units or for another `memory`.
+        TypeError, ValueError: as `conv_bn_relu`; ValueError without units, for another `memory`, for
+            a unit without batch norm or with dropout where that is not accepted (see `ConvUnit`).
     """
+    _check_units(units, shortcut)
+    check_memory(memory)
+    _validate.activation(x, "x")
+    call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
+    backend = _backend.resolve(x)
+    if call.is_one(backend, x):
+        return _differentiable(backend, x, call)
+    dtype = _autocast.autocast_dtype(x) or x.dtype
+    compute = _wider_dtype(x, dtype, call)
+    if compute is None:
+        return _compose(x, call, donate_input, None)
+    wide = x.to(dtype).to(compute)
+    return _compose(wide, call, donate_input or wide is not x, dtype).to(dtype)
+
+
+class _Call(NamedTuple):
+    """The arguments of a call but x."""
+
+    units: tuple[ConvUnit, ...]
+    shortcut: Shortcut | None
+    entry: NormUnit | None
+    relu: bool
+    options: BranchOptions
+
+    @property
+    def convolutions(self) -> tuple[ConvUnit, ...]:
+        return (*self.units, self.shortcut) if isinstance(self.shortcut, ConvUnit) else self.units
+
+    @property
+    def is_preactivated(self) -> bool:
+        """Whether more is in it than convolutions, each with its batch norm behind it."""
+        return self.entry is not None or not all(u.batch_norm for u in self.convolutions)
+
+    def is_one(self, backend: Backend, x: Tensor) -> bool:
+        """Whether the block is differentiated, or its batch norms move, on a backend that does it in
+        one; or that normalises on load what no inference can fold into filters."""
+        if backend.is_composite or x.shape[0] == 0:
+            return False
+        if torch.compiler.is_compiling() and backend.gate_is_output:
+            return False
+        if self.entry is not None and _autocast.autocast_dtype(x) not in (None, x.dtype):
+            return False  # autocast casts what convolutions read, not what a batch norm reads or a sum adds
+        norms = [u for u in (*self.convolutions, self.entry) if u is not None]
+        if any(unit.training for unit in norms):
+            return True
+        if self.is_preactivated and backend.normalises_on_load:
+            return True
+        return torch.is_grad_enabled() and requires_grad(
+            x, *(u.weight for u in self.convolutions), *(v for u in norms for v in u.bn()[:2])
+        )
+
+
+def _check_units(units: Sequence[ConvUnit], shortcut: Shortcut | None) -> None:
     if not units:
         raise ValueError("units is empty; accepted: at least one ConvUnit")
     if shortcut is not None and not isinstance(shortcut, (ConvUnit, Identity, ZeroPad)):
         raise TypeError(
             f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
         )
-    check_memory(memory)
-    _validate.activation(x, "x")
-    backend = _backend.resolve(x)
-    if _is_one_call(backend, x, units, shortcut):
-        options = BranchOptions(memory, closed_form)
-        return _differentiable(backend, x, units, shortcut, options)
-    dtype = _autocast.autocast_dtype(x) or x.dtype
-    compute = _wider_dtype(x, dtype, units, shortcut)
-    if compute is None:
-        return _compose(x, units, shortcut, donate_input, None)
-    wide = x.to(dtype).to(compute)
-    return _compose(wide, units, shortcut, donate_input or wide is not x, dtype).to(dtype)
+    named = [(f"units[{i}]", unit) for i, unit in enumerate(units)]
+    last = named[-1][0]
+    named += [("shortcut", shortcut)] if isinstance(shortcut, ConvUnit) else []
+    for name, unit in named:
+        ends = name in (last, "shortcut")
+        if not unit.batch_norm:
+            if not ends:
+                raise ValueError(
+                    f"{name}.batch_norm is False; accepted: only in the last unit and the shortcut"
+                )
+            if unit.training or any(vector is not None for vector in unit.bn()):
+                raise ValueError(
+                    f"{name} has batch_norm=False and training=True or batch norm's vectors; accepted: "
+                    "training=False and None"
+                )
+        if not 0 <= unit.dropout <= 1:
+            raise ValueError(f"{name}.dropout is {unit.dropout}; accepted: 0 to 1")
+        if unit.dropout and (ends or not unit.relu):
+            raise ValueError(
+                f"{name}.dropout is {unit.dropout}; accepted: 0 but behind the ReLU of a unit that is not "
+                "the last"
+            )
 
 
-def _is_one_call(
-    backend: Backend, x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None
-) -> bool:
-    """Whether the block is differentiated, or its batch norms move, on a backend that does it in one."""
-    if backend.is_composite or x.shape[0] == 0:
-        return False
-    if torch.compiler.is_compiling() and backend.gate_is_output:
-        return False
-    every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
-    if any(unit.training for unit in every):
-        return True
-    return torch.is_grad_enabled() and requires_grad(
-        x, *(tensor for u in every for tensor in (u.weight, u.gamma, u.beta))
-    )
-
-
-def _differentiable(
-    backend: Backend,
-    x: Tensor,
-    units: Sequence[ConvUnit],
-    shortcut: Shortcut | None,
-    options: BranchOptions,
-) -> Tensor:
+def _differentiable(backend: Backend, x: Tensor, call: _Call) -> Tensor:
     """The whole block as one autograd function."""
     autocast = _autocast.autocast_dtype(x)
     dtype = autocast or x.dtype
     start = flow = _validate.Planned(x.shape, x.device)
     specs, tensors = [], []
+    if call.entry is not None:
+        _validate.spatial(start)
+        _validate.batch_norm(start, dtype, call.entry.bn(), x.shape, *call.entry.spec())
 
     def add(unit: ConvUnit, read: _validate.Planned) -> _validate.Planned:
-        call = unit.call(unit.relu)
-        shape = _validate.convolution(read, unit.weight, call.geometry)
+        geometry, norm, *_ = unit.call(unit.relu)
+        shape = _validate.convolution(read, unit.weight, geometry)
         if autocast is None:
             _validate.weight_dtype(unit.weight, dtype)
-        _validate.batch_norm(read, dtype, unit.bn(), shape, *call.norm)
-        specs.append(ConvSpec(call.geometry, call.norm, unit.relu))
-        tensors.append(ConvTensors(unit.weight.to(dtype), *unit.bn()))
+        if unit.batch_norm:
+            _validate.batch_norm(read, dtype, unit.bn(), shape, *norm)
+        specs.append(ConvSpec(geometry, norm if unit.batch_norm else None, unit.relu))
+        t = ConvTensors(unit.weight.to(dtype), *unit.bn())
+        if unit.dropout:
+            noise = torch.empty(
+                shape, dtype=dtype, device=x.device, memory_format=torch.channels_last
+            )
+            t = _with_dropout(t, unit.dropout, noise)
+        tensors.append(t)
         return _validate.Planned(shape, x.device)
 
-    for unit in units:
+    for unit in call.units:
         flow = add(unit, flow)
-    if isinstance(shortcut, ConvUnit):
-        _validate.same_shape(add(shortcut, start).shape, flow.shape)
-    elif isinstance(shortcut, ZeroPad):
-        _validate.same_shape(shortcut.shape(x.shape), flow.shape)
-    elif shortcut is not None:
+    if isinstance(call.shortcut, ConvUnit):
+        _validate.same_shape(add(call.shortcut, start).shape, flow.shape)
+    elif isinstance(call.shortcut, ZeroPad):
+        _validate.same_shape(call.shortcut.shape(x.shape), flow.shape)
+    elif call.shortcut is not None:
         _validate.same_shape(x.shape, flow.shape)
-    end = specs.pop() if isinstance(shortcut, ConvUnit) else shortcut
-    branch = BranchSpec(tuple(specs), end, True, options)
-    channels_last = is_channels_last(x) or any(is_channels_last(u.weight) for u in units)
-    z = run_branch(backend, branch, backend.prepare(x.to(dtype)), None, tensors)
+    end = specs.pop() if isinstance(call.shortcut, ConvUnit) else call.shortcut
+    entry, of_entry = (None, None) if call.entry is None else (call.entry.spec(), call.entry.bn())
+    branch = BranchSpec(tuple(specs), end, call.relu, call.options, entry)
+    channels_last = is_channels_last(x) or any(is_channels_last(u.weight) for u in call.units)
+    x = backend.prepare(x.to(dtype))
+    z = run_branch(backend, branch, BranchTensors(x, None, tensors, of_entry))
     return match_format(z, channels_last)
 
 
-def _wider_dtype(
-    x: Tensor, dtype: torch.dtype, units: Sequence[ConvUnit], shortcut: Shortcut | None
-) -> torch.dtype | None:
+def _with_dropout(t: ConvTensors, p: float, noise: Tensor) -> ConvTensors:
+    """With noise drawn (0 keeps an element, -inf drops it), and with gamma and beta as much larger
+    as what is kept."""
+    noise.bernoulli_(1 - p).log_()
+    factor = 0.0 if p == 1 else 1 / (1 - p)
+    gamma = t.weight.new_ones(t.weight.shape[0]) if t.gamma is None else t.gamma
+    beta = None if t.beta is None else t.beta * factor
+    return t._replace(gamma=gamma * factor, beta=beta, noise=noise)
+
+
+def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    if not is_plain(x) or x.shape[0] == 0:
+    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated:
         return None
     compute = _backend.resolve(x).inference_dtype(dtype)
     if compute == dtype:
         return None
-    every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
-    for unit in every:
+    for unit in call.convolutions:
         if unit.training or unit.folded is None:
             return None
         if not isinstance(unit.weight, Tensor) or unit.weight.dtype not in (x.dtype, dtype):
@@ -160,20 +233,25 @@ def _wider_dtype(
 
 
 def _compose(
-    x: Tensor,
-    units: Sequence[ConvUnit],
-    shortcut: Shortcut | None,
-    donate_input: bool,
-    widened_from: torch.dtype | None,
+    x: Tensor, call: _Call, donate_input: bool, widened_from: torch.dtype | None
 ) -> Tensor:
-    z = x
-    for unit in units[:-1]:
+    """Unit by unit, each a call of its own."""
+    z = entered = x
+    if call.entry is not None:
+        z = entered = bn_relu(x, *call.entry.bn(), **call.entry.spec()._asdict())
+    for unit in call.units[:-1]:
         z = run_unit(z, unit, None, unit.relu, launch=_launch(unit), widened_from=widened_from)
-    last = units[-1]
+    last, shortcut = call.units[-1], call.shortcut
     if shortcut is None:
-        return run_unit(z, last, None, True, launch=_launch(last), widened_from=widened_from)
+        return run_unit(z, last, None, call.relu, launch=_launch(last), widened_from=widened_from)
     if isinstance(shortcut, ConvUnit):
-        if _backend.resolve(x).fuses_projection and _expands(last) and shortcut.is_pointwise:
+        if (
+            _backend.resolve(x).fuses_projection
+            and not call.is_preactivated
+            and call.relu
+            and _expands(last)
+            and shortcut.is_pointwise
+        ):
             return bottleneck_expand(
                 z,
                 last.weight,
@@ -185,7 +263,9 @@ def _compose(
                 eps=last.eps,
             )
         launch = _launch(shortcut)
-        residual = run_unit(x, shortcut, None, False, launch=launch, widened_from=widened_from)
+        residual = run_unit(
+            entered, shortcut, None, False, launch=launch, widened_from=widened_from
+        )
     elif isinstance(shortcut, ZeroPad):
         residual = shortcut(x)
     else:
@@ -194,7 +274,7 @@ def _compose(
         z,
         last,
         residual,
-        True,
+        call.relu,
         launch="expand" if _expands(last) else "conv",
         # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
         donate_residual=residual is not z and (residual is not x or donate_input),

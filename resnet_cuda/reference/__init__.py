@@ -15,6 +15,11 @@ from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
 from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
 from resnet_cuda.reference.max_pool2d import max_pool2d
+from resnet_cuda.reference.preactivation import (
+    PreActBasicBlock,
+    PreActBottleneck,
+    WideBasicBlock,
+)
 from resnet_cuda.reference.residual_branch import residual_branch
 from resnet_cuda.reference.resnet import ResNet
 
@@ -24,7 +29,10 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ConvBNReLU",
+    "PreActBasicBlock",
+    "PreActBottleneck",
     "ResNet",
+    "WideBasicBlock",
     "add_relu",
     "bn_relu",
     "bottleneck_expand",

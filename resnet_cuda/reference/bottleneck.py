@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from resnet_cuda.reference.conv_bn_relu import Pair, conv_bn_relu
@@ -76,6 +77,12 @@ def conv_unit(
     x: Tensor, unit: ConvUnit, residual: Tensor | None = None, *, relu: bool | None = None
 ) -> Tensor:
     """relu?(bn(conv(x)) + residual) of one unit; `relu` overrides the unit's own flag."""
+    relu = unit.relu if relu is None else relu
+    if not unit.batch_norm:
+        geometry = (unit.stride, unit.padding, unit.dilation, unit.groups)
+        y = torch.conv2d(x, unit.weight, None, *geometry)
+        y = y if residual is None else y + residual
+        return torch.relu(y) if relu else y
     return conv_bn_relu(
         x,
         unit.weight,
@@ -91,5 +98,5 @@ def conv_unit(
         training=unit.training,
         momentum=unit.momentum,
         eps=unit.eps,
-        relu=unit.relu if relu is None else relu,
+        relu=relu,
     )

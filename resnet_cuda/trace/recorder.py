@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resnet_cuda import _backend, _raw
 from resnet_cuda.nn._recording import BranchCall
 from resnet_cuda.nn._recording import listening as hearing_calls
-from resnet_cuda.ops import ConvUnit
-from resnet_cuda.ops._branch import BranchSpec, ConvTensors
+from resnet_cuda.ops import ConvUnit, NormUnit
+from resnet_cuda.ops._branch import BranchSpec, BranchTensors, ConvTensors
 from resnet_cuda.ops._branch_passes import closed_form_obstacle
 from resnet_cuda.ops._kernels import KernelBackend
 from resnet_cuda.ops._serving import listening
@@ -24,6 +24,8 @@ from resnet_cuda.trace.kernel_plan import Convolution
 from resnet_cuda.trace.operands import Operand, arguments, operands, storage
 from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, TORCH, Bytes, Pass, Trace
 from resnet_cuda.trace.products import products_of
+
+_Unit = TypeVar("_Unit", ConvUnit, NormUnit)
 
 
 def trace(
@@ -51,7 +53,9 @@ def trace(
             z = call.run()
             recorder.phase = BACKWARD
             dz = recorder.activation(torch.empty_like(z))
-            leaves = [call.x, call.residual, *(t for u in units for t in (u.weight, *u.bn()))]
+            entry = () if call.entry is None else call.entry.bn()
+            vectors = (t for u in units for t in (u.weight, *u.bn()))
+            leaves = [call.x, call.residual, *entry, *vectors]
             wanted = [t for t in leaves if t is not None and t.requires_grad]
             torch.autograd.grad(z, wanted, dz, allow_unused=True)
     return Trace(tuple(recorder.passes), tuple(recorder.obstacles))
@@ -87,22 +91,24 @@ def _without_values(
         shape, kind = tuple(t.shape), dtype or t.dtype
         return torch.empty(shape, dtype=kind, memory_format=layout, requires_grad=requires_grad)
 
-    def empty_unit(unit: ConvUnit) -> ConvUnit:
+    def empty_norm(unit: _Unit) -> _Unit:
         return replace(
             unit,
-            weight=empty(unit.weight),
             gamma=empty(unit.gamma),
             beta=empty(unit.beta),
             running_mean=empty(unit.running_mean, False),
             running_var=empty(unit.running_var, False),
-            folded=None,
         )
 
-    shortcut, residual = call.shortcut, call.residual
+    def empty_unit(unit: ConvUnit) -> ConvUnit:
+        return replace(empty_norm(unit), weight=empty(unit.weight), folded=None)
+
+    shortcut, residual, entry = call.shortcut, call.residual, call.entry
     return call._replace(
         x=empty(call.x, input_gradient),
         units=[empty_unit(unit) for unit in call.units],
         shortcut=empty_unit(shortcut) if isinstance(shortcut, ConvUnit) else shortcut,
+        entry=None if entry is None else empty_norm(entry),
         residual=empty(
             residual, input_gradient or (residual is not None and residual.requires_grad)
         ),
@@ -239,12 +245,12 @@ class _TracedKernels(KernelBackend):
         self._recorder = recorder
 
     def branch_forward(
-        self, branch: BranchSpec, x: Tensor, source: Tensor | None, tensors: Sequence[ConvTensors]
+        self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         recorder = self._recorder
-        recorder.decided(branch, tensors)
+        recorder.decided(branch, tensors.convolutions)
         phase, recorder.phase = recorder.phase, AGAIN if recorder.phase == BACKWARD else FORWARD
         try:
-            return super().branch_forward(branch, x, source, tensors)
+            return super().branch_forward(branch, tensors)
         finally:
             recorder.phase = phase

@@ -64,7 +64,9 @@ def every_pass(
         z, mask = raw._bn_apply(y, scale, bias, y, True, True)
         partials = raw._bn_backward_reduce(z, y, mean, mask, None, None)
         dgamma, dbeta, c = raw._bn_backward_finalize(partials, 189, stats[0], mean, invstd, True)
-        return (z, mask, dgamma, dbeta, *raw._bn_backward_apply(z, y, mask, None, None, c, True))
+        dx, _ = raw._bn_backward_apply(z, y, mask, None, None, c, False, addend=y)
+        both = raw._bn_backward_apply(z, y, mask, None, None, c, True)
+        return (z, mask, dgamma, dbeta, dx, *both)
 
     yield "batch_norm", batch_norm
 

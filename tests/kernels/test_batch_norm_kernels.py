@@ -126,6 +126,11 @@ def test_backward_is_batch_norms_gradient(
     )
     dy, dresidual = raw._bn_backward_apply(on[0], on[1], mask, *vectors, coefficients, True)
     close(dy, expected[0], 1e-9)
+    addend = activations(shape, 2)
+    both, _ = raw._bn_backward_apply(
+        on[0], on[1], mask, *vectors, coefficients, False, addend=addend.to(device)
+    )
+    close(both, expected[0] + addend, 1e-9)
     close(dgamma, expected[1], 1e-10)
     close(dbeta, expected[2], 1e-10)
     gated = dz if gate == "none" else torch.where(normalised > 0, dz, 0.0)

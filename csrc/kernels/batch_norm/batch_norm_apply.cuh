@@ -1,5 +1,5 @@
 // Batch norm's elementwise passes over y [rows, C], read as one run of elements: z = relu?(y scale
-// + bias + residual) and the backward dy = c0 g + (c1 (y - c3) + c2).
+// + bias + residual) and the backward dy = c0 g + (c1 (y - c3) + c2) + addend.
 #pragma once
 
 #include "common/fast_divmod.h"
@@ -76,6 +76,7 @@ struct BnBackwardApplyKernelParams {
   const T* y;
   ReluGate gate;
   const AccOf<T>* coefficients;  // [kBnCoefficients][C]
+  const T* addend;
   T* dy;
   T* dresidual;
   bool aligned;
@@ -89,9 +90,10 @@ __global__ void __launch_bounds__(kGroupThreads)
   if (at.count <= 0) return;
   const ReluGateView<T> gate(params.gate);
   // Load the group.
-  ElementGroup<T> gradient, y, dy;
+  ElementGroup<T> gradient, y, addend, dy;
   gradient.load(params.dz, at.offset, at.count, params.aligned);
   y.load(params.y, at.offset, at.count, params.aligned);
+  if (params.addend) addend.load(params.addend, at.offset, at.count, params.aligned);
   // Pass the gradient through the ReLU and the normalisation.
   ChannelWalk walk(params.by_channels);
   const int64_t C = walk.C;
@@ -101,9 +103,10 @@ __global__ void __launch_bounds__(kGroupThreads)
     const Acc* c = params.coefficients + walk.channel;
     const Acc g =
         gate.passes(at.offset + e, walk.channel, y.widened(e)) ? gradient.widened(e) : Acc(0);
-    dy.v[e] = narrow_to<T>(bn_gradient(g, y.widened(e), ptx::load_global_nc(c),
-                                       ptx::load_global_nc(c + C), ptx::load_global_nc(c + 2 * C),
-                                       ptx::load_global_nc(c + 3 * C)));
+    Acc v = bn_gradient(g, y.widened(e), ptx::load_global_nc(c), ptx::load_global_nc(c + C),
+                        ptx::load_global_nc(c + 2 * C), ptx::load_global_nc(c + 3 * C));
+    if (params.addend) v += addend.widened(e);
+    dy.v[e] = narrow_to<T>(v);
     gradient.v[e] = narrow_to<T>(g);
     walk.next();
   }

@@ -94,6 +94,7 @@ struct BnBackwardApplyParams {
   const void* y;   // T [rows, C]
   ReluGate gate;
   const void* coefficients;  // Acc [kBnCoefficients][C]
+  const void* addend;        // T [rows, C] or null: added to dy
   void* dy;                  // T [rows, C]
   void* dresidual;           // T [rows, C] or null: receives g
 };
