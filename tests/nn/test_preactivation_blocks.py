@@ -48,7 +48,7 @@ BLOCKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         {"dropout": 0.5, "norm_layer": lambda c: nn.BatchNorm2d(c, affine=False)},
     ),
 }
-# For the tolerance rule: so many channels that it is not chance whose largest error is larger.
+# For the tolerance rule, which is statistics.
 BROAD = {
     "basic down, broad": ("PreActBasicBlock", (32, 64, 2), {}),
     "bottleneck, broad": ("PreActBottleneck", (64, 16), {}),
@@ -79,9 +79,11 @@ def twins(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, nn.
     return plain.to(dtype), fused.to(dtype)
 
 
-def images(block: nn.Module, n: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
+def images(
+    block: nn.Module, n: int = 2, dtype: torch.dtype = torch.float64, seed: int = 1
+) -> Tensor:
     """In channels_last, as the kernels want them: then torch draws a dropout's mask in our order."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, block.bn1.num_features, 7, 5, generator=generator, dtype=torch.float64)
     x = x.to(dtype)
     return x.to(memory_format=torch.channels_last)
@@ -150,18 +152,46 @@ def test_block_equals_its_plain_twin_with_gammas_zero_and_negative(name: str, ba
         assert_same_pass(found, seeded_pass(plain, x))
 
 
+def check_rule_over_seeds(
+    name: str, backend: str, dtype: torch.dtype, images_dtype: torch.dtype, autocast: bool
+) -> None:
+    """The errors of every result over several inputs are at most twice torch's: of a single one with few channels, who
+    is nearer is chance."""
+    plain, fused = twins(name, dtype)
+    decide(plain)
+    fused.load_state_dict(plain.state_dict())
+    errors: dict[str, list[Tensor]] = {}
+    for seed in range(6):
+        x = images(plain, 4, images_dtype, seed)
+        exact = decided_pass(plain, x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            theirs = run_pass(plain, x)
+            with on(backend):
+                ours = run_pass(fused, x)
+        assert ours.output.dtype == theirs.output.dtype
+        for key, truth in _results(exact).items():
+            found = [_results(run)[key].double() - truth for run in (ours, theirs)]
+            sums = errors.setdefault(key, [truth.new_zeros(()) for _ in range(3)])
+            for total, term in zip(sums, (*found, truth), strict=True):
+                total += term.square().sum()
+    for key, sums in errors.items():
+        ours_rms, theirs_rms, scale = (total.sqrt().item() for total in sums)
+        floor = 2 * torch.finfo(dtype).eps * scale
+        assert ours_rms <= max(2 * theirs_rms, floor), (
+            f"{key}: error {ours_rms:.3e}, torch's {theirs_rms:.3e}, of {scale:.3e}"
+        )
+
+
+def _results(found: Pass) -> dict[str, Tensor]:
+    buffers = {k: v for k, v in found.buffers.items() if v.is_floating_point()}
+    return {"output": found.output, "gradient of x": found.input_grad, **found.grads, **buffers}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", BROAD)
 def test_block_keeps_the_tolerance_rule(name: str, backend: str, dtype: torch.dtype) -> None:
-    plain, fused = twins(name, dtype)
-    decide(plain)
-    fused.load_state_dict(plain.state_dict())
-    x = images(plain, 4, dtype)
-    exact = decided_pass(plain, x)
-    with on(backend):
-        found = run_pass(fused, x)
-    assert_same_pass(found, run_pass(plain, x), exact)
+    check_rule_over_seeds(name, backend, dtype, dtype, autocast=False)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -290,17 +320,7 @@ def test_a_touched_child_runs_the_children_one_by_one() -> None:
 @pytest.mark.parametrize("name", BROAD)
 def test_autocast_keeps_the_tolerance_rule(name: str, backend: str, dtype: torch.dtype) -> None:
     """As in torch, an input in float32 passes the first batch norm and the addition in float32."""
-    plain, fused = twins(name, torch.float32)
-    decide(plain)
-    fused.load_state_dict(plain.state_dict())
-    x = images(plain, 4, dtype)
-    exact = decided_pass(plain, x)
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = run_pass(plain, x)
-        with on(backend):
-            found = run_pass(fused, x)
-    assert found.output.dtype == expected.output.dtype
-    assert_same_pass(found, expected, exact)
+    check_rule_over_seeds(name, backend, torch.float32, dtype, autocast=True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
