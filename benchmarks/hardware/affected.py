@@ -30,7 +30,7 @@ PASSES_OF_OP = {
     ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
-        *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad"),
+        *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad", "bn_statistics"),
     ),
     "bn_relu": ("bn_statistics", *_BATCH_NORM),
     "add_relu": ("add_relu_forward", "add_relu_backward"),

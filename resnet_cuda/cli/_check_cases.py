@@ -122,16 +122,21 @@ def _bottleneck_cases(
 def _block_cases(
     reduce: ConvProblem, expand: ConvProblem, dtype: torch.dtype, device: str
 ) -> Iterator[Case]:
-    """A bottleneck; its shifts keep the inner ReLUs open, which would close or not by rounding alone."""
+    """A bottleneck, and a pre-activated one; their shifts keep the inner ReLUs open, which would close or not by
+    rounding alone."""
     middle = ConvProblem(expand.N, expand.C, expand.H, expand.W, expand.C, 3, 3, 1, 1)
+    before = ConvProblem(reduce.N, reduce.C, reduce.H, reduce.W, reduce.C, 1, 1)
     units = [
-        make_inputs(p, dtype, device=device, requires_grad=True) for p in (reduce, middle, expand)
+        make_inputs(p, dtype, device=device, requires_grad=True)
+        for p in (reduce, middle, expand, before)
     ]
     inputs = [units[0].x]
     for given in units:
         assert given.beta is not None
         inputs += [given.weight, given.gamma, (given.beta.detach().abs() + 6).requires_grad_()]
         inputs += [given.running_mean, given.running_var]
+    of_block = inputs[:16]
+    of_preactivated = [*inputs[:12], *inputs[17:]]  # the last weight alone, the last vectors alone
     for mode, training, differentiated in _MODES:
 
         def call(op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor) -> Tensor:
@@ -149,7 +154,26 @@ def _block_cases(
             f"residual_branch, {mode}",
             partial(call, ops.residual_branch, training),
             partial(call, reference.residual_branch, training),
-            _leaves(inputs, differentiated),
+            _leaves(of_block, differentiated),
+        )
+
+        def preactivated(
+            op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor
+        ) -> Tensor:
+            """conv bn, conv bn, conv, and the batch norm that enters."""
+            described = [
+                ops.ConvUnit(*a[i : i + 5], padding=(pad, pad), training=training)
+                for i, pad in ((0, 0), (5, 1))
+            ]
+            described.append(ops.ConvUnit(a[10], None, None, None, None, batch_norm=False))
+            entry = ops.NormUnit(*a[11:], training=training)
+            return op(x, described, ops.Identity(), entry=entry, relu=False)
+
+        yield Case(
+            f"residual_branch, pre-activated, {mode}",
+            partial(preactivated, ops.residual_branch, training),
+            partial(preactivated, reference.residual_branch, training),
+            _leaves(of_preactivated, differentiated),
         )
 
 
