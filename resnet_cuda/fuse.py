@@ -25,7 +25,7 @@ from resnet_cuda.nn._fused_block import (
     TORCHVISION_BOTTLENECK,
     FusedBlock,
 )
-from resnet_cuda.nn._units import conv_blocker, touched
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker
 from resnet_cuda.nn.fused_stage import conv_run
 from resnet_cuda.ops._branch import check_memory
 
@@ -263,7 +263,7 @@ class _Survey:
         if reason is None and len(edges) > 1:
             reason = f"{edges[0].path} is shared with {edges[1].path}"
         if reason is None and not isinstance(module, nn.Conv2d):
-            reason = touched(module, nn.BatchNorm2d)
+            reason = batch_norm_blocker(module)
         if reason is None and isinstance(parent, nn.Sequential):
             is_conv = isinstance(module, nn.Conv2d)
             reason = (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
+    batch_norm_blocker,
     batch_norm_call,
     conv_blocker,
     conv_unit_of,
@@ -91,7 +92,7 @@ class FusedBlock(FusedModule):
             reason = conv_blocker(getattr(module, conv))
             if reason is not None:
                 return f"{conv} {reason}"
-            reason = touched(getattr(module, bn), nn.BatchNorm2d)
+            reason = batch_norm_blocker(getattr(module, bn))
             if reason is not None:
                 return f"{bn} {reason}"
         for name in layout.activations:
@@ -115,7 +116,12 @@ class FusedBlock(FusedModule):
         return f"{count} + projection" if isinstance(module.downsample, nn.Sequential) else count
 
     def _unit(
-        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d, relu: bool, name: str
+        self,
+        x: Tensor,
+        conv: nn.Conv2d,
+        bn: nn.BatchNorm2d | nn.SyncBatchNorm,
+        relu: bool,
+        name: str,
     ) -> ConvUnit:
         call = batch_norm_call(bn, x)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
@@ -148,5 +154,5 @@ def shortcut_blocker(module: nn.Module | None) -> str | None:
     reason = conv_blocker(children[0])
     if reason is not None:
         return f"downsample convolution {reason}"
-    reason = touched(children[1], nn.BatchNorm2d)
+    reason = batch_norm_blocker(children[1])
     return None if reason is None else f"downsample batch norm {reason}"

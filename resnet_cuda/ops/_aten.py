@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops import _composed_branch, _onednn
+from resnet_cuda.ops import _composed_branch, _onednn, _second_order, _synchronised
 from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
@@ -46,6 +46,14 @@ def _normalise(
     """
     acc = accumulator_dtype(y.dtype)
     gamma, beta = cast_vector(bn.gamma, acc), cast_vector(bn.beta, acc)
+    if norm.training and norm.process_group is not None:
+        var, mean = torch.var_mean(y.to(acc), (0, 2, 3), correction=0)
+        rows = y.numel() // y.shape[1]
+        batch = _synchronised.of_all_ranks(rows, mean, var.double() * rows, norm.process_group)
+        batch.move(bn, norm.momentum)
+        mean, var = batch.mean.to(acc), batch.var.to(acc)
+        z = _aten.native_batch_norm.default(y, gamma, beta, mean, var, False, 0.0, norm.eps)[0]
+        return z, mean, torch.rsqrt(var + norm.eps)
     running_mean, running_var = cast_vector(bn.running_mean, acc), cast_vector(bn.running_var, acc)
     z, mean, invstd = _aten.native_batch_norm.default(
         y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
@@ -200,6 +208,14 @@ class AtenBackend(Backend):
         if not (needs.x or needs.gamma or needs.beta):
             return Gradients(residual=dresidual)
         mean, spread = saved  # spread: invstd when training, else the running variance
+        if norm.training and norm.process_group is not None:
+            dy, dgamma, dbeta = _second_order.batch_norm_backward(g, y, gamma, mean, spread, norm)
+            return Gradients(
+                x=dy.to(y.dtype) if needs.x else None,
+                gamma=dgamma if needs.gamma else None,
+                beta=dbeta if needs.beta else None,
+                residual=dresidual,
+            )
         dy, dgamma, dbeta = _aten.native_batch_norm_backward.default(
             g,
             y,

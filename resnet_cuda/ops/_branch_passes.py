@@ -9,6 +9,7 @@ before it needs. `_kernel_passes` says what each pass reads and writes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -111,7 +112,9 @@ def forward(
         spec, t = branch.shortcut, tensors[-1]
         serve(t.weight)
         if closed_form_obstacle(branch, tensors, last + 1) is None:
-            shift = closed_form.shift_of_input(start, spec.geometry.stride[0])
+            shift = closed_form.shift_of_input(
+                start, spec.geometry.stride[0], spec.norm.process_group
+            )
             terms.append(expanded(closed_form.shifted_input(start, shift), shift, spec, t))
         else:
             terms.append(convolved(Operand(start), spec, t))
@@ -282,10 +285,10 @@ def _unpack(
     branch: BranchSpec, tensors: Sequence[ConvTensors], saved: Sequence[Tensor]
 ) -> list[Kept]:
     kept: list[Kept] = []
+    rest = iter(saved)
     for i in range(len(branch.convolutions)):
-        five = saved[5 * i : 5 * i + 5]
-        stored = closed_form_obstacle(branch, tensors, i) is not None
-        kept.append(Convolved(*five) if stored else Expanded(*five))
+        kind = Convolved if closed_form_obstacle(branch, tensors, i) is not None else Expanded
+        kept.append(kind(*islice(rest, len(kind._fields))))
     return kept
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from resnet_cuda import _raw
 from resnet_cuda.ops import _kernel_norms
 from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
-from resnet_cuda.ops._interface import accumulator_dtype, cast_vector
+from resnet_cuda.ops._interface import accumulator_dtype
 from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate
 
@@ -196,14 +196,8 @@ def _finalize(
         scale = c.invstd if t.gamma is None else t.gamma.to(c.mean.dtype) * c.invstd
         zero = torch.zeros_like(scale)
         return torch.stack((scale, zero, zero, zero)), ConvGradients()
-    gamma = cast_vector(t.gamma, c.mean.dtype)
-    dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
-        partials,
-        _kernel_norms.values_per_channel(c.y),
-        gamma,
-        c.mean,
-        c.invstd,
-        spec.norm.training,
+    dgamma, dbeta, coefficients = _kernel_norms.backward_of_batch(
+        partials, c.y, t.gamma, c.mean, c.invstd, spec.norm
     )
     return coefficients, ConvGradients(
         None, dgamma if needed.gamma else None, dbeta if needed.beta else None

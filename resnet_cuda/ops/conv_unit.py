@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 
 
@@ -18,7 +20,8 @@ class ConvUnit:
     """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch
     norm, as in `conv_bn_relu`.
 
-    training means batch statistics, updating the running ones where there are any. `folded` is the
+    training means batch statistics, over all ranks of `process_group` where one is given, updating the
+    running ones where there are any. `folded` is the
     CPU inference cache of the module that owns the weights.
     """
 
@@ -35,6 +38,7 @@ class ConvUnit:
     momentum: float = 0.1
     eps: float = 1e-5
     relu: bool = True
+    process_group: ProcessGroup | None = None
     folded: FoldedConv | None = field(default=None, repr=False)
 
     def bn(self) -> BatchNormTensors:
@@ -44,8 +48,12 @@ class ConvUnit:
     def call(self, relu: bool, launch: str = "conv") -> ConvBnCall:
         """The checked numbers, with the ReLU flag and kernels that the caller chooses."""
         geometry = _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
-        norm = BatchNormSpec(self.training, self.momentum, self.eps)
+        norm = BatchNormSpec(self.training, self.momentum, self.eps, self.group())
         return ConvBnCall(geometry, norm, relu, launch)
+
+    def group(self) -> ProcessGroup | None:
+        """Over whose ranks the batch statistics go; None where they are this rank's, or constants."""
+        return group_of(self.process_group, self.training)
 
     @property
     def is_pointwise(self) -> bool:

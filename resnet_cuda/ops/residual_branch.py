@@ -6,6 +6,7 @@ The modules describe a block as conv units and a shortcut; this is the one execu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bottleneck import bottleneck_expand
 from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
 
@@ -72,9 +74,15 @@ def residual_branch(
             f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
         )
     check_memory(memory)
+    every = [*units, shortcut] if isinstance(shortcut, ConvUnit) else units
+    groups = [unit.group() for unit in every]
+    if any(map(breaks_graph, groups)):
+        again = partial(residual_branch, memory=memory, closed_form=closed_form)
+        return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
-    if _is_one_call(backend, x, units, shortcut):
+    takes_part = x.shape[0] > 0 or any(group is not None for group in groups)
+    if takes_part and _is_one_call(backend, x, units, shortcut):
         options = BranchOptions(memory, closed_form)
         return _differentiable(backend, x, units, shortcut, options)
     dtype = _autocast.autocast_dtype(x) or x.dtype
@@ -89,7 +97,7 @@ def _is_one_call(
     backend: Backend, x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None
 ) -> bool:
     """Whether the block is differentiated, or its batch norms move, on a backend that does it in one."""
-    if backend.is_composite or x.shape[0] == 0:
+    if backend.is_composite:
         return False
     if torch.compiler.is_compiling() and backend.gate_is_output:
         return False
@@ -183,6 +191,7 @@ def _compose(
                 training=last.training,
                 momentum=last.momentum,
                 eps=last.eps,
+                process_group=last.process_group,
             )
         launch = _launch(shortcut)
         residual = run_unit(x, shortcut, None, False, launch=launch, widened_from=widened_from)
