@@ -65,7 +65,7 @@ class Statistics(NamedTuple):
         if bn.running_mean is None or bn.running_var is None:
             return
         unbiased = self.squares / (self.rows - 1).clamp_min(1)
-        weight = momentum * (self.rows > 0)
+        weight = momentum * self.rows.clamp_max(1)
         bn.running_mean.lerp_(self.mean.to(bn.running_mean.dtype), weight.to(bn.running_mean.dtype))
         bn.running_var.lerp_(unbiased.to(bn.running_var.dtype), weight.to(bn.running_var.dtype))
 
