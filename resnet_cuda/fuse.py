@@ -106,9 +106,9 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) 
     """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
     Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
-    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it
-    is. `fuse.report` holds what the last call did, what not, and why; `fuse_report(model)` tells the same
-    about any model at any time.
+    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. An nn.SyncBatchNorm is as good as
+    a BatchNorm2d. Everything else stays as it is. `fuse.report` holds what the last call did, what not, and why;
+    `fuse_report(model)` tells the same about any model at any time.
 
     Args:
         model: any module.
@@ -125,7 +125,7 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) 
     if memory is not None:
         check_memory(memory)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     survey = _Survey(model)
     for module, cls in survey.swaps:
         module.__class__ = cls
@@ -157,12 +157,18 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """
     _check_module(model)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     for module in model.modules():
         if isinstance(module, FusedModule) and fused_class_of(module.plain_class) is type(module):
             module.clear_folded()
             module.__class__ = module.plain_class  # type: ignore[assignment]
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, which belongs to the same process groups: these cannot be copied."""
+    groups = (m.process_group for m in model.modules() if isinstance(m, nn.SyncBatchNorm))
+    return copy.deepcopy(model, {id(group): group for group in groups if group is not None})
 
 
 def _check_module(model: nn.Module) -> None:

@@ -40,16 +40,21 @@ class Ranks:
             pipe.send_bytes(_packed((function, args)))
         answers, failures = [], []
         for rank, pipe in enumerate(self._pipes):
-            if failures or not pipe.poll(ANSWER_SECONDS):
-                failures = failures or [f"rank {rank} gave no answer in {ANSWER_SECONDS} s"]
-                continue
-            answer, failure = _unpacked(pipe.recv_bytes())
+            try:
+                answer, failure = self._answer(pipe)
+            except EOFError:
+                answer, failure = None, "the process died"
             answers.append(answer)
             failures += [] if failure is None else [f"rank {rank}: {failure}"]
         if failures:
             self.stop()
             raise AssertionError("\n".join(failures))
         return answers
+
+    def _answer(self, pipe: Connection) -> Any:
+        if not pipe.poll(ANSWER_SECONDS):
+            return None, f"no answer in {ANSWER_SECONDS} s"
+        return _unpacked(pipe.recv_bytes())
 
     def stop(self) -> None:
         for process in self._processes:

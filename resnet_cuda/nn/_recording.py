@@ -42,6 +42,7 @@ class BranchCall(NamedTuple):
                 training=last.training,
                 momentum=last.momentum,
                 eps=last.eps,
+                process_group=last.process_group,
             )
         return conv_unit(self.x, last, self.residual)
 

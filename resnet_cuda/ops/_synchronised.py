@@ -127,9 +127,11 @@ def _gathered(own: Tensor, group: dist.ProcessGroup) -> Tensor:
     """own [L] of every rank -> [ranks, L]."""
     if _alone:
         return own[None]
-    every = own.new_empty((group.size(), len(own)))
-    dist.all_gather(list(every.unbind()), own, group=group)
-    return every
+    # Before torch 2.13 it was called all_gather_into_tensor.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    every = own.new_empty(group.size() * len(own))
+    gather(every, own, group=group)
+    return every.view(-1, len(own))
 
 
 @contextmanager
