@@ -47,9 +47,7 @@ def _normalise(
     acc = accumulator_dtype(y.dtype)
     gamma, beta = cast_vector(bn.gamma, acc), cast_vector(bn.beta, acc)
     if norm.training and norm.process_group is not None:
-        var, mean = torch.var_mean(y.to(acc), (0, 2, 3), correction=0)
-        rows = y.numel() // y.shape[1]
-        batch = _synchronised.of_all_ranks(rows, mean, var.double() * rows, norm.process_group)
+        batch = _synchronised.of_values(y.to(acc), norm.process_group)
         batch.move(bn, norm.momentum)
         mean, var = batch.mean.to(acc), batch.var.to(acc)
         z = _aten.native_batch_norm.default(y, gamma, beta, mean, var, False, 0.0, norm.eps)[0]

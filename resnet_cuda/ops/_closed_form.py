@@ -98,10 +98,11 @@ def shift_of_input(x: Tensor, stride: int, group: ProcessGroup | None) -> Tensor
     row = torch.arange(0, n * h * w, max(1, n * h * w // _SAMPLED_ROWS), device=x.device)
     rows = x[row // (h * w), :, row // w % h * stride, row % w * stride]
     rows = rows.to(accumulator_dtype(x.dtype))
-    var, mean = torch.var_mean(rows, dim=0, correction=0)
-    if group is not None:
-        sampled = _synchronised.of_all_ranks(len(rows), mean, var * len(rows), group)
-        mean, var = sampled.mean.to(mean.dtype), sampled.var.to(mean.dtype)
+    if group is None:
+        var, mean = torch.var_mean(rows, dim=0, correction=0)
+    else:
+        sampled = _synchronised.of_values(rows, group)
+        mean, var = sampled.mean.to(rows.dtype), sampled.var.to(rows.dtype)
     shift = mean.to(x.dtype).to(mean.dtype)
     return torch.where(mean.square() > _LARGE_MEAN * var, shift, torch.zeros_like(shift))
 
@@ -128,13 +129,10 @@ def forward(
     rows = _rows(read.tensor, stride)
     weight = _matrix(t.weight)
     group = spec.norm.process_group
-    count: int | Tensor = rows
-    every_sums, every_gram = sums, gram
-    if group is not None:
-        every_sums, every_gram, every_count = _synchronised.summed(group, rows, sums, gram)
-        count = every_count.clamp_min(1)
-    mean = every_sums / count
-    covariance = every_gram - count * torch.outer(mean, mean)
+    (of_all, gram_of_all), rows_of_all = _synchronised.over_batch(group, rows, sums, gram)
+    count = _synchronised.divisor(rows_of_all)
+    mean = of_all / count
+    covariance = gram_of_all - count * torch.outer(mean, mean)
     squares = (_rows_times_rows(weight, covariance) * weight).sum(1).clamp_min(0)
     var = squares / count
     shifted_mean = (weight * mean).sum(1)
@@ -145,11 +143,12 @@ def forward(
     if t.beta is not None:
         bias = bias + t.beta.double()
     excess = sums.new_empty(0)
-    if group is not None:
-        _synchronised.Statistics(every_count, output_mean, squares).move(t.bn, spec.norm.momentum)
+    if isinstance(rows_of_all, Tensor):
+        batch = _synchronised.Statistics(rows_of_all, output_mean, squares)
+        batch.move(t.bn, spec.norm.momentum)
         excess = sums - rows * mean
         covariance = gram - torch.outer(mean, sums) - torch.outer(excess, mean)
-    elif t.running_mean is not None and t.running_var is not None:
+    elif t.running_mean is not None and t.running_var is not None and rows > 0:
         unbiased = var * (rows / (rows - 1))
         t.running_mean.lerp_(output_mean.to(t.running_mean.dtype), spec.norm.momentum)
         t.running_var.lerp_(unbiased.to(t.running_var.dtype), spec.norm.momentum)
@@ -182,17 +181,14 @@ def backward(
     dgamma = e.invstd * (centred * weight).sum(1)
     s1 = e.invstd if t.gamma is None else e.invstd * t.gamma.double()
     group = spec.norm.process_group
-    count: int | Tensor = rows
-    every_dgamma, every_sums = dgamma, sums
-    if group is not None:
-        every_dgamma, every_sums, every_count = _synchronised.summed(group, rows, dgamma, sums)
-        count = every_count.clamp_min(1)
-    s2 = -s1 * e.invstd * every_dgamma / count
+    (dgamma_of_all, sums_of_all), rows_of_all = _synchronised.over_batch(group, rows, dgamma, sums)
+    count = _synchronised.divisor(rows_of_all)
+    s2 = -s1 * e.invstd * dgamma_of_all / count
     dweight = s1[:, None] * centred + s2[:, None] * _rows_times_rows(weight, e.covariance)
     if group is not None:
-        s3 = s1 * every_sums / count
-        sums_of_dy = s1 * sums + s2 * (weight * e.excess).sum(1) - rows * s3
-        dweight += torch.outer(sums_of_dy, e.mean + e.shift) - torch.outer(s3, e.excess)
+        s3 = s1 * sums_of_all / count
+        sum_of_dy = s1 * sums + s2 * (weight * e.excess).sum(1) - rows * s3
+        dweight += torch.outer(sum_of_dy, e.mean + e.shift) - torch.outer(s3, e.excess)
     dtype = t.weight.dtype
     gradients = ConvGradients(
         as_channels_last(dweight.to(dtype)[:, :, None, None]) if needed.weight else None,
@@ -204,7 +200,7 @@ def backward(
     # The constant makes up for the means, with the matrices as they are multiplied.
     of_gradient = (s1[:, None] * weight).to(dtype)
     of_operand = _split(_columns_times_columns(s2[:, None] * weight, weight), dtype)
-    constant = -((every_sums / count)[:, None] * of_gradient.double()).sum(0)
+    constant = -((sums_of_all / count)[:, None] * of_gradient.double()).sum(0)
     constant -= (e.mean.repeat(len(of_operand) // len(e.mean))[:, None] * of_operand.double()).sum(
         0
     )

@@ -87,12 +87,12 @@ def backward_of_batch(
     )
     if norm.process_group is not None:
         # The same coefficients, from the sums over all ranks.
-        every_dgamma, every_dbeta, count = _synchronised.summed(
+        (every_dgamma, every_dbeta), count = _synchronised.over_batch(
             norm.process_group, rows, dgamma, dbeta
         )
         wide = invstd.double()
         scale = wide if gamma is None else wide * gamma.double()
-        share = -scale / count.clamp_min(1)
+        share = -scale / _synchronised.divisor(count)
         coefficients = torch.stack(
             (scale, share * wide * every_dgamma, share * every_dbeta, mean.double())
         ).to(mean.dtype)

@@ -63,12 +63,10 @@ def batch_norm_backward(
     dy = g
     if norm.training:
         rows = y.numel() // y.shape[1]
-        if norm.process_group is None:
-            of_beta, of_gamma = dbeta / rows, dgamma / rows
-        else:
-            *sums, count = _synchronised.summed(norm.process_group, rows, dbeta, dgamma)
-            of_beta, of_gamma = ((sum_ / count.clamp_min(1)).to(acc) for sum_ in sums)
-        dy = g - _per_channel(of_beta) - y_hat * _per_channel(of_gamma)
+        sums, rows_of_all = _synchronised.over_batch(norm.process_group, rows, dbeta, dgamma)
+        count = _synchronised.divisor(rows_of_all)
+        of_beta, of_gamma = (_per_channel((total / count).to(acc)) for total in sums)
+        dy = g - of_beta - y_hat * of_gamma
     return dy * _per_channel(scale), dgamma, dbeta
 
 
@@ -78,7 +76,7 @@ def batch_statistics(y: Tensor, norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
     if norm.process_group is None:
         var, mean = torch.var_mean(y.to(acc), _CHANNEL, correction=0)
         return mean, torch.rsqrt(var + norm.eps)
-    batch = _synchronised.of_values(y, norm.process_group)
+    batch = _synchronised.differentiable(y, norm.process_group)
     return batch.mean.to(acc), torch.rsqrt(batch.var + norm.eps).to(acc)
 
 

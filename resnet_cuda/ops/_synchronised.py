@@ -88,20 +88,42 @@ def of_all_ranks(count: int, mean: Tensor, squares: Tensor, group: dist.ProcessG
 
 
 def of_values(y: Tensor, group: dist.ProcessGroup) -> Statistics:
-    """Of y [N, K, P, Q], differentiable in it: two collectives."""
+    """Of every rank's y [N, K, ...], by one collective."""
+    count = y.numel() // y.shape[1]
+    if count == 0:
+        nothing = y.new_zeros(y.shape[1])
+        return of_all_ranks(0, nothing, nothing, group)
+    var, mean = torch.var_mean(y, [0, *range(2, y.dim())], correction=0)
+    return of_all_ranks(count, mean, var.double() * count, group)
+
+
+def differentiable(y: Tensor, group: dist.ProcessGroup) -> Statistics:
+    """Of every rank's y [N, K, P, Q], by two collectives, and others for each derivative."""
     wide = y.double()
-    total, count = summed(group, y.numel() // y.shape[1], wide.sum((0, 2, 3)))
-    mean = total / count.clamp_min(1)
-    distances = wide - mean.view(1, -1, 1, 1)
-    squares, _ = summed(group, 0, distances.square().sum((0, 2, 3)))
-    return Statistics(count, mean, squares)
+    total, rows = _summed(group, y.numel() // y.shape[1], wide.sum((0, 2, 3)))
+    distances = wide - (total / divisor(rows)).view(1, -1, 1, 1)
+    squares, _ = _summed(group, 0, distances.square().sum((0, 2, 3)))
+    return Statistics(rows, total / divisor(rows), squares)
 
 
-def summed(group: dist.ProcessGroup, count: int, *tensors: Tensor) -> list[Tensor]:
-    """The tensors, and behind them the count as a tensor [], each added up over all ranks, in float64.
+def over_batch(
+    group: dist.ProcessGroup | None, rows: int, *sums: Tensor
+) -> tuple[list[Tensor], int | Tensor]:
+    """These sums over so many rows of this rank, and their number, over all ranks; without a group as
+    they are. Differentiable."""
+    if group is None:
+        return list(sums), rows
+    *every, total = _summed(group, rows, *sums)
+    return every, total
 
-    One collective; differentiable any number of times, each time by collectives of its own.
-    """
+
+def divisor(rows: int | Tensor) -> int | Tensor:
+    """What sums over so many rows are divided by for a mean; that of no rows is zero."""
+    return max(rows, 1) if isinstance(rows, int) else rows.clamp_min(1)
+
+
+def _summed(group: dist.ProcessGroup, count: int, *tensors: Tensor) -> list[Tensor]:
+    """The tensors, and behind them the count as a tensor [], each added up over all ranks, in float64."""
     flat = [tensor.flatten().double() for tensor in tensors]
     own = torch.cat((*flat, tensors[0].new_full((1,), count, dtype=torch.float64)))
     *parts, total = _Summed.apply(own, group).split([*(len(part) for part in flat), 1])

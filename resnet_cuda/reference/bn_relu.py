@@ -59,7 +59,7 @@ def _over_all_ranks(
     from resnet_cuda.ops import _synchronised
     from resnet_cuda.ops._interface import BatchNormTensors
 
-    batch = _synchronised.of_values(x, group)
+    batch = _synchronised.differentiable(x, group)
     with torch.no_grad():
         batch.move(BatchNormTensors(gamma, beta, running_mean, running_var), momentum)
     z = (x - _per_channel(batch.mean, x)) * _per_channel(torch.rsqrt(batch.var + eps), x)

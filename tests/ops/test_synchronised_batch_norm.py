@@ -175,9 +175,12 @@ def train_synchronising_one(rank: int, case: Case) -> Pass:
     return train(rank, case, module)
 
 
+@pytest.mark.parametrize("closed_form", [False, True])
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
-def test_one_synchronised_batch_norm_among_others(ranks: Ranks, backend: str) -> None:
-    case = Case("bottleneck projection", backend, (4, 0))
+def test_one_synchronised_batch_norm_among_others(
+    ranks: Ranks, backend: str, closed_form: bool
+) -> None:
+    case = Case("bottleneck projection", backend, (4, 0), closed_form=closed_form)
     first, second = ranks.run(train_synchronising_one, case)
     assert_same_pass(first, run_pass(case.plain(), case.images()))
     for name, gradient in second.grads.items():
