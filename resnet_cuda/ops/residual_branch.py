@@ -55,7 +55,8 @@ def residual_branch(
             written into its memory.
         memory: what is kept for the backward: "save" keeps raw convolution outputs and the bits of
             the ReLU, "recompute" x alone, and the backward runs the forward again: the results are
-            the same to the last bit, and running statistics move once.
+            the same to the last bit, and running statistics move once (collectives of a process group are
+            made twice).
         closed_form: whether batch norms over 1x1 convolutions that end the branch, and over
             projections, are had from the Gram matrix of what the convolution reads, so that its
             output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our

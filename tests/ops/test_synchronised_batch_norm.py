@@ -322,7 +322,7 @@ def network() -> nn.Module:
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(32, 5),
-        ).double()
+        ).to(torch.float64, memory_format=torch.channels_last)
     )
 
 
