@@ -533,7 +533,7 @@ if is_built():
 
 
 class _NoPixels(TorchDispatchMode):
-    """A pass over no pixels launches nothing: all that it sums is zero."""
+    """A pass over no pixels launches nothing, and all that it sums is zero."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -551,6 +551,5 @@ class _NoPixels(TorchDispatchMode):
 
 
 def no_pixels(x: Tensor) -> AbstractContextManager[Any]:
-    """Where x [N, C, H, W] is an empty batch, passes over it give what they give in the limit; else
-    nothing is changed."""
+    """Where x [N, C, H, W] is an empty batch: lets our passes take it, which the kernels do not."""
     return _NoPixels() if x.shape[0] == 0 else nullcontext()

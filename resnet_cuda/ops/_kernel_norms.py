@@ -64,12 +64,9 @@ def _of_all_ranks(
     squares = rows / invstd.double().square()  # eps is 0
     batch = _synchronised.of_all_ranks(rows, mean, squares, group)
     batch.move(bn, norm.momentum)
-    invstd = torch.rsqrt(batch.var + norm.eps)
-    scale = invstd if bn.gamma is None else invstd * bn.gamma.double()
-    bias = -scale * batch.mean
-    if bn.beta is not None:
-        bias = bias + bn.beta.double()
-    return batch.mean.to(acc), invstd.to(acc), scale.to(acc), bias.to(acc)
+    given = bn._replace(running_mean=batch.mean, running_var=batch.var)
+    mean, invstd, scale, bias = of_running_statistics(given, norm.eps, torch.float64)
+    return mean.to(acc), invstd.to(acc), scale.to(acc), bias.to(acc)
 
 
 def backward_of_batch(

@@ -71,11 +71,11 @@ class Statistics(NamedTuple):
 
 
 def of_all_ranks(count: int, mean: Tensor, squares: Tensor, group: dist.ProcessGroup) -> Statistics:
-    """From each rank's count, mean [K] and sum of squares about that mean [K]; what a rank of count 0
-    says of the other two counts for nothing.
+    """From each rank's count, mean [K] and sum of squares about that mean [K]; without values the other
+    two may be anything.
 
-    They are merged in the order of the ranks (Chan, Golub, LeVeque 1983), by every rank for itself: the
-    same bits on all of them, and in every run.
+    Every rank merges them for itself, in the order of the ranks (Chan, Golub, LeVeque 1983): the same
+    bits on all of them, and in every run.
     """
     own = torch.cat((mean.new_full((1,), count, dtype=torch.float64), mean, squares))
     if count == 0:
@@ -134,15 +134,15 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        total = own.clone()
+        ctx.mark_dirty(own)
         if not _alone:
-            dist.all_reduce(total, group=group)
-        return total
+            dist.all_reduce(own, group=group)
+        return own
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         # Every rank's result depends on every rank's part.
-        return _Summed.apply(gradient.contiguous(), ctx.group), None
+        return _Summed.apply(gradient.clone(), ctx.group), None
 
 
 def _gathered(own: Tensor, group: dist.ProcessGroup) -> Tensor:

@@ -20,9 +20,9 @@ class ConvUnit:
     """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch
     norm, as in `conv_bn_relu`.
 
-    training means batch statistics, over all ranks of `process_group` where one is given, updating the
-    running ones where there are any. `folded` is the
-    CPU inference cache of the module that owns the weights.
+    training means batch statistics, over all ranks of `process_group` where one is given, updating
+    the running ones where there are any. `folded` is the CPU inference cache of the module that owns
+    the weights.
     """
 
     weight: Tensor
@@ -38,8 +38,8 @@ class ConvUnit:
     momentum: float = 0.1
     eps: float = 1e-5
     relu: bool = True
-    process_group: ProcessGroup | None = None
     folded: FoldedConv | None = field(default=None, repr=False)
+    process_group: ProcessGroup | None = None
 
     def bn(self) -> BatchNormTensors:
         """The batch norm's tensors [K]."""
