@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import _backend, ops
-from resnet_cuda.fuse import FuseEntry, fuse_report
+from resnet_cuda.fuse import FuseEntry, copied, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
 from resnet_cuda.ops._branch import BranchOptions
 from resnet_cuda.ops._layout import is_channels_last
+from resnet_cuda.ops._synchronised import alone
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.trace import FORWARD, Bytes, Trace, trace
@@ -182,8 +183,8 @@ def explain(
     """Per convolution unit: shapes, planned kernel and tile and why, FLOPs, bytes, floor on an H200, and copies.
 
     In training the passes are those that the executor of branches makes on our kernels (`trace`), forward and backward.
-    A module is run once on a deep copy without gradients, so its statistics stay. An op is not run: its
-    arguments say everything.
+    A module is run once on a deep copy without gradients, so its statistics stay; no other rank is asked for anything.
+    An op is not run: its arguments say everything.
 
     Args:
         module_or_op: any module (fused parts are explained, the rest is listed), or `ops.conv_bn_relu`,
@@ -210,12 +211,12 @@ def explain(
 def _explain_module(
     module: nn.Module, inputs: Sequence[Any], options: dict[str, Any], training: bool | None
 ) -> Report:
-    module = copy.deepcopy(module)
+    module = copied(module)
     if training is not None:
         module.train(training)
     names = {id(p): name.removesuffix(".weight") for name, p in module.named_parameters()}
     calls: list[BranchCall] = []
-    with torch.no_grad(), listening(calls.append):
+    with torch.no_grad(), listening(calls.append), alone():
         module(*inputs, **options)
     report = _report(next((c.x for c in calls), None))
     report.left = fuse_report(module).left
@@ -256,7 +257,7 @@ def _report(x: Tensor | None) -> Report:
 
 def _unit_from(arguments: dict[str, Any], relu: bool = True) -> ConvUnit:
     names = ("weight", "gamma", "beta", "running_mean", "running_var", "training", "eps")
-    options = {name: arguments[name] for name in names}
+    options = {name: arguments[name] for name in (*names, "process_group")}
     for name in ("stride", "padding", "dilation"):
         value = arguments.get(name, 0 if name == "padding" else 1)
         options[name] = (value, value) if isinstance(value, int) else tuple(value)
@@ -319,7 +320,7 @@ def _explain_call(
                 norm = "running statistics, applied while the next convolution loads"
                 plan = replace(plan, batch_norm=norm if unit.batch_norm else _NONE)
         else:
-            norm = _batch_norm(traced.obstacles[i]) if unit.batch_norm else _NONE
+            norm = _batch_norm(traced.obstacles[i], unit)
             plan = replace(plan, passes=tuple(_training(traced, i, gpu)), batch_norm=norm)
         plans.append(plan)
         return y
@@ -404,10 +405,14 @@ def _name(unit: ConvUnit) -> str:
     return "conv + bn" if unit.batch_norm else "conv"
 
 
-def _batch_norm(obstacle: str | None) -> str:
+def _batch_norm(obstacle: str | None, unit: ConvUnit) -> str:
+    if not unit.batch_norm:
+        return _NONE
+    group = unit.group()
+    over = "" if group is None else f", over {group.size()} ranks"
     if obstacle is None:
-        return "its output is never stored: statistics from the Gram matrix of what it reads"
-    return f"its output is stored: {obstacle}"
+        return f"its output is never stored: statistics from the Gram matrix of what it reads{over}"
+    return f"its output is stored: {obstacle}{over}"
 
 
 def _convolution(x: Shape, unit: ConvUnit) -> Convolution:

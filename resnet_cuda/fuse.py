@@ -35,7 +35,7 @@ from resnet_cuda.nn._fused_block import (
     TORCHVISION_BOTTLENECK,
     FusedBlock,
 )
-from resnet_cuda.nn._units import conv_blocker, touched
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker
 from resnet_cuda.nn.fused_stage import conv_run
 from resnet_cuda.ops._branch import check_memory
 
@@ -119,9 +119,9 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) 
     """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
     Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
-    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. Everything else stays as it
-    is. `fuse.report` holds what the last call did, what not, and why; `fuse_report(model)` tells the same
-    about any model at any time.
+    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. An nn.SyncBatchNorm is as good as
+    a BatchNorm2d. Everything else stays as it is. `fuse.report` holds what the last call did, what not, and why;
+    `fuse_report(model)` tells the same about any model at any time.
 
     Args:
         model: any module.
@@ -138,7 +138,7 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) 
     if memory is not None:
         check_memory(memory)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     survey = _Survey(model)
     for module, cls in survey.swaps:
         module.__class__ = cls
@@ -170,12 +170,18 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     """
     _check_module(model)
     if not inplace:
-        model = copy.deepcopy(model)
+        model = copied(model)
     for module in model.modules():
         if isinstance(module, FusedModule) and fused_class_of(module.plain_class) is type(module):
             module.clear_folded()
             module.__class__ = module.plain_class  # type: ignore[assignment]
     return model
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, which belongs to the same process groups: these cannot be copied."""
+    groups = (m.process_group for m in model.modules() if isinstance(m, nn.SyncBatchNorm))
+    return copy.deepcopy(model, {id(group): group for group in groups if group is not None})
 
 
 def _check_module(model: nn.Module) -> None:
@@ -276,7 +282,7 @@ class _Survey:
         if reason is None and len(edges) > 1:
             reason = f"{edges[0].path} is shared with {edges[1].path}"
         if reason is None and not isinstance(module, nn.Conv2d):
-            reason = touched(module, nn.BatchNorm2d)
+            reason = batch_norm_blocker(module)
         if reason is None and isinstance(parent, nn.Sequential):
             is_conv = isinstance(module, nn.Conv2d)
             reason = (

@@ -161,12 +161,14 @@ def _block_cases(
             op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor
         ) -> Tensor:
             """conv bn, conv bn, conv, and the batch norm that enters."""
+            w1, g1, b1, m1, v1, w2, g2, b2, m2, v2, w3, *entering = a
             described = [
-                ops.ConvUnit(*a[i : i + 5], padding=(pad, pad), training=training)
-                for i, pad in ((0, 0), (5, 1))
+                ops.ConvUnit(w1, g1, b1, m1, v1, training=training),
+                ops.ConvUnit(w2, g2, b2, m2, v2, padding=(1, 1), training=training),
+                ops.ConvUnit(w3, None, None, None, None, batch_norm=False),
             ]
-            described.append(ops.ConvUnit(a[10], None, None, None, None, batch_norm=False))
-            entry = ops.NormUnit(*a[11:], training=training)
+            g0, b0, m0, v0 = entering
+            entry = ops.NormUnit(g0, b0, m0, v0, training=training)
             return op(x, described, ops.Identity(), entry=entry, relu=False)
 
         yield Case(

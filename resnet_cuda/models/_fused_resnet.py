@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import conv_blocker, run_pooled_unit, run_unit, touched
+from resnet_cuda.nn._units import (
+    batch_norm_blocker,
+    conv_blocker,
+    run_pooled_unit,
+    run_unit,
+    touched,
+)
 from resnet_cuda.ops import global_avg_pool, max_pool2d
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
@@ -30,7 +36,7 @@ class FusedStem(FusedModule):
         activation = cls.stem_activation
         checks = (
             ("conv1", conv_blocker(module.conv1)),
-            ("bn1", touched(module.bn1, nn.BatchNorm2d)),
+            ("bn1", batch_norm_blocker(module.bn1)),
             (activation, touched(getattr(module, activation), nn.ReLU)),
         )
         for name, reason in checks:

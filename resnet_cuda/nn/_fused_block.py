@@ -11,6 +11,7 @@ from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
     bare_unit_of,
+    batch_norm_blocker,
     batch_norm_call,
     conv_blocker,
     conv_unit_of,
@@ -108,7 +109,7 @@ class FusedBlock(FusedModule):
             if reason is not None:
                 return f"{conv} {reason}"
         for bn in (layout.entry, *(bn for _, bn in layout.pairs)):
-            reason = bn and touched(getattr(module, bn), nn.BatchNorm2d)
+            reason = bn and batch_norm_blocker(getattr(module, bn))
             if reason is not None:
                 return f"{bn} {reason}"
         if layout.dropout is not None:
@@ -142,7 +143,12 @@ class FusedBlock(FusedModule):
         return f"{count} + projection" if projects else count
 
     def _unit(
-        self, x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, relu: bool, name: str
+        self,
+        x: Tensor,
+        conv: nn.Conv2d,
+        bn: nn.BatchNorm2d | nn.SyncBatchNorm | None,
+        relu: bool,
+        name: str,
     ) -> ConvUnit:
         if bn is None:
             return bare_unit_of(conv)
@@ -179,5 +185,5 @@ def shortcut_blocker(module: nn.Module | None) -> str | None:
     reason = conv_blocker(children[0])
     if reason is not None:
         return f"downsample convolution {reason}"
-    reason = touched(children[1], nn.BatchNorm2d)
+    reason = batch_norm_blocker(children[1])
     return None if reason is None else f"downsample batch norm {reason}"

@@ -52,6 +52,7 @@ class BranchCall(NamedTuple):
                 training=last.training,
                 momentum=last.momentum,
                 eps=last.eps,
+                process_group=last.process_group,
             )
         return conv_unit(self.x, last, self.residual)
 

@@ -1,22 +1,25 @@
-"""From real `nn.Conv2d` and `nn.BatchNorm2d` children to the ops' `ConvUnit`, and when that is not allowed."""
+"""From real `nn.Conv2d`, `nn.BatchNorm2d` and `nn.SyncBatchNorm` children to the ops' `ConvUnit`, and when that is
+not allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.ops import ConvUnit, conv_unit
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import Pair
+from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
 
 class BatchNormCall(NamedTuple):
-    """What one forward of an `nn.BatchNorm2d` computes with, after torch's own rules."""
+    """What one forward of an `nn.BatchNorm2d` or `nn.SyncBatchNorm` computes with, after torch's own rules."""
 
     gamma: Tensor | None
     beta: Tensor | None
@@ -25,17 +28,19 @@ class BatchNormCall(NamedTuple):
     training: bool
     momentum: float
     eps: float
+    process_group: dist.ProcessGroup | None
 
 
-def batch_norm_call(bn: nn.BatchNorm2d, x: Tensor) -> BatchNormCall:
-    """The rules of `torch.nn.modules.batchnorm._BatchNorm.forward`, which also counts the batch.
+def batch_norm_call(bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor) -> BatchNormCall:
+    """The rules of `torch.nn.modules.batchnorm`'s forwards, which also count the batch.
 
     As there, the batch is counted before anything is computed (recomputation under checkpointing may
     not come back), and momentum=None, the cumulative average, needs the count on the host. An empty
-    batch leaves all statistics untouched.
+    batch leaves all statistics untouched, unless it is part of one over all ranks.
     """
+    group = _group_of(bn)
     update = bn.training and bn.track_running_stats
-    counter = bn.num_batches_tracked if update and x.shape[0] != 0 else None
+    counter = bn.num_batches_tracked if update and (x.shape[0] != 0 or group is not None) else None
     if counter is not None:
         counter.add_(1)
     momentum = bn.momentum
@@ -53,7 +58,17 @@ def batch_norm_call(bn: nn.BatchNorm2d, x: Tensor) -> BatchNormCall:
         batch_statistics,
         momentum,
         bn.eps,
+        group,
     )
+
+
+def _group_of(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> dist.ProcessGroup | None:
+    """The group over which `nn.SyncBatchNorm` would synchronise here."""
+    if type(bn) is not nn.SyncBatchNorm or not bn.training:
+        return None
+    if not (dist.is_available() and dist.is_initialized()):
+        return None
+    return group_of(bn.process_group or dist.group.WORLD, training=True)
 
 
 def conv_unit_of(
@@ -74,13 +89,14 @@ def conv_unit_of(
         momentum=call.momentum,
         eps=call.eps,
         relu=relu,
+        process_group=call.process_group,
         folded=folded,
     )
 
 
 def bare_unit_of(conv: nn.Conv2d) -> ConvUnit:
     """conv(x) alone, as a description."""
-    call = BatchNormCall(None, None, None, None, False, 0.0, 0.0)
+    call = BatchNormCall(None, None, None, None, False, 0.0, 0.0, None)
     unit = conv_unit_of(conv, call, False, None)
     unit.batch_norm = False
     return unit
@@ -131,6 +147,12 @@ def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
     if "forward" in module.__dict__:
         return "has a replaced forward"
     return None
+
+
+def batch_norm_blocker(bn: nn.Module) -> str | None:
+    """Why `bn` cannot be part of a fused unit; None where it can."""
+    kind = nn.SyncBatchNorm if type(bn) is nn.SyncBatchNorm else nn.BatchNorm2d
+    return touched(bn, kind)
 
 
 def conv_blocker(conv: Any) -> str | None:

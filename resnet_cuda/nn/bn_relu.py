@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import batch_norm_call, touched
+from resnet_cuda.nn._units import batch_norm_blocker, batch_norm_call, touched
 from resnet_cuda.ops import bn_relu
 from resnet_cuda.reference import blocks as plain
 
@@ -15,7 +15,7 @@ from resnet_cuda.reference import blocks as plain
 class BNReLU(FusedModule, plain.BNReLU):
     """relu(bn(x) + residual) in fused passes; x and residual [N, num_features, H, W].
 
-    The child `bn` is a real nn.BatchNorm2d. Arguments are those of `resnet_cuda.reference.BNReLU`.
+    The child `bn` is a real nn.BatchNorm2d or nn.SyncBatchNorm. Arguments are those of `resnet_cuda.reference.BNReLU`.
     """
 
     plain_class = plain.BNReLU
@@ -36,11 +36,12 @@ class BNReLU(FusedModule, plain.BNReLU):
             momentum=call.momentum,
             eps=call.eps,
             relu=type(self.relu) is nn.ReLU,
+            process_group=call.process_group,
         )
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        reason = touched(module.bn, nn.BatchNorm2d)
+        reason = batch_norm_blocker(module.bn)
         if reason is not None:
             return f"bn {reason}"
         activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity

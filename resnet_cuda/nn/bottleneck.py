@@ -12,8 +12,8 @@ class Bottleneck(FusedBlock, plain.Bottleneck):
     Signature, children, state-dict keys and results are those of
     `resnet_cuda.reference.Bottleneck` (and of torchvision's block); see there for the arguments,
     and `ops.residual_branch` for the extra keyword `memory`.
-    Where a child is replaced, hooked or converted (for example to SyncBatchNorm), the children run one by
-    one.
+    Where a child is replaced or hooked, the children run one by one. Batch norms that were converted to
+    nn.SyncBatchNorm stay fused.
     """
 
     plain_class = plain.Bottleneck

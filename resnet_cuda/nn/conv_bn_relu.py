@@ -7,15 +7,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import conv_blocker, run_unit, touched
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit, touched
 from resnet_cuda.reference import blocks as plain
 
 
 class ConvBNReLU(FusedModule, plain.ConvBNReLU):
     """relu(bn(conv(x)) + residual) in fused passes.
 
-    Children `conv` (no bias) and `bn` are a real nn.Conv2d and nn.BatchNorm2d. Arguments, shapes and
-    errors are those of `resnet_cuda.reference.ConvBNReLU`.
+    Children `conv` (no bias) and `bn` are a real nn.Conv2d and nn.BatchNorm2d (or nn.SyncBatchNorm).
+    Arguments, shapes and errors are those of `resnet_cuda.reference.ConvBNReLU`.
     """
 
     plain_class = plain.ConvBNReLU
@@ -32,7 +32,7 @@ class ConvBNReLU(FusedModule, plain.ConvBNReLU):
         activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
         checks = (
             ("conv", conv_blocker(module.conv)),
-            ("bn", touched(module.bn, nn.BatchNorm2d)),
+            ("bn", batch_norm_blocker(module.bn)),
             ("relu", touched(module.relu, activation)),
         )
         for name, reason in checks:

@@ -12,12 +12,12 @@ from torch.nn.modules import module as torch_module
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._fused_block import FusedBlock
-from resnet_cuda.nn._units import conv_blocker, run_unit, touched
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit, touched
 
 
 class FusedStage(FusedModule, nn.Sequential):
     """`nn.Sequential` with the same children and keys, which
-    - runs each Conv2d, BatchNorm2d (, ReLU) run of its children as one fused call, and
+    - runs each Conv2d, BatchNorm2d or SyncBatchNorm (, ReLU) run of its children as one fused call, and
     - at inference lets a fused block overwrite its input where that is the previous fused block's output, which nobody
       else holds: half the activation traffic of an identity shortcut. Hooks on either block, or global module hooks,
       could hold it and therefore switch this off.
@@ -70,7 +70,7 @@ def conv_run(children: Sequence[nn.Module], i: int) -> ConvRun | None:
         return None
     if conv_blocker(children[i]) is not None:
         return None
-    if touched(children[i + 1], nn.BatchNorm2d) is not None:
+    if batch_norm_blocker(children[i + 1]) is not None:
         return None
     relu = i + 2 < len(children) and touched(children[i + 2], nn.ReLU) is None
     return ConvRun(3 if relu else 2, relu)

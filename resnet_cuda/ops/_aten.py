@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops import _composed_branch, _onednn
+from resnet_cuda.ops import _composed_branch, _onednn, _second_order, _synchronised
 from resnet_cuda.ops._branch import (
     BranchGradients,
     BranchNeeds,
@@ -48,6 +48,15 @@ def _normalise(
     """
     acc = accumulator_dtype(y.dtype)
     gamma, beta = cast_vector(bn.gamma, acc), cast_vector(bn.beta, acc)
+    if norm.training and norm.process_group is not None:
+        batch = _synchronised.of_values(y.to(acc), norm.process_group)
+        batch.move(bn, norm.momentum)
+        mean, var = batch.mean.to(acc), batch.var.to(acc)
+        z = _aten.native_batch_norm.default(y, gamma, beta, mean, var, False, 0.0, norm.eps)[0]
+        return z, mean, torch.rsqrt(var + norm.eps)
+    if norm.training and y.shape[0] == 0:
+        nothing = y.new_zeros(y.shape[1], dtype=acc)
+        return y.clone(), nothing, nothing
     running_mean, running_var = cast_vector(bn.running_mean, acc), cast_vector(bn.running_var, acc)
     z, mean, invstd = _aten.native_batch_norm.default(
         y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
@@ -206,6 +215,16 @@ class AtenBackend(Backend):
         dresidual = g if needs.residual else None
         if not (needs.x or needs.gamma or needs.beta):
             return Gradients(residual=dresidual)
+        if norm.process_group is not None or y.shape[0] == 0:
+            # ATen knows neither sums over ranks nor empty batches.
+            statistics = self.statistics(saved, norm)
+            dy, dgamma, dbeta = _second_order.batch_norm_backward(g, y, gamma, *statistics, norm)
+            return Gradients(
+                x=dy.to(y.dtype) if needs.x else None,
+                gamma=dgamma if needs.gamma else None,
+                beta=dbeta if needs.beta else None,
+                residual=dresidual,
+            )
         mean, spread = saved  # spread: invstd when training, else the running variance
         dy, dgamma, dbeta = _aten.native_batch_norm_backward.default(
             g,

@@ -121,7 +121,9 @@ def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[T
         if spec.norm is None:
             terms.append(plain(start, spec, t, is_one_product(branch, convolutions)))
         elif closed_form_obstacle(branch, convolutions, last + 1) is None:
-            shift = closed_form.shift_of_input(start.tensor, spec.geometry.stride[0])
+            shift = closed_form.shift_of_input(
+                start.tensor, spec.geometry.stride[0], spec.norm.process_group
+            )
             terms.append(expanded(closed_form.shifted_input(start.tensor, shift), shift, spec, t))
         else:
             terms.append(convolved(start, spec, t))

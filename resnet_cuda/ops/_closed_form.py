@@ -7,6 +7,16 @@ which then normalises, adds and activates in its epilogue. The backward needs no
 gradient dU of bn(y), P = dU' A and the column sums of dU give every parameter's gradient, and A's is
 [dU | A] [B1; B2] + c with B1 = diag(s1) W, B2 = W' diag(s2) W.
 
+Over all ranks of a process group the sums are those of all rows: the mean m, the covariance, and in the
+backward sum(u) and sum(u (y - mean(y))) of each filter, which make s2 and
+
+    dy = s1 u + s2 W (a - m) - s3        s1 = gamma invstd, s3 = s1 sum(u) / M
+
+the gradient of y at any row. A rank's gradient of W is the sum of dy a' over its own rows: with P and
+the covariance about m summed over these, s1 P + s2 W Cov - s3 e' + d (m + shift)', where e = sum(a - m)
+and d = sum(dy) = s1 sum(u) + s2 W e - M_rank s3 are zero where there is one rank. It is what autograd
+would give the rank; the ranks' sum is the gradient of W.
+
 A is shifted on load by a number per channel near its mean, so that large means do not cancel; what is
 C x C or smaller is computed in float64, from the operands as they were rounded.
 """
@@ -17,7 +27,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from resnet_cuda.ops import _synchronised
 from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
 from resnet_cuda.ops._interface import accumulator_dtype
 from resnet_cuda.ops._kernel_passes import OPEN, PIECE, Behind, Convolved, Input, Operand
@@ -31,8 +43,9 @@ _LARGE_MEAN = 64.0  # mean^2 / variance from which an input is shifted
 class Expanded(NamedTuple):
     """What is kept of a convolution whose output is not stored; float64 but the shift.
 
-    mean [C] and covariance [C, C] (times M) are of the shifted operand, output_mean and invstd [K]
-    of the output, shift [C] is what was subtracted.
+    mean [C] is of the shifted operand, output_mean and invstd [K] of the output, shift [C] is what was
+    subtracted. covariance [C, C] (times M) and excess [C] are sums over this rank's rows, of their
+    distances from that mean: excess is zero, and not kept, unless other ranks have part in the mean.
     """
 
     mean: Tensor
@@ -40,6 +53,7 @@ class Expanded(NamedTuple):
     output_mean: Tensor
     invstd: Tensor
     shift: Tensor
+    excess: Tensor
 
 
 class Affine(NamedTuple):
@@ -79,12 +93,18 @@ def shift_of_activation(beta: Tensor | None, like: Tensor, dtype: torch.dtype) -
     return beta.clamp_min(0).to(dtype).to(like.dtype)
 
 
-def shift_of_input(x: Tensor, stride: int) -> Tensor:
-    """The mean [C] of some rows of x, rounded as x is, where it is large beside their deviation; else 0."""
+def shift_of_input(x: Tensor, stride: int, group: ProcessGroup | None) -> Tensor:
+    """The mean [C] of some rows of x, of every rank, rounded as x is, where it is large beside their
+    deviation; else 0."""
     n, _, h, w = x[:, :, ::stride, ::stride].shape
     row = torch.arange(0, n * h * w, max(1, n * h * w // _SAMPLED_ROWS), device=x.device)
     rows = x[row // (h * w), :, row // w % h * stride, row % w * stride]
-    var, mean = torch.var_mean(rows.to(accumulator_dtype(x.dtype)), dim=0, correction=0)
+    rows = rows.to(accumulator_dtype(x.dtype))
+    if group is None:
+        var, mean = torch.var_mean(rows, dim=0, correction=0)
+    else:
+        sampled = _synchronised.of_values(rows, group)
+        mean, var = sampled.mean.to(rows.dtype), sampled.var.to(rows.dtype)
     shift = mean.to(x.dtype).to(mean.dtype)
     return torch.where(mean.square() > _LARGE_MEAN * var, shift, torch.zeros_like(shift))
 
@@ -111,9 +131,13 @@ def forward(
     sums, gram = _ops._bottleneck_gram.default(*read, stride)
     rows = _rows(read.tensor, stride)
     weight = _matrix(t.weight)
-    mean = sums / rows
-    covariance = gram - rows * torch.outer(mean, mean)
-    var = (_rows_times_rows(weight, covariance) * weight).sum(1).clamp_min(0) / rows
+    group = spec.norm.process_group
+    (of_all, gram_of_all), rows_of_all = _synchronised.over_batch(group, rows, sums, gram)
+    count = _synchronised.divisor(rows_of_all)
+    mean = of_all / count
+    covariance = gram_of_all - count * torch.outer(mean, mean)
+    squares = (_rows_times_rows(weight, covariance) * weight).sum(1).clamp_min(0)
+    var = squares / count
     shifted_mean = (weight * mean).sum(1)
     output_mean = shifted_mean + (weight * shift.double()).sum(1)
     invstd = torch.rsqrt(var + spec.norm.eps)
@@ -121,12 +145,18 @@ def forward(
     bias = -scale * shifted_mean
     if t.beta is not None:
         bias = bias + t.beta.double()
-    if t.running_mean is not None and t.running_var is not None:
+    excess = sums.new_empty(0)
+    if isinstance(rows_of_all, Tensor):
+        batch = _synchronised.Statistics(rows_of_all, output_mean, squares)
+        batch.move(t.bn, spec.norm.momentum)
+        excess = sums - rows * mean
+        covariance = gram - torch.outer(mean, sums) - torch.outer(excess, mean)
+    elif t.running_mean is not None and t.running_var is not None and rows > 0:
         unbiased = var * (rows / (rows - 1))
         t.running_mean.lerp_(output_mean.to(t.running_mean.dtype), spec.norm.momentum)
         t.running_var.lerp_(unbiased.to(t.running_var.dtype), spec.norm.momentum)
     acc = accumulator_dtype(t.weight.dtype)
-    kept = Expanded(mean, covariance, output_mean, invstd, shift)
+    kept = Expanded(mean, covariance, output_mean, invstd, shift, excess)
     return kept, Affine(scale.to(acc), bias.to(acc))
 
 
@@ -142,6 +172,7 @@ def backward(
     """The gradients of bn(conv(read)), and of what was read, behind the ReLU before it."""
     if not (any(needed) or wants_input):
         return ConvGradients(), None
+    assert spec.norm is not None
     x, *affine = read.operand
     stride = spec.geometry.stride[0]
     g, mask = behind.g, behind.gate.mask
@@ -153,8 +184,15 @@ def backward(
     centred = product - torch.outer(sums, e.mean)
     dgamma = e.invstd * (centred * weight).sum(1)
     s1 = e.invstd if t.gamma is None else e.invstd * t.gamma.double()
-    s2 = -s1 * e.invstd * dgamma / rows
+    group = spec.norm.process_group
+    (dgamma_of_all, sums_of_all), rows_of_all = _synchronised.over_batch(group, rows, dgamma, sums)
+    count = _synchronised.divisor(rows_of_all)
+    s2 = -s1 * e.invstd * dgamma_of_all / count
     dweight = s1[:, None] * centred + s2[:, None] * _rows_times_rows(weight, e.covariance)
+    if group is not None:
+        s3 = s1 * sums_of_all / count
+        sum_of_dy = s1 * sums + s2 * (weight * e.excess).sum(1) - rows * s3
+        dweight += torch.outer(sum_of_dy, e.mean + e.shift) - torch.outer(s3, e.excess)
     dtype = t.weight.dtype
     gradients = ConvGradients(
         as_channels_last(dweight.to(dtype)[:, :, None, None]) if needed.weight else None,
@@ -166,7 +204,7 @@ def backward(
     # The constant makes up for the means, with the matrices as they are multiplied.
     of_gradient = (s1[:, None] * weight).to(dtype)
     of_operand = _split(_columns_times_columns(s2[:, None] * weight, weight), dtype)
-    constant = -((sums / rows)[:, None] * of_gradient.double()).sum(0)
+    constant = -((sums_of_all / count)[:, None] * of_gradient.double()).sum(0)
     constant -= (e.mean.repeat(len(of_operand) // len(e.mean))[:, None] * of_operand.double()).sum(
         0
     )

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from resnet_cuda.ops._branch import (
         BranchGradients,
         BranchNeeds,
@@ -32,11 +34,15 @@ class ConvGeometry(NamedTuple):
 
 
 class BatchNormSpec(NamedTuple):
-    """training: batch statistics, and running statistics move by `momentum` towards them."""
+    """training: batch statistics, and running statistics move by `momentum` towards them.
+
+    process_group: the batch is that of all its ranks (`_synchronised`); None: that of this rank.
+    """
 
     training: bool
     momentum: float
     eps: float
+    process_group: ProcessGroup | None = None
 
 
 class BatchNormTensors(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
+from resnet_cuda.ops import _synchronised
 from resnet_cuda.ops._interface import (
     BatchNormSpec,
     BatchNormTensors,
@@ -33,6 +35,8 @@ def of_running_statistics(bn: BatchNormTensors, eps: float, acc: torch.dtype) ->
 
 def of_batch(partials: Tensor, y: Tensor, bn: BatchNormTensors, norm: BatchNormSpec) -> Numbers:
     """From the partial statistics of y; moves the running ones."""
+    if norm.process_group is not None:
+        return _of_all_ranks(partials, y, bn, norm, norm.process_group)
     acc = accumulator_dtype(y.dtype)
     gamma, beta, running_mean, running_var = (cast_vector(vector, acc) for vector in bn)
     numbers: Numbers = torch.ops.resnet_cuda._bn_finalize.default(
@@ -49,3 +53,44 @@ def of_batch(partials: Tensor, y: Tensor, bn: BatchNormTensors, norm: BatchNormS
         if given is not None and updated is not None and updated is not given:
             given.copy_(updated)
     return numbers
+
+
+def _of_all_ranks(
+    partials: Tensor, y: Tensor, bn: BatchNormTensors, norm: BatchNormSpec, group: ProcessGroup
+) -> Numbers:
+    rows, acc = values_per_channel(y), accumulator_dtype(y.dtype)
+    none = (None,) * 4
+    mean, invstd, *_ = torch.ops.resnet_cuda._bn_finalize.default(partials, rows, *none, 0.0, 0.0)
+    squares = rows / invstd.double().square()  # eps is 0
+    batch = _synchronised.of_all_ranks(rows, mean, squares, group)
+    batch.move(bn, norm.momentum)
+    given = bn._replace(running_mean=batch.mean, running_var=batch.var)
+    mean, invstd, scale, bias = of_running_statistics(given, norm.eps, torch.float64)
+    return mean.to(acc), invstd.to(acc), scale.to(acc), bias.to(acc)
+
+
+def backward_of_batch(
+    partials: Tensor,
+    y: Tensor,
+    gamma: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    norm: BatchNormSpec,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dgamma, dbeta, coefficients [4, K]): those make y's gradient of the one behind the ReLU."""
+    rows = values_per_channel(y)
+    dgamma, dbeta, coefficients = torch.ops.resnet_cuda._bn_backward_finalize.default(
+        partials, rows, cast_vector(gamma, mean.dtype), mean, invstd, norm.training
+    )
+    if norm.process_group is not None:
+        # The same coefficients, from the sums over all ranks.
+        (every_dgamma, every_dbeta), count = _synchronised.over_batch(
+            norm.process_group, rows, dgamma, dbeta
+        )
+        wide = invstd.double()
+        scale = wide if gamma is None else wide * gamma.double()
+        share = -scale / _synchronised.divisor(count)
+        coefficients = torch.stack(
+            (scale, share * wide * every_dgamma, share * every_dbeta, mean.double())
+        ).to(mean.dtype)
+    return dgamma, dbeta, coefficients

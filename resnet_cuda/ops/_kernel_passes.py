@@ -14,12 +14,7 @@ from torch import Tensor
 from resnet_cuda import _raw
 from resnet_cuda.ops import _kernel_norms
 from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
-from resnet_cuda.ops._interface import (
-    BatchNormSpec,
-    BatchNormTensors,
-    accumulator_dtype,
-    cast_vector,
-)
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, accumulator_dtype
 from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate
 
@@ -268,13 +263,8 @@ def _finalize(
         scale = c.invstd if gamma is None else gamma.to(c.mean.dtype) * c.invstd
         zero = torch.zeros_like(scale)
         return torch.stack((scale, zero, zero, zero)), ConvGradients()
-    dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
-        partials,
-        _kernel_norms.values_per_channel(c.y),
-        cast_vector(gamma, c.mean.dtype),
-        c.mean,
-        c.invstd,
-        norm.training,
+    dgamma, dbeta, coefficients = _kernel_norms.backward_of_batch(
+        partials, c.y, gamma, c.mean, c.invstd, norm
     )
     return coefficients, ConvGradients(
         None, dgamma if needed.gamma else None, dbeta if needed.beta else None

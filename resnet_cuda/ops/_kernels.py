@@ -25,7 +25,6 @@ from resnet_cuda.ops._interface import (
     Gradients,
     Needs,
     accumulator_dtype,
-    cast_vector,
 )
 from resnet_cuda.ops._layout import as_channels_last
 from resnet_cuda.ops._saved_gate import SavedGate, unpack_mask
@@ -97,7 +96,8 @@ class KernelBackend(Backend):
         self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._enter()
-        return _branch_passes.forward(branch, tensors)
+        with _raw.no_pixels(tensors.x):
+            return _branch_passes.forward(branch, tensors)
 
     def branch_backward(
         self,
@@ -109,7 +109,8 @@ class KernelBackend(Backend):
         needs: BranchNeeds,
     ) -> BranchGradients:
         self._enter()
-        return _branch_passes.backward(branch, dz, tensors, saved, needs)
+        with _raw.no_pixels(tensors.x):
+            return _branch_passes.backward(branch, dz, tensors, saved, needs)
 
     def branch_statistics(
         self, branch: BranchSpec, tensors: BranchTensors, saved: Sequence[Tensor]
@@ -125,20 +126,19 @@ class KernelBackend(Backend):
         relu: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._enter()
-        partials = _ops._bn_statistics.default(y) if norm.training else None
-        return self._bn_forward(y, partials, bn, residual, norm, relu)
+        with _raw.no_pixels(y):
+            return self._bn_forward(y, bn, residual, norm, relu)
 
     def _bn_forward(
         self,
         y: Tensor,
-        partials: Tensor | None,
         bn: BatchNormTensors,
         residual: Tensor | None,
         norm: BatchNormSpec,
         relu: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         if norm.training:
-            assert partials is not None
+            partials = _ops._bn_statistics.default(y)
             mean, invstd, scale, bias = _kernel_norms.of_batch(partials, y, bn, norm)
         else:
             mean, invstd, scale, bias = _kernel_norms.of_running_statistics(
@@ -162,8 +162,20 @@ class KernelBackend(Backend):
         needs: Needs,
     ) -> Gradients:
         self._enter()
+        with _raw.no_pixels(y):
+            return self._bn_backward(as_channels_last(dz), y, gamma, saved, norm, relu, needs)
+
+    def _bn_backward(
+        self,
+        dz: Tensor,
+        y: Tensor,
+        gamma: Tensor | None,
+        saved: Sequence[Tensor],
+        norm: BatchNormSpec,
+        relu: bool,
+        needs: Needs,
+    ) -> Gradients:
         gate = SavedGate.of(saved)
-        dz = as_channels_last(dz)
         gradients, coefficients = self._bn_reduce(dz, y, gamma, saved, gate, norm, needs)
         gated_residual = needs.residual and relu
         if coefficients is not None:
@@ -193,13 +205,8 @@ class KernelBackend(Backend):
         gradients = Gradients(residual=dz if needs.residual else None)
         if needs.gamma or needs.beta or (needs.x and norm.training):
             partials = _ops._bn_backward_reduce.default(dz, y, mean, *gate)
-            dgamma, dbeta, coefficients = _ops._bn_backward_finalize.default(
-                partials,
-                _kernel_norms.values_per_channel(y),
-                cast_vector(gamma, mean.dtype),
-                mean,
-                invstd,
-                norm.training,
+            dgamma, dbeta, coefficients = _kernel_norms.backward_of_batch(
+                partials, y, gamma, mean, invstd, norm
             )
             gradients = gradients._replace(
                 gamma=dgamma if needs.gamma else None, beta=dbeta if needs.beta else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from resnet_cuda.ops import _synchronised
 from resnet_cuda.ops._interface import (
     BatchNormSpec,
     BatchNormTensors,
@@ -55,22 +56,31 @@ def batch_norm_backward(
     invstd: Tensor,
     norm: BatchNormSpec,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(dy, dgamma, dbeta) of batch norm over y; with batch statistics, mean and invstd are
-    recomputed from y."""
+    """(dy, dgamma, dbeta) of batch norm over y with these statistics, which in training are y's."""
     acc = accumulator_dtype(y.dtype)
     y, g = y.to(acc), g.to(acc)
-    if norm.training:
-        var, mean = torch.var_mean(y, _CHANNEL, correction=0)
-        invstd = torch.rsqrt(var + norm.eps)
     y_hat = (y - _per_channel(mean)) * _per_channel(invstd)
     dbeta = g.sum(_CHANNEL)
     dgamma = (g * y_hat).sum(_CHANNEL)
     scale = invstd if gamma is None else invstd * gamma.to(acc)
     dy = g
     if norm.training:
-        count = y.numel() // y.shape[1]
-        dy = g - _per_channel(dbeta / count) - y_hat * _per_channel(dgamma / count)
+        rows = y.numel() // y.shape[1]
+        sums, rows_of_all = _synchronised.over_batch(norm.process_group, rows, dbeta, dgamma)
+        count = _synchronised.divisor(rows_of_all)
+        of_beta, of_gamma = (_per_channel((total / count).to(acc)) for total in sums)
+        dy = g - of_beta - y_hat * of_gamma
     return dy * _per_channel(scale), dgamma, dbeta
+
+
+def batch_statistics(y: Tensor, norm: BatchNormSpec) -> tuple[Tensor, Tensor]:
+    """(mean, invstd) [K] of y, differentiable in it."""
+    acc = accumulator_dtype(y.dtype)
+    if norm.process_group is None:
+        var, mean = torch.var_mean(y.to(acc), _CHANNEL, correction=0)
+        return mean, torch.rsqrt(var + norm.eps)
+    batch = _synchronised.differentiable(y, norm.process_group)
+    return batch.mean.to(acc), torch.rsqrt(batch.var + norm.eps).to(acc)
 
 
 def bn_backward(
@@ -84,6 +94,8 @@ def bn_backward(
 ) -> Gradients:
     with torch.autocast(y.device.type, enabled=False):
         g = gated(dz, gate)
+        if norm.training:
+            statistics = batch_statistics(y, norm)
         dy, dgamma, dbeta = batch_norm_backward(g, y, gamma, *statistics, norm)
         return Gradients(
             x=dy.to(y.dtype) if needs.x else None,
@@ -198,10 +210,7 @@ def _normalise(
         return y
     acc = accumulator_dtype(y.dtype)
     wide = y.to(acc)
-    mean, invstd = numbers
-    if norm.training:
-        var, mean = torch.var_mean(wide, _CHANNEL, correction=0)
-        invstd = torch.rsqrt(var + norm.eps)
+    mean, invstd = batch_statistics(y, norm) if norm.training else numbers
     z = (wide - _per_channel(mean)) * _per_channel(invstd)
     if bn.gamma is not None:
         z = z * _per_channel(bn.gamma.to(acc))

@@ -134,6 +134,7 @@ def batch_norm(
     training: bool,
     momentum: Any,
     eps: Any,
+    process_group: Any = None,
 ) -> None:
     """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q] in
     `dtype` on x's device."""
@@ -168,7 +169,7 @@ def batch_norm(
     if eps < 0:
         raise ValueError(f"eps is {eps}; accepted: a float of at least 0")
     if training:
-        if shape[0] * shape[2] * shape[3] == 1:
+        if shape[0] * shape[2] * shape[3] == 1 and process_group is None:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {torch.Size(shape)}"
             )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _second_order, _validate
@@ -15,6 +16,7 @@ from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._running import defer_running_update, update_running
+from resnet_cuda.ops._synchronised import breaks_graph, group_of, run_eagerly
 
 
 class _BnCall(NamedTuple):
@@ -34,6 +36,7 @@ def bn_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     relu: bool = True,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """relu(bn(x) + residual), differentiable twice; relu=False leaves the ReLU out.
 
@@ -41,7 +44,7 @@ def bn_relu(
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
         gamma, beta, running_mean, running_var: [C], as in `conv_bn_relu`.
         residual: added before the ReLU, of x's shape and dtype.
-        training, momentum, eps: as in `conv_bn_relu`.
+        training, momentum, eps, process_group: as in `conv_bn_relu`.
 
     Returns:
         A tensor of x's shape, dtype and memory format.
@@ -50,10 +53,13 @@ def bn_relu(
         TypeError: a dtype or an argument's type is not accepted.
         ValueError: shapes or devices do not fit, or training with a single value per channel.
     """
+    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
+    if breaks_graph(norm.process_group):
+        options = norm._asdict()
+        return run_eagerly(bn_relu, x, *bn, residual=residual, **options, relu=relu)
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
-    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-    norm = BatchNormSpec(training, momentum, eps)
     _validate.spatial(x)
     _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
     if residual is not None:
@@ -61,7 +67,7 @@ def bn_relu(
     grad = torch.is_grad_enabled() and requires_grad(x, gamma, beta, residual)
     channels_last = is_channels_last(x)
 
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and norm.process_group is None:
         z = _empty_batch(x, bn, residual)
     elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
         from resnet_cuda import reference

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.conv_unit import ConvUnit
 
@@ -26,6 +28,7 @@ def bottleneck_reduce(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """relu(bn(conv1x1(x))): the convolution that narrows a bottleneck.
 
@@ -34,7 +37,7 @@ def bottleneck_reduce(
         weight: [C, Cin, 1, 1] in x's dtype.
         gamma, beta, running_mean, running_var: [C], as in `conv_bn_relu`.
         stride: in pixels, the same both ways.
-        training, momentum, eps: as in `conv_bn_relu`.
+        training, momentum, eps, process_group: as in `conv_bn_relu`.
 
     Returns:
         [N, C, P, Q] with P = (H - 1) // stride + 1, in x's dtype.
@@ -46,12 +49,13 @@ def bottleneck_reduce(
     geometry = _validate.geometry(stride, 0, 1, 1)
     if geometry.stride[0] != geometry.stride[1]:
         raise ValueError(f"stride is {stride!r}; accepted: the same stride both ways")
+    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
     return apply_conv_bn(
         x,
         weight,
         BatchNormTensors(gamma, beta, running_mean, running_var),
         None,
-        ConvBnCall(geometry, BatchNormSpec(training, momentum, eps), True, "reduce"),
+        ConvBnCall(geometry, norm, True, "reduce"),
     )
 
 
@@ -68,6 +72,7 @@ def bottleneck_expand(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """relu(bn(conv1x1(x)) + shortcut): the convolution that widens a bottleneck and ends the block.
 
@@ -76,9 +81,9 @@ def bottleneck_expand(
         weight: [K, C, 1, 1] in x's dtype.
         gamma, beta, running_mean, running_var: [K], as in `conv_bn_relu`.
         residual: the block's input: [N, K, P, Q], or with a projection [N, Cin, H, W].
-        projection: the shortcut's convolution and batch norm (its own training, momentum and eps;
-            its ReLU flag is ignored), or None: the shortcut is `residual` itself.
-        training, momentum, eps: as in `conv_bn_relu`.
+        projection: the shortcut's convolution and batch norm (its own training, momentum, eps and
+            process_group; its ReLU flag is ignored), or None: the shortcut is `residual` itself.
+        training, momentum, eps, process_group: as in `conv_bn_relu`.
 
     Returns:
         [N, K, P, Q] in x's dtype.
@@ -89,7 +94,8 @@ def bottleneck_expand(
     _validate.pointwise_weight(weight)
     _validate.activation(x, "x")
     bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-    call = ConvBnCall(ConvGeometry(), BatchNormSpec(training, momentum, eps), True, "expand")
+    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
+    call = ConvBnCall(ConvGeometry(), norm, True, "expand")
     if projection is None:
         return apply_conv_bn(x, weight, bn, residual, call)
     z = _fused_projection(x, weight, bn, residual, projection, call)

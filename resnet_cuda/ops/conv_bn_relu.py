@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
@@ -26,6 +27,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._synchronised import breaks_graph, group_of, run_eagerly
 
 
 class ConvBnCall(NamedTuple):
@@ -56,6 +58,7 @@ def conv_bn_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     relu: bool = True,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """relu(bn(conv(x, weight)) + residual), differentiable twice; relu=False leaves the ReLU out.
 
@@ -75,6 +78,8 @@ def conv_bn_relu(
             `momentum` towards them (unbiased variance, in place); otherwise use the running statistics.
         momentum: weight of the batch's statistics in the running ones.
         eps: added to the variance.
+        process_group: a `torch.distributed.ProcessGroup`: batch statistics are those of all its ranks
+            (their batches may differ in size, and be empty; all must make the call, and its backward).
 
     Returns:
         [N, K, P, Q] with P = (H + 2 padding - dilation (R - 1) - 1) // stride + 1, in x's dtype.
@@ -90,7 +95,7 @@ def conv_bn_relu(
         residual,
         ConvBnCall(
             _validate.geometry(stride, padding, dilation, groups),
-            BatchNormSpec(training, momentum, eps),
+            BatchNormSpec(training, momentum, eps, group_of(process_group, training)),
             relu,
         ),
     )
@@ -113,6 +118,8 @@ def apply_conv_bn(
     `widened_from` is the dtype of a network whose activations run in a wider one here (x, residual
     and the result are wide).
     """
+    if breaks_graph(call.norm.process_group):
+        return run_eagerly(apply_conv_bn, x, weight, bn, residual, call)
     _validate.activation(x, "x")
     backend = _backend.resolve(x)
     geometry, norm = call.geometry, call.norm
@@ -140,7 +147,7 @@ def apply_conv_bn(
             return match_format(z, channels_last)
     if weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
-    if x.shape[0] == 0:
+    if x.shape[0] == 0 and norm.process_group is None:
         z = _empty_batch(x, weight, bn, residual, geometry)
     elif backend.is_composite or (compiling and backend.gate_is_output):
         from resnet_cuda import reference

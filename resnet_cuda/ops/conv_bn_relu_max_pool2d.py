@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend, _raw
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
 
@@ -35,6 +37,7 @@ def conv_bn_relu_max_pool2d(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """max_pool2d(conv_bn_relu(x, ...), ...), the same to the last bit, and differentiable twice.
 
@@ -46,7 +49,7 @@ def conv_bn_relu_max_pool2d(
         x, weight, gamma, beta, running_mean, running_var: as in `conv_bn_relu`.
         stride, padding, dilation, groups: the convolution's.
         pool_kernel_size, pool_stride, pool_padding: the pool's, as in `max_pool2d`.
-        training, momentum, eps: the batch norm's.
+        training, momentum, eps, process_group: the batch norm's.
 
     Returns:
         [N, K, ceil(P / 2), ceil(Q / 2)] for the standard pool over the convolution's [N, K, P, Q], in
@@ -56,7 +59,8 @@ def conv_bn_relu_max_pool2d(
         TypeError, ValueError: as `conv_bn_relu` and `max_pool2d`.
     """
     geometry = _validate.geometry(stride, padding, dilation, groups)
-    call = ConvBnCall(geometry, BatchNormSpec(training, momentum, eps), relu=True)
+    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
+    call = ConvBnCall(geometry, norm, relu=True)
     bn = BatchNormTensors(gamma, beta, running_mean, running_var)
     window = pool_window(pool_kernel_size, pool_stride, pool_padding)
     return apply_conv_bn_max_pool(x, weight, bn, call, window)

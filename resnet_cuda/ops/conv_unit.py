@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
@@ -14,6 +15,7 @@ from resnet_cuda.ops._branch import BranchSpec, BranchTensors, ConvSpec, ConvTen
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 
 
@@ -22,8 +24,9 @@ class ConvUnit:
     """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch
     norm, as in `conv_bn_relu`.
 
-    training means batch statistics, updating the running ones where there are any. `folded` is the
-    CPU inference cache of the module that owns the weights.
+    training means batch statistics, over all ranks of `process_group` where one is given, updating
+    the running ones where there are any. `folded` is the CPU inference cache of the module that owns
+    the weights.
 
     Inside `residual_branch` a unit may drop elements behind its ReLU, each with probability
     `dropout`, the others growing by 1 / (1 - dropout) (Srivastava et al. 2014; Zagoruyko and
@@ -45,6 +48,7 @@ class ConvUnit:
     eps: float = 1e-5
     relu: bool = True
     folded: FoldedConv | None = field(default=None, repr=False)
+    process_group: ProcessGroup | None = None
     batch_norm: bool = True
     dropout: float = 0.0
 
@@ -55,8 +59,12 @@ class ConvUnit:
     def call(self, relu: bool, launch: str = "conv") -> ConvBnCall:
         """The checked numbers, with the ReLU flag and kernels that the caller chooses."""
         geometry = _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
-        norm = BatchNormSpec(self.training, self.momentum, self.eps)
+        norm = BatchNormSpec(self.training, self.momentum, self.eps, self.group())
         return ConvBnCall(geometry, norm, relu, launch)
+
+    def group(self) -> ProcessGroup | None:
+        """Over whose ranks the batch statistics go; None where they are this rank's, or constants."""
+        return group_of(self.process_group, self.training)
 
     @property
     def is_pointwise(self) -> bool:
@@ -83,6 +91,7 @@ class NormUnit:
     training: bool = False
     momentum: float = 0.1
     eps: float = 1e-5
+    process_group: ProcessGroup | None = None
 
     def bn(self) -> BatchNormTensors:
         """The batch norm's tensors [C]."""
@@ -90,7 +99,11 @@ class NormUnit:
 
     def spec(self) -> BatchNormSpec:
         """Its numbers."""
-        return BatchNormSpec(self.training, self.momentum, self.eps)
+        return BatchNormSpec(self.training, self.momentum, self.eps, self.group())
+
+    def group(self) -> ProcessGroup | None:
+        """As that of a `ConvUnit`."""
+        return group_of(self.process_group, self.training)
 
 
 def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tensor:

@@ -6,10 +6,12 @@ The modules describe a block as conv units and a shortcut; this is the one execu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
@@ -28,6 +30,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import bottleneck_expand
 from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, run_unit
@@ -65,7 +68,8 @@ def residual_branch(
             written into its memory.
         memory: what is kept for the backward: "save" keeps raw convolution outputs and the bits of
             the ReLU, "recompute" x alone, and the backward runs the forward again: the results are
-            the same to the last bit, and running statistics move once.
+            the same to the last bit, and running statistics move once (collectives of a process group are
+            made twice).
         closed_form: whether batch norms over 1x1 convolutions that end the branch, and over
             projections, are had from the Gram matrix of what the convolution reads, so that its
             output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our
@@ -80,8 +84,11 @@ def residual_branch(
     """
     _check_units(units, shortcut)
     check_memory(memory)
-    _validate.activation(x, "x")
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
+    if any(map(breaks_graph, call.process_groups)):
+        again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
+        return run_eagerly(again, x, units, shortcut)
+    _validate.activation(x, "x")
     backend = _backend.resolve(x)
     if call.is_one(backend, x):
         return _differentiable(backend, x, call)
@@ -107,6 +114,17 @@ class _Call(NamedTuple):
         return (*self.units, self.shortcut) if isinstance(self.shortcut, ConvUnit) else self.units
 
     @property
+    def norms(self) -> list[ConvUnit | NormUnit]:
+        """Whatever has a batch norm in it."""
+        return [u for u in (*self.convolutions, self.entry) if u is not None]
+
+    @property
+    def process_groups(self) -> list[ProcessGroup]:
+        """Over whose ranks batch norms take statistics."""
+        groups = [unit.group() for unit in self.norms]
+        return [group for group in groups if group is not None]
+
+    @property
     def is_preactivated(self) -> bool:
         """Whether more is in it than convolutions, each with its batch norm behind it."""
         return self.entry is not None or not all(u.batch_norm for u in self.convolutions)
@@ -114,19 +132,19 @@ class _Call(NamedTuple):
     def is_one(self, backend: Backend, x: Tensor) -> bool:
         """Whether the block is differentiated, or its batch norms move, on a backend that does it in
         one; or that normalises on load what no inference can fold into filters."""
-        if backend.is_composite or x.shape[0] == 0:
+        # A rank without images takes part in what all ranks do.
+        if backend.is_composite or (x.shape[0] == 0 and not self.process_groups):
             return False
         if torch.compiler.is_compiling() and backend.gate_is_output:
             return False
         if self.entry is not None and _autocast.autocast_dtype(x) not in (None, x.dtype):
             return False  # autocast casts what convolutions read, not what a batch norm reads or a sum adds
-        norms = [u for u in (*self.convolutions, self.entry) if u is not None]
-        if any(unit.training for unit in norms):
+        if any(unit.training for unit in self.norms):
             return True
         if self.is_preactivated and backend.normalises_on_load:
             return True
         return torch.is_grad_enabled() and requires_grad(
-            x, *(u.weight for u in self.convolutions), *(v for u in norms for v in u.bn()[:2])
+            x, *(u.weight for u in self.convolutions), *(v for u in self.norms for v in u.bn()[:2])
         )
 
 
@@ -261,6 +279,7 @@ def _compose(
                 training=last.training,
                 momentum=last.momentum,
                 eps=last.eps,
+                process_group=last.process_group,
             )
         launch = _launch(shortcut)
         residual = run_unit(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda.reference.conv_bn_relu import Pair, conv_bn_relu
 
@@ -25,6 +26,7 @@ def bottleneck_reduce(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """x [N, Cin, H, W], weight [C, Cin, 1, 1], vectors [C] -> [N, C, P, Q]."""
     return conv_bn_relu(
@@ -38,6 +40,7 @@ def bottleneck_reduce(
         training=training,
         momentum=momentum,
         eps=eps,
+        process_group=process_group,
     )
 
 
@@ -54,6 +57,7 @@ def bottleneck_expand(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """x [N, C, P, Q], weight [K, C, 1, 1], vectors [K], residual [N, K, P, Q] or the projection's
     input -> [N, K, P, Q]."""
@@ -70,6 +74,7 @@ def bottleneck_expand(
         training=training,
         momentum=momentum,
         eps=eps,
+        process_group=process_group,
     )
 
 
@@ -98,5 +103,6 @@ def conv_unit(
         training=unit.training,
         momentum=unit.momentum,
         eps=unit.eps,
+        process_group=unit.process_group,
         relu=relu,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda.reference.bn_relu import bn_relu
 
@@ -27,6 +28,7 @@ def conv_bn_relu(
     momentum: float = 0.1,
     eps: float = 1e-5,
     relu: bool = True,
+    process_group: ProcessGroup | None = None,
 ) -> Tensor:
     """x [N, C, H, W], weight [K, C / groups, R, S], vectors [K], residual [N, K, P, Q] -> [N, K, P, Q]."""
     y = F.conv2d(x, weight, None, stride, padding, dilation, groups)
@@ -41,4 +43,5 @@ def conv_bn_relu(
         momentum=momentum,
         eps=eps,
         relu=relu,
+        process_group=process_group,
     )

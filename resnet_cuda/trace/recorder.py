@@ -98,6 +98,7 @@ def _without_values(
             beta=empty(unit.beta),
             running_mean=empty(unit.running_mean, False),
             running_var=empty(unit.running_var, False),
+            process_group=None,  # of all that travels there is nothing here
         )
 
     def empty_unit(unit: ConvUnit) -> ConvUnit:

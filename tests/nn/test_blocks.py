@@ -211,13 +211,21 @@ def test_changed_children_still_run(change: object) -> None:
         assert_close(fused(x), plain(x), "output")
 
 
-def test_converted_sync_batch_norm_runs() -> None:
+def test_converted_sync_batch_norm_stays_fused() -> None:
     plain, fused = twins("bottleneck projection")
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(fused).eval()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(fused)
     assert isinstance(converted.bn1, nn.SyncBatchNorm)
-    assert "SyncBatchNorm" in converted.blocker()
-    x = images(plain)
-    assert_close(converted(x), plain.eval()(x), "output")
+    assert converted.blocker() is None, converted.blocker()
+    for training in (True, False):
+        x = images(plain)
+        assert_same_pass(run_pass(converted.train(training), x), run_pass(plain.train(training), x))
+
+
+def test_a_hooked_sync_batch_norm_runs_on_its_own() -> None:
+    _, fused = twins("bottleneck projection")
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(fused)
+    converted.bn1.register_forward_hook(lambda *_: None)
+    assert converted.blocker() == "bn1 has hooks"
 
 
 def test_batches_are_counted_as_torch_counts_them() -> None:
