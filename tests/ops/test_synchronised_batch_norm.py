@@ -29,6 +29,8 @@ MODULES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "bottleneck": ("Bottleneck", (32, 8), {}),
     "bottleneck projection": ("Bottleneck", (16, 8, 2), {}),
     "bottleneck option A": ("Bottleneck", (16, 8, 2), {"shortcut": "A"}),
+    "pre-activated": ("PreActBottleneck", (16, 4), {}),
+    "pre-activated projection": ("WideBasicBlock", (8, 16, 2), {}),
 }
 # torch 2.13 renamed it.
 GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
@@ -140,11 +142,12 @@ def test_closed_form_over_two_ranks(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [name for name in MODULES if "pre-activated" not in name])
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
 def test_two_ranks_keep_the_tolerance_rule(
     ranks: Ranks, backend: str, module: str, dtype: torch.dtype
 ) -> None:
+    """Pre-activation blocks, most of whose ReLUs a rounding may decide, are judged over several inputs in tests/nn."""
     check(ranks, Case(module, backend, dtype=dtype))
 
 
