@@ -307,8 +307,12 @@ def train_compiled(rank: int, case: Case) -> Pass:
     return train(rank, case, torch.compile(module, backend="eager"))
 
 
-def test_torch_compile_leaves_synchronised_blocks_to_eager_execution(ranks: Ranks) -> None:
-    case = Case("bottleneck projection")
+@pytest.mark.parametrize("backend", ["cpu", "emulated"])
+@pytest.mark.parametrize("module", ["unit", "bn", "bottleneck projection"])
+def test_torch_compile_leaves_synchronised_calls_to_eager_execution(
+    ranks: Ranks, module: str, backend: str
+) -> None:
+    case = Case(module, backend)
     compiled = joined(ranks.run(train_compiled, case))
     eager = joined(ranks.run(train, case))
     assert torch.equal(compiled.output, eager.output)
