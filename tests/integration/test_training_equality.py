@@ -1,9 +1,11 @@
 """Twenty steps of training: fused networks stay as close to float64's trajectory as plain ones of the same precision.
 
-Training amplifies rounding errors without bound where a ReLU's gate flips: one network then takes another path,
-and the comparison would be of luck. So the networks here are settled: no gate changes in twenty steps. Each batch norm
-closes a third of its channels by a beta far below what its gamma can make up for, and opens the others as far, and the
-learning rate is small. `test_trajectories_are_stable` checks both. Gates within images are for the tests of blocks.
+Where a ReLU's gate flips by rounding, or the maximum in a window of the stem's pooling moves, a network takes another
+path, and the comparison would be of luck: with gates that flip, the errors of two correct networks differ by a factor
+of ten. So the networks here are settled. Each batch norm closes a third of its channels by a beta far below what its
+gamma can make up for, and opens the others as far; the learning rate is small; and of the random images those are
+taken in which no two values of a window nearly tie (the seeds, by float64's trajectory alone).
+`test_trajectories_are_stable` checks all of it. Gates that differ within an image are for the tests of blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from resnet_cuda.testing import emulated
 from resnet_cuda.testing.numeric import FLOOR_ULPS
 
 STEPS = 20
-SEEDS = (0, 1, 2)
+SEEDS = {"resnet18": (17, 26, 38), "resnet50": (11, 26, 28)}
 FACTOR = 2.0  # the tolerance rule's
 LEARNING_RATE, MOMENTUM = 3e-3, 0.9
 IMAGES = (8, 3, 32, 32)
@@ -120,7 +122,7 @@ def train(model: nn.Module, seed: int, precision: Precision) -> Trajectory:
 @functools.cache
 def plain(package: str, name: str, precision: Precision) -> list[Trajectory]:
     """Of each seed."""
-    return [train(network(package, name, seed), seed, precision) for seed in SEEDS]
+    return [train(network(package, name, seed), seed, precision) for seed in SEEDS[name]]
 
 
 def fused(
@@ -132,7 +134,7 @@ def fused(
 ) -> list[Trajectory]:
     """Of each seed; `change` is made to the fused network."""
     found = []
-    for seed in SEEDS:
+    for seed in SEEDS[name]:
         model = fuse(network(package, name, seed))
         assert not fuse.report.left, f"parts were not fused:\n{fuse.report}"
         change(model)
@@ -179,34 +181,49 @@ def test_twenty_steps_keep_the_tolerance_rule(
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_trajectories_are_stable(name: str) -> None:
-    model = network("torchvision", name, SEEDS[0])
-    before = {key: p.detach().double() for key, p in model.named_parameters()}
-    distances: list[float] = []
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.register_forward_pre_hook(
-                lambda _, given: distances.append(given[0].abs().min().item())
-            )
-    train(model, SEEDS[0], EXACT)
-    assert min(distances) > 0.05, "a ReLU is so near its kink that rounding may flip its gate"
+def test_no_gate_and_no_maximum_depends_on_rounding(name: str) -> None:
+    for seed in SEEDS[name]:
+        model = network("torchvision", name, seed)
+        to_kinks: list[float] = []
+        to_ties: list[float] = []
+        for module in model.modules():
+            if isinstance(module, nn.ReLU):
+                module.register_forward_pre_hook(
+                    lambda _, given, found=to_kinks: found.append(given[0].abs().min().item())
+                )
+        model.maxpool.register_forward_pre_hook(
+            lambda _, given, found=to_ties: found.append(distance_to_tie(given[0]))
+        )
+        train(model, seed, EXACT)
+        assert min(to_kinks) > 0.05, f"seed {seed}: bfloat16 may flip a gate"
+        assert min(to_ties) > 6e-7, f"seed {seed}: float32 may move a maximum"
 
-    moved, size = network("torchvision", name, SEEDS[0]).double(), 1e-6
+
+def distance_to_tie(x: Tensor) -> float:
+    """Between the two largest values of any 3x3 window, at stride 2, that has one above zero."""
+    planes = F.pad(x.flatten(0, 1)[:, None], (1, 1, 1, 1), value=-1.0)
+    first, second = F.unfold(planes, 3, stride=2).topk(2, dim=1).values.unbind(1)
+    return (first - second)[first > 0].min().item()
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_trajectories_are_stable(name: str) -> None:
+    seed, size = SEEDS[name][0], 1e-7
+    before, moved = (network("torchvision", name, seed).double() for _ in range(2))
     with torch.no_grad():
         for parameter in moved.parameters():
             parameter.mul_(1 + size * torch.randn_like(parameter))
-    exact = plain("torchvision", name, EXACT)[0]
-    found = train(moved, SEEDS[0], EXACT)
-    differences, lengths, steps = (
-        torch.cat([t.flatten() for t in many]).norm().item()
-        for many in (
-            [found[key] - exact[key] for key in before],
-            [exact[key] for key in before],
-            [exact[key] - before[key] for key in before],
-        )
-    )
-    assert differences <= 2 * size * lengths, "training amplifies errors of float32's size"
-    assert steps >= 1e-3 * lengths, "the weights hardly move: the comparison would be of nothing"
+    exact, found = plain("torchvision", name, EXACT)[0], train(moved, seed, EXACT)
+    parameters = dict(before.named_parameters())
+
+    def length(of: Callable[[str], Tensor]) -> float:
+        return torch.cat([of(key).detach().flatten() for key in parameters]).norm().item()
+
+    whole = length(lambda key: exact[key])
+    difference = length(lambda key: found[key] - exact[key])
+    steps = length(lambda key: exact[key] - parameters[key])
+    assert difference <= 2 * size * whole, "training amplifies errors of float32's size"
+    assert steps >= 1e-3 * whole, "the weights hardly move: nothing is compared"
 
 
 def test_a_slightly_wrong_momentum_is_found() -> None:
