@@ -30,11 +30,11 @@ class Twins(NamedTuple):
     fused: nn.Module
     device: str
 
-    def images(self, *size: int, **options: object) -> Tensor:
+    def images(self, *size: int, requires_grad: bool = True) -> Tensor:
         """[3, C, 7, 6] in float64 unless told otherwise."""
         shape = size or (3, self.plain.conv1.in_channels, 7, 6)
         x = torch.randn(shape, dtype=torch.float64).to(self.device)
-        return x.requires_grad_() if options.get("requires_grad", True) else x
+        return x.requires_grad_(requires_grad)
 
     def to(self, dtype: torch.dtype) -> Twins:
         return Twins(self.plain.to(dtype), self.fused.to(dtype), self.device)
