@@ -34,6 +34,7 @@ OF_PLAN, OF_UNFUSED = (
     0.45,
 )  # the goals: at most so many of the plan's bytes, and of separate passes'
 IMAGENET_BATCH = 256
+STAGES = (1, 2, 3, 4)
 
 # Of the emulated kernels' tensors those that hold activations, their gradients, or bits.
 _ACTIVATIONS = {"x", "y", "z", "dx", "dy", "dz", "act", "residual", "mask", "addend", "addend_mask"}
@@ -286,7 +287,7 @@ def summary_table(lines: Sequence[Line], measured: bool) -> Table:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.block_traffic", description=__doc__)
-    parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2, 3, 4), default=(1, 2, 3, 4))
+    parser.add_argument("--stage", type=int, nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--batch", type=int, default=2, metavar="N", help="images")
     parser.add_argument("--image", type=int, default=8, help="side of a block's output")
     parser.add_argument("--trace", action="store_true", help="ImageNet's sizes, by the trace alone")

@@ -1,4 +1,4 @@
-"""Fixtures for the whole suite: seeds, and other packages' networks where they are installed."""
+"""Fixtures for the whole suite: seeds, backends, and other packages' networks where they are installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from types import ModuleType
 import pytest
 import torch
 
+import resnet_cuda
+from resnet_cuda import _raw, testing
 from resnet_cuda.bench import peers
+
+BACKENDS = ["cpu", "emulated", "cuda"] if torch.cuda.is_available() else ["cpu", "emulated"]
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +26,30 @@ def _exact_float32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on the CPU's backend, on our kernels under the emulator, and on a GPU where there is one; tests put
+    their tensors on `device`."""
+    name = request.param
+    if name == "cpu":
+        with resnet_cuda.use_backend("cpu"):
+            yield name
+        return
+    if not _raw.is_built():
+        pytest.skip("resnet_cuda._C is not built: run `make build`")
+    if name == "cuda":
+        with resnet_cuda.use_backend("cuda"):
+            yield name
+        return
+    with testing.emulated():
+        yield name
+
+
+@pytest.fixture
+def device(backend: str) -> str:
+    return "cuda" if backend == "cuda" else "cpu"
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from resnet_cuda.bench.device import CpuDevice, DryRunDevice
 from resnet_cuda.bench.levels import model
 from resnet_cuda.bench.network_costs import costs
 from resnet_cuda.bench.network_runs import Problem, training
-from resnet_cuda.bench.plan import Plan
+from resnet_cuda.bench.plan import GPU, Plan
 from resnet_cuda.bench.runner import Runner
 from resnet_cuda.bench.workload import ABSENT, FAILED, OK, OURS, WRONG, Absent, Result, Workload
 from tests.bench.tiny_networks import MISSING, PLAN, TINY, TINY_BOTTLENECK, by_candidate, registered
@@ -38,6 +38,17 @@ class SmallDevice(CpuDevice):
 
     def free_memory(self) -> int:
         return self._free
+
+
+class DeviceWithMemory(DryRunDevice):
+    """Every call needs 1234 bytes."""
+
+    def allocated(self) -> int:
+        return 0
+
+    def peak_memory(self, function: Callable[[], object]) -> int:
+        function()
+        return 1234
 
 
 def run(plan: Plan, device: CpuDevice | None = None) -> tuple[list[Result], list[str]]:
@@ -143,6 +154,29 @@ def test_a_dry_run_captures_graphs_and_lists_the_absent_engine() -> None:
     rows = by_candidate(results, "inference")
     assert rows[f"{OURS} + graph"].timing and rows["eager channels_last + graph"].timing
     assert rows["tensorrt"].status == ABSENT
+
+
+def test_a_gpu_s_plan_trains_resnet50_beside_every_peer_with_and_without_graphs() -> None:
+    plan = replace(GPU, networks=("resnet50",), sweep=())
+    names = {
+        candidate.name
+        for workload in model.workloads(DryRunDevice(), plan)
+        if workload.pass_name.startswith("training step") and workload.dtype == torch.bfloat16
+        for candidate in workload.candidates
+        if workload.images == 256
+    }
+    for variant in (networks.FUSED, networks.EAGER, networks.AUTOCAST, networks.COMPILED):
+        assert {variant.name, f"{variant.name} + graph"} <= names, f"only {sorted(names)}"
+
+
+def test_a_training_step_records_throughput_and_memory_of_everybody() -> None:
+    plan = replace(PLAN, dtypes=(torch.bfloat16,))
+    results, _ = run(plan, DeviceWithMemory())
+    rows = [r for r in results if r.pass_name.startswith("training step") and r.timing]
+    eager = {OURS, networks.EAGER.name, networks.AUTOCAST.name}
+    assert {r.candidate for r in rows} >= eager | {f"{name} + graph" for name in eager}
+    for row in rows:
+        assert row.images == plan.batch and row.peak_memory == 1234, row
 
 
 def test_a_sweep_ends_where_memory_does_and_says_so() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import block_traffic
-from benchmarks.block_traffic import OF_PLAN, OF_UNFUSED, Case, Line
+from benchmarks.block_traffic import OF_PLAN, OF_UNFUSED, STAGES, Case, Line
 from resnet_cuda import _raw
 
-STAGES = (1, 2, 3, 4)
 SMALL = Case(1, True, 2, 8)
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.block_memory import held
 from resnet_cuda import fuse, ops, reference
 from resnet_cuda.nn import BasicBlock, Bottleneck
+from resnet_cuda.testing import gradcheck_op
 
 BLOCKS = {
     "bottleneck": lambda **o: Bottleneck(32, 8, **o),
@@ -20,24 +22,6 @@ BLOCKS = {
 def images(block: nn.Module) -> Tensor:
     x = torch.randn(2, block.conv1.in_channels, 8, 6)
     return x.to(memory_format=torch.channels_last).requires_grad_()
-
-
-def held_bytes(block: nn.Module, x: Tensor) -> int:
-    """Of the tensors that autograd keeps between forward and backward, parameters apart, each once."""
-    own = {p.untyped_storage().data_ptr() for p in block.parameters()}
-    held: dict[int, int] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
-            held[storage.data_ptr()] = storage.nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        z = block(x)
-        held.setdefault(x.untyped_storage().data_ptr(), 0)
-    del z
-    return sum(held.values())
 
 
 def step(block: nn.Module, x: Tensor, memory: str) -> list[Tensor]:
@@ -74,7 +58,7 @@ def test_recomputing_keeps_the_input_and_statistics_alone(
     x = images(block).detach().to(device).requires_grad_()
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     statistics = sum(2 * norm.num_features for norm in norms)
-    assert held_bytes(block, x) == (x.numel() + statistics) * x.element_size()
+    assert held(block, x).all == (x.numel() + statistics) * x.element_size()
 
 
 def test_a_statistic_that_changed_before_the_forward_runs_again_is_torch_s_error(
@@ -88,10 +72,10 @@ def test_a_statistic_that_changed_before_the_forward_runs_again_is_torch_s_error
         z.sum().backward()
 
 
-def test_second_derivatives_of_a_recomputed_branch(backend: str, device: str) -> None:
+def test_derivatives_of_a_recomputed_branch(backend: str, device: str) -> None:
     block = BLOCKS["basic"](memory="recompute").to(device).double()
     x = torch.randn(2, 16, 3, 3, dtype=torch.float64, device=device, requires_grad=True)
-    assert torch.autograd.gradgradcheck(block, (x,), fast_mode=True, nondet_tol=1e-12)
+    gradcheck_op(block, (x,), fast=True)
 
 
 def test_fuse_sets_the_policy_and_leaves_it() -> None:

@@ -124,3 +124,29 @@ def test_gradcheck_op_catches_a_wrong_gradient() -> None:
         gradcheck_op(WrongGradient.apply, (x,))
     with pytest.raises(AssertionError, match="input 0 is not float64"):
         gradcheck_op(torch.square, (x.float(),))
+
+
+class SlightlyWrongNorm(torch.autograd.Function):
+    """Each row without its mean and of unit length; the gradient is a hundredth too large."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return normalised(x)
+
+    @staticmethod
+    def backward(ctx, dz: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            return 1.01 * torch.autograd.grad(normalised(x), x, dz)[0]
+
+
+def normalised(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x - x.mean(1, keepdim=True))
+
+
+def test_the_fast_gradcheck_catches_a_wrong_gradient_behind_a_norm() -> None:
+    x = torch.randn(4, 64, dtype=torch.float64, requires_grad=True)
+    gradcheck_op(normalised, (x,), fast=True)
+    with pytest.raises(GradcheckError):
+        gradcheck_op(SlightlyWrongNorm.apply, (x,), second_order=False, fast=True)

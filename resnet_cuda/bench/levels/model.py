@@ -37,7 +37,8 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
         yield network.inference(_inference_variants(device, network.dtype))
         yield network.training(_training_variants(device, network.dtype))
     for name in ordered:
-        yield of(name, torch.bfloat16).training(networks.AUTOCAST_PAIR, "training step, autocast")
+        pair = _with_graphs(device, networks.AUTOCAST_PAIR)
+        yield of(name, torch.bfloat16).training(pair, "training step, autocast")
     for name in missing:
         yield _absent(name, plan.dtypes[0])
     for network in (of(name, dtype) for name in ordered[:2] for dtype in plan.dtypes):
@@ -49,7 +50,10 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
                 # One compiler at a time, and nothing left of the last one: code that was compiled for a network
                 # serves every other network of the same structure, in whatever mode it is to be compiled.
                 torch._dynamo.reset()
-                workload = make((networks.FUSED, networks.EAGER, variant))
+                variants: Sequence[Variant] = (networks.FUSED, networks.EAGER, variant)
+                if variant is networks.COMPILED:  # max-autotune captures by itself
+                    variants = _with_graphs(device, variants)
+                workload = make(variants)
                 workload.label = variant.name
                 yield workload
 
@@ -80,6 +84,11 @@ def _training_variants(device: Device, dtype: torch.dtype) -> list[Variant]:
     if dtype == torch.bfloat16:
         variants.append(networks.AUTOCAST)
     return variants + list(networks.GRAPHS if device.has_graphs else ())
+
+
+def _with_graphs(device: Device, variants: Sequence[Variant]) -> list[Variant]:
+    """Each, and each captured where the device can."""
+    return [*variants, *(map(networks.captured, variants) if device.has_graphs else ())]
 
 
 class _Network:
