@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import _raw
-from resnet_cuda.nn import BasicBlock, Bottleneck
+from resnet_cuda.nn import (
+    BasicBlock,
+    Bottleneck,
+    PreActBasicBlock,
+    PreActBottleneck,
+    WideBasicBlock,
+)
 from resnet_cuda.testing import emulated
 from tests.networks import randomise
 
@@ -24,6 +30,9 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "bottleneck C": lambda: Bottleneck(32, 8, shortcut="C"),
     "ResNeXt": lambda: Bottleneck(32, 8, groups=4, base_width=32),
     "wide": lambda: Bottleneck(32, 8, base_width=128),
+    "pre-activated basic A": lambda: PreActBasicBlock(16, 24, 2, shortcut="A"),
+    "pre-activated bottleneck B": lambda: PreActBottleneck(24, 8, 2),
+    "dropout": lambda: WideBasicBlock(16, 16, dropout=0.3),
 }
 
 
@@ -37,6 +46,7 @@ def step(block: nn.Module, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The output, all gradients and all statistics of one training step, by name."""
     block = copy.deepcopy(block)
     x = x.detach().requires_grad_()
+    torch.manual_seed(3)  # of dropout
     z = block(x)
     yield "output", z
     z.backward(torch.linspace(-1, 1, z.numel()).view_as(z).to(z.dtype))

@@ -210,6 +210,42 @@ def test_first_and_second_derivatives_are_right(name: str, backend: str, trainin
         gradcheck_op(op, [x, *values], fast=True)
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [
+        ["conv2.weight"],
+        ["bn2.weight", "bn2.bias"],
+        ["conv1.weight"],
+        ["bn1.bias"],
+        ["downsample.weight"],
+        ["bn1.weight", "downsample.weight"],
+        [],
+    ],
+    ids=lambda names: "+".join(names) or "x alone",
+)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_what_is_not_frozen(backend: str, training: bool, trained: list[str]) -> None:
+    plain, fused = twins("wide down")
+    x = images(plain)
+    gradients = []
+    for block in (plain, fused):
+        block.train(training)
+        for name, parameter in block.named_parameters():
+            parameter.requires_grad_(name in trained)
+        leaf = x.clone().requires_grad_(not trained)
+        with on(backend if block is fused else "cpu"):
+            torch.manual_seed(4)
+            block(leaf).square().sum().backward()
+        found = {name: p.grad for name, p in block.named_parameters()}
+        gradients.append({**found, "x": leaf.grad})
+    for name, expected in gradients[0].items():
+        found = gradients[1][name]
+        assert (found is None) == (expected is None), name
+        if expected is not None:
+            assert_close(found, expected, f"gradient of {name}")
+
+
 def test_passes_on_the_kernels_add_the_identity_in_an_epilogue() -> None:
     """Of a whole training step: no pass of its own normalises, activates or adds."""
     if not _raw.is_built():
