@@ -36,6 +36,7 @@ ELSEWHERE = {
     "ConvUnit": "a description",
     "FoldedConv": "a cache",
     "Identity": "a description",
+    "NormUnit": "a description",
     "ZeroPad": "a description",
     "conv_unit": "what conv_bn_relu runs, and what is timed under its name",
     "residual_branch": "the block level's",

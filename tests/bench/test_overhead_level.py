@@ -18,7 +18,7 @@ from resnet_cuda.bench.workload import OK, OURS, WRONG, Candidate, Result, Workl
 from tests.bench.fake_cuda import FakeCudaDevice, FakeGpu
 from tests.bench.tiny_networks import PLAN, TINY, registered
 
-DESCRIPTIONS = {"ConvUnit", "FoldedConv", "Identity", "ZeroPad"}  # no calls
+DESCRIPTIONS = {"ConvUnit", "FoldedConv", "Identity", "NormUnit", "ZeroPad"}  # no calls
 INSIDE_MODELS = {"FusedStage"}
 
 

@@ -73,6 +73,9 @@ _OPS: dict[str, Call] = {
 _MODULES: dict[str, tuple[tuple[int, ...], int]] = {
     "BasicBlock": ((8, 8), 1),
     "Bottleneck": ((8, 2), 1),
+    "PreActBasicBlock": ((8, 8), 1),
+    "PreActBottleneck": ((8, 2), 1),
+    "WideBasicBlock": ((8, 8), 1),
     "ConvBNReLU": ((8, 8, 3), 2),
     "BNReLU": ((8,), 2),
     "AddReLU": ((), 2),
