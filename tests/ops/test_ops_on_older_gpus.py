@@ -55,10 +55,14 @@ def test_a_gradient_is_stored_where_simt_kernels_would_load_two_tensors_for_ever
 
 def test_the_backward_after_the_context_runs_on_the_forward_s_gpu() -> None:
     given = make_inputs(POINTWISE, torch.bfloat16, requires_grad=True)
+    selected = _raw.selected_emulator()
     with emulated(capability=TURING) as emulation:
         z = ops.conv_bn_relu(given.x, given.weight, None, None, None, None, training=True)
         emulation.clear()
     z.sum().backward()
+    _raw.select_emulator(
+        *selected
+    )  # the backward has chosen again, and other tests plan for the GPU that is played
     kernels = [launch["kernel"] for launch in emulation.launches()]
     assert "conv_dgrad_simt_gemm" in kernels and "conv_wgrad_simt_gemm" in kernels
 
