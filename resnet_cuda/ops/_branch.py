@@ -118,6 +118,18 @@ class BranchOptions(NamedTuple):
         return self.memory == "recompute"
 
 
+def is_pixelwise(spec: ConvSpec, t: ConvTensors) -> bool:
+    """Whether it is a product of (sampled) pixels and filters: 1x1 without padding and groups, with
+    equal strides."""
+    g = spec.geometry
+    return (
+        tuple(t.weight.shape[2:]) == (1, 1)
+        and g.padding == (0, 0)
+        and g.groups == 1
+        and g.stride[0] == g.stride[1]
+    )
+
+
 class BranchSpec(NamedTuple):
     """relu?(units + shortcut). The last unit's ReLU flag counts for nothing: the branch has its own.
 

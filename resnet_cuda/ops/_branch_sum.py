@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from resnet_cuda.ops._branch import BranchSpec, ConvTensors
+from resnet_cuda.ops._branch import BranchSpec, ConvTensors, is_pixelwise
 from resnet_cuda.ops._interface import ConvGeometry, accumulator_dtype
 from resnet_cuda.ops._kernel_passes import Operand
 from resnet_cuda.ops._layout import as_channels_last
@@ -89,10 +89,7 @@ def is_one_product(branch: BranchSpec, convolutions: Sequence[ConvTensors]) -> b
     channels of both."""
     return all(
         spec.norm is None
-        and tuple(t.weight.shape[2:]) == (1, 1)
-        and spec.geometry.padding == (0, 0)
-        and spec.geometry.groups == 1
-        and spec.geometry.stride[0] == spec.geometry.stride[1]
+        and is_pixelwise(spec, t)
         and (spec is branch.shortcut or spec.geometry.stride == (1, 1))
         for spec, t in zip(branch.convolutions[-2:], convolutions[-2:], strict=True)
     )

@@ -30,7 +30,13 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from resnet_cuda.ops import _synchronised
-from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
+from resnet_cuda.ops._branch import (
+    ConvGradients,
+    ConvNeeds,
+    ConvSpec,
+    ConvTensors,
+    is_pixelwise,
+)
 from resnet_cuda.ops._interface import accumulator_dtype
 from resnet_cuda.ops._kernel_passes import OPEN, PIECE, Behind, Convolved, Input, Operand
 from resnet_cuda.ops._layout import as_channels_last
@@ -69,13 +75,12 @@ def obstacle(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> str | None:
     By itself (`wanted` None) it is for 16-bit operands: there the Gram matrix, summed in float32, is
     far more precise than the operands. float32's would not be.
     """
-    filters, channels, *window = t.weight.shape
-    g = spec.geometry
+    filters, channels, *_ = t.weight.shape
     if spec.norm is None:
         return "no batch norm"
     if not spec.norm.training:
         return "running statistics"
-    if window != [1, 1] or g.padding != (0, 0) or g.groups != 1 or g.stride[0] != g.stride[1]:
+    if not is_pixelwise(spec, t):
         return "its filters are not 1x1 without padding and groups, with equal strides"
     if filters % PIECE or channels % PIECE:
         return f"{channels} channels and {filters} filters, not multiples of {PIECE}"

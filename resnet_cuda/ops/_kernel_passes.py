@@ -142,10 +142,7 @@ def enter_backward(
 ) -> tuple[ConvGradients, Tensor | None]:
     """The gradients of a batch norm that enters a branch, and of what it read: the shortcut's is
     added there. Reads g, x and the addend; writes the gradient."""
-    partials = behind.partials
-    if partials is None and needs_sums(norm, needed, wants_input):
-        partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
-    coefficients, gradients = _finalize(partials, c, norm, gamma, needed)
+    coefficients, gradients = _finalize(behind, c, norm, gamma, needed, wants_input)
     if not wants_input:
         return gradients, None
     dx, _ = _ops._bn_backward_apply.default(
@@ -171,11 +168,7 @@ def convolve_backward(
         dy = gated(behind)
     else:
         assert spec.norm is not None
-        partials = behind.partials
-        if partials is None and wants_sums(spec, needed, wants_dy):
-            # Reads g, its gate and y; writes sums.
-            partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
-        coefficients, gradients = _finalize(partials, c, spec.norm, t.gamma, needed)
+        coefficients, gradients = _finalize(behind, c, spec.norm, t.gamma, needed, wants_dy)
         dy = behind.g
         if wants_dy and _is_loaded_once(spec, t.weight, behind.gate):
             on_load = {
@@ -252,13 +245,18 @@ def _is_loaded_once(spec: ConvSpec, weight: Tensor, gate: SavedGate) -> bool:
 
 
 def _finalize(
-    partials: Tensor | None,
+    behind: Behind,
     c: Convolved,
     norm: BatchNormSpec,
     gamma: Tensor | None,
     needed: ConvNeeds,
+    wants_dy: bool,
 ) -> tuple[Tensor, ConvGradients]:
     """The coefficients [4, K] that make y's gradient of the one behind the ReLU, and the vectors' gradients."""
+    partials = behind.partials
+    if partials is None and needs_sums(norm, needed, wants_dy):
+        # Reads g, its gate and y; writes sums.
+        partials = _ops._bn_backward_reduce.default(behind.g, c.y, c.mean, *behind.gate)
     if partials is None:
         scale = c.invstd if gamma is None else gamma.to(c.mean.dtype) * c.invstd
         zero = torch.zeros_like(scale)

@@ -19,8 +19,33 @@ from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 
 
+class _BatchNormed:
+    """What the descriptions with a batch norm share."""
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+    process_group: ProcessGroup | None
+
+    def bn(self) -> BatchNormTensors:
+        """The batch norm's tensors [K]."""
+        return BatchNormTensors(self.gamma, self.beta, self.running_mean, self.running_var)
+
+    def spec(self) -> BatchNormSpec:
+        """Its numbers."""
+        return BatchNormSpec(self.training, self.momentum, self.eps, self.group())
+
+    def group(self) -> ProcessGroup | None:
+        """Over whose ranks the batch statistics go; None where they are this rank's, or constants."""
+        return group_of(self.process_group, self.training)
+
+
 @dataclass
-class ConvUnit:
+class ConvUnit(_BatchNormed):
     """relu?(bn(conv(x))): tensors and numbers of one convolution (without bias) and its batch
     norm, as in `conv_bn_relu`.
 
@@ -52,19 +77,10 @@ class ConvUnit:
     batch_norm: bool = True
     dropout: float = 0.0
 
-    def bn(self) -> BatchNormTensors:
-        """The batch norm's tensors [K]."""
-        return BatchNormTensors(self.gamma, self.beta, self.running_mean, self.running_var)
-
     def call(self, relu: bool, launch: str = "conv") -> ConvBnCall:
         """The checked numbers, with the ReLU flag and kernels that the caller chooses."""
         geometry = _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
-        norm = BatchNormSpec(self.training, self.momentum, self.eps, self.group())
-        return ConvBnCall(geometry, norm, relu, launch)
-
-    def group(self) -> ProcessGroup | None:
-        """Over whose ranks the batch statistics go; None where they are this rank's, or constants."""
-        return group_of(self.process_group, self.training)
+        return ConvBnCall(geometry, self.spec(), relu, launch)
 
     @property
     def is_pointwise(self) -> bool:
@@ -81,7 +97,7 @@ class ConvUnit:
 
 
 @dataclass
-class NormUnit:
+class NormUnit(_BatchNormed):
     """relu(bn(x)): tensors [C] and numbers of a batch norm, as in `bn_relu`."""
 
     gamma: Tensor | None
@@ -92,18 +108,6 @@ class NormUnit:
     momentum: float = 0.1
     eps: float = 1e-5
     process_group: ProcessGroup | None = None
-
-    def bn(self) -> BatchNormTensors:
-        """The batch norm's tensors [C]."""
-        return BatchNormTensors(self.gamma, self.beta, self.running_mean, self.running_var)
-
-    def spec(self) -> BatchNormSpec:
-        """Its numbers."""
-        return BatchNormSpec(self.training, self.momentum, self.eps, self.group())
-
-    def group(self) -> ProcessGroup | None:
-        """As that of a `ConvUnit`."""
-        return group_of(self.process_group, self.training)
 
 
 def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tensor:

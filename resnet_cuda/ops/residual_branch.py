@@ -155,28 +155,31 @@ def _check_units(units: Sequence[ConvUnit], shortcut: Shortcut | None) -> None:
         raise TypeError(
             f"shortcut is a {type(shortcut).__name__}; accepted: ConvUnit, Identity, ZeroPad or None"
         )
-    named = [(f"units[{i}]", unit) for i, unit in enumerate(units)]
-    last = named[-1][0]
-    named += [("shortcut", shortcut)] if isinstance(shortcut, ConvUnit) else []
-    for name, unit in named:
-        ends = name in (last, "shortcut")
-        if not unit.batch_norm:
-            if not ends:
-                raise ValueError(
-                    f"{name}.batch_norm is False; accepted: only in the last unit and the shortcut"
-                )
-            if unit.training or any(vector is not None for vector in unit.bn()):
-                raise ValueError(
-                    f"{name} has batch_norm=False and training=True or batch norm's vectors; accepted: "
-                    "training=False and None"
-                )
-        if not 0 <= unit.dropout <= 1:
-            raise ValueError(f"{name}.dropout is {unit.dropout}; accepted: 0 to 1")
-        if unit.dropout and (ends or not unit.relu):
-            raise ValueError(
-                f"{name}.dropout is {unit.dropout}; accepted: 0 but behind the ReLU of a unit that is not "
-                "the last"
+    last = len(units) - 1
+    for i, unit in enumerate((*units, shortcut) if isinstance(shortcut, ConvUnit) else units):
+        fault = _fault_of(unit, ends=i >= last)
+        if fault is not None:
+            raise ValueError(f"units[{i}]{fault}" if i <= last else f"shortcut{fault}")
+
+
+def _fault_of(unit: ConvUnit, ends: bool) -> str | None:
+    """What a unit has that a branch cannot take; ends: it is the last one, or the projection."""
+    if not unit.batch_norm:
+        if not ends:
+            return ".batch_norm is False; accepted: only in the last unit and the shortcut"
+        if unit.training or any(vector is not None for vector in unit.bn()):
+            return (
+                " has batch_norm=False and training=True or batch norm's vectors; accepted: "
+                "training=False and None"
             )
+    if not 0 <= unit.dropout <= 1:
+        return f".dropout is {unit.dropout}; accepted: 0 to 1"
+    if unit.dropout and (ends or not unit.relu):
+        return (
+            f".dropout is {unit.dropout}; accepted: 0 but behind the ReLU of a unit that is not "
+            "the last"
+        )
+    return None
 
 
 def _differentiable(backend: Backend, x: Tensor, call: _Call) -> Tensor:
