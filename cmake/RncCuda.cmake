@@ -57,8 +57,18 @@ function(rnc_default_architectures result)
   set(${result} ${architectures} PARENT_SCOPE)
 endfunction()
 
-# Of CMAKE_CUDA_ARCHITECTURES those that have the instructions of a generation of kernels: "sm80" -> "80;90a-real".
+# Of CMAKE_CUDA_ARCHITECTURES those that have the instructions of a generation of kernels: "sm80" -> "80;90a-real". Hopper's exist
+# in one target of its own alone: "sm90" -> "90a-real", or 90a as PTX where the list does not have it.
 function(rnc_architectures_from generation result)
+  if(generation STREQUAL "sm90")
+    set(architectures ${CMAKE_CUDA_ARCHITECTURES})
+    list(FILTER architectures INCLUDE REGEX "^90a")
+    if(NOT architectures)
+      set(architectures 90a-virtual)
+    endif()
+    set(${result} ${architectures} PARENT_SCOPE)
+    return()
+  endif()
   string(REGEX MATCH "[0-9]+" oldest ${generation})
   set(architectures "")
   foreach(architecture IN LISTS CMAKE_CUDA_ARCHITECTURES)

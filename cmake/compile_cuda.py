@@ -125,10 +125,15 @@ def kernels(output: str, kept: Path) -> list[dict[str, Any]]:
     verbose = parse_ptxas(output)
     found = []
     for cubin in sorted(kept.glob("*.cubin")):
-        # name.compute_80.sm_80.cubin, or name.compute_90a.cubin where the code runs on just that architecture
+        # name.compute_80.sm_80.cubin, or name.compute_90a.cubin where the code runs on just that architecture,
+        # or name.cubin where it is the only one
         parts = [p for p in cubin.name.split(".") if re.fullmatch(r"(compute|sm)_\w+", p)]
-        architecture = "sm_" + parts[-1].partition("_")[2]
-        source = cubin.name[: cubin.name.index(parts[0]) + len(parts[0])] + ".ptx"
+        if parts:
+            architecture = "sm_" + parts[-1].partition("_")[2]
+            source = cubin.name[: cubin.name.index(parts[0]) + len(parts[0])] + ".ptx"
+        else:
+            (architecture,) = {architecture for _, architecture in verbose}
+            source = cubin.stem + ".ptx"
         bounds = parse_ptx((kept / source).read_text())
         for symbol, size in code_sizes(cubin.read_bytes()).items():
             if symbol not in bounds:

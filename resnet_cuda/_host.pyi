@@ -16,6 +16,7 @@ class EmulatorOptions:
     cp_async: int
     tma: int
     wgmma: int
+    multiprocessors: int
 
 class Emulator:
     def __init__(self, path: str) -> None: ...

@@ -84,8 +84,9 @@ void store_global(void* address, const void* value, size_t bytes);
 // on the same OS thread.
 const char* launch(const LaunchRequest& request);
 
-// Of the GPU that is played: 90 is 9.0.
+// Of the GPU that is played: a capability of 90 is 9.0.
 int32_t capability();
+int32_t multiprocessors();
 
 #pragma GCC visibility pop
 

@@ -25,7 +25,9 @@ struct Options {
   int32_t count;       // 1: fill the counters
   int32_t max_errors;  // a launch is abandoned at this many reports (at least 1)
   int32_t cp_async, tma, wgmma;  // a Completion each
-  int32_t capability;  // of the GPU that is played, for plans: 75 is compute capability 7.5
+  // Of the GPU that is played, for plans and launches: 75 is compute capability 7.5.
+  int32_t capability;
+  int32_t multiprocessors;
 };
 
 // Global accesses are counted when they go through ptx::load_global and ptx::store_global; every

@@ -209,11 +209,12 @@ std::string run_and_record(const LaunchRequest& request) {
 }  // namespace
 
 Options& options() {
-  static Options values{kRoundRobin, 1, 0, 0, 0, 1, kLate, kLate, kLate, 90};
+  static Options values{kRoundRobin, 1, 0, 0, 0, 1, kLate, kLate, kLate, 90, 132};
   return values;
 }
 
 int32_t capability() { return options().capability; }
+int32_t multiprocessors() { return options().multiprocessors; }
 
 ClusterOrder::ClusterOrder(uint64_t cluster_count, const Options& options)
     : clusters(cluster_count), reversed(options.schedule == kReversed) {

@@ -114,7 +114,8 @@ void bind_emulator(py::module_& m) {
       .def_readwrite("cp_async", &Options::cp_async,
                      "when cp.async copies complete: 0 late, 1 early, 2 at random")
       .def_readwrite("tma", &Options::tma, "when tensor copies complete, in the same way")
-      .def_readwrite("wgmma", &Options::wgmma, "when wgmma operations complete, in the same way");
+      .def_readwrite("wgmma", &Options::wgmma, "when wgmma operations complete, in the same way")
+      .def_readwrite("multiprocessors", &Options::multiprocessors, "of the GPU that is played");
   py::class_<Emulator>(m, "Emulator", "An opened library with emulated kernels.")
       .def(py::init<const std::string&>(), py::arg("path"))
       .def_property_readonly("checked", &Emulator::checked, "whether the kernels are instrumented")

@@ -25,11 +25,12 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   // Both GEMMs by the same main loop.
   const ConvPlan second = plan_conv(ConvOp::kFprop, projection, dtype, limits);
   if (second.error) return {second.error};
-  limits.aligned = limits.aligned && second.generation != Generation::kSimt;
+  limits.newest = second.generation;
   ConvPlan plan = plan_conv(ConvOp::kFprop, problem, dtype, limits);
   if (plan.error) return {plan.error};
-  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_project_simt_gemm"
-                                                     : "bottleneck_expand_project_sm80_gemm";
+  constexpr GenerationNames kNames = {"bottleneck_expand_project_simt_gemm", "bottleneck_expand_project_sm80_gemm",
+                                      "bottleneck_expand_project_sm90_gemm"};
+  plan.kernel = kNames.of(plan.generation);
   return with_generation(plan.generation, [&](auto generation) {
     return expand_with_projection_by<generation>(plan, dtype, problem, params, stream);
   });
@@ -59,8 +60,9 @@ Status bottleneck_expand(DType dtype, const BottleneckExpandParams& params, Stre
   conv.relu = params.relu;
   conv.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv_fprop(dtype, conv);
-  constexpr PointwiseNames kNames = {"bottleneck_expand_simt_gemm", "bottleneck_expand_sm80_gemm",
-                                     "bottleneck_expand_sm80_gathered"};
+  constexpr PointwiseNames kNames = {
+      {"bottleneck_expand_simt_gemm", "bottleneck_expand_sm80_gemm", "bottleneck_expand_sm90_gemm"},
+      "bottleneck_expand_sm80_gathered"};
   plan.kernel = kNames.of(plan);
   return launch_conv_fprop(plan, dtype, conv, stream);
 }

@@ -17,8 +17,9 @@ Status bottleneck_expand_dgrad(DType dtype, const BottleneckExpandDgradParams& p
   limits.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv(ConvOp::kDgrad, first, dtype, limits);
   if (plan.error) return {plan.error};
-  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_expand_dgrad_simt_gemm"
-                                                     : "bottleneck_expand_dgrad_sm80_gemm";
+  constexpr GenerationNames kNames = {"bottleneck_expand_dgrad_simt_gemm", "bottleneck_expand_dgrad_sm80_gemm",
+                                      "bottleneck_expand_dgrad_sm90_gemm"};
+  plan.kernel = kNames.of(plan.generation);
   return with_generation(plan.generation, [&](auto generation) {
     return bottleneck_expand_dgrad_by<generation>(plan, dtype, params, stream);
   });

@@ -49,14 +49,15 @@ Status bottleneck_expand_dgrad_by(const ConvPlan& plan, DType dtype,
           using First = typename decltype(tag)::type;
           using Mainloop =
               ExpandDgradMainloop<First, typename First::template With<Activation, Filters>>;
+          Filters matrices(params.matrix, GradientClass(second, 0), second);
+          matrices.matrices = params.matrices;
           const typename Mainloop::Params operands{
               {Gradient::of_output(params.dz, gate, first),
                Filters(params.weight, GradientClass(first, 0), first)},
               {Activation::of_input(params.x, activation_on_load<T>(params), params.problem),
-               Filters(params.matrix, GradientClass(second, 0), second)},
+               matrices},
               static_cast<const AccOf<T>*>(params.bias),
-              first.C,
-              params.matrices};
+              first.C};
           return bottleneck_expand_dgrad_kernels::launch<Mainloop, T>(plan, operands, params,
                                                                       stream);
         });

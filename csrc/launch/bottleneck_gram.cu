@@ -12,8 +12,9 @@ Status bottleneck_gram(DType dtype, const BottleneckGramParams& params, Stream s
   limits.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_pixel_product(problem, dtype, true, limits);
   if (plan.error) return {plan.error};
-  plan.kernel = plan.generation == Generation::kSimt ? "bottleneck_gram_simt_gemm"
-                                                     : "bottleneck_gram_sm80_gemm";
+  constexpr GenerationNames kNames = {"bottleneck_gram_simt_gemm", "bottleneck_gram_sm80_gemm",
+                                      "bottleneck_gram_sm90_gemm"};
+  plan.kernel = kNames.of(plan.generation);
 
   // Multiply.
   const Status status = with_generation(plan.generation, [&](auto generation) {

@@ -15,8 +15,9 @@ Status bottleneck_reduce(DType dtype, const BottleneckReduceParams& params, Stre
   conv.relu = params.relu;
   conv.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv_fprop(dtype, conv);
-  constexpr PointwiseNames kNames = {"bottleneck_reduce_simt_gemm", "bottleneck_reduce_sm80_gemm",
-                                     "bottleneck_reduce_sm80_gathered"};
+  constexpr PointwiseNames kNames = {
+      {"bottleneck_reduce_simt_gemm", "bottleneck_reduce_sm80_gemm", "bottleneck_reduce_sm90_gemm"},
+      "bottleneck_reduce_sm80_gathered"};
   plan.kernel = kNames.of(plan);
   return launch_conv_fprop(plan, dtype, conv, stream);
 }

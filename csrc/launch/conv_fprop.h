@@ -11,13 +11,11 @@ ConvPlan plan_conv_fprop(DType dtype, const ConvFpropParams& params);
 
 // What an op that is a pointwise convolution calls its kernels.
 struct PointwiseNames {
-  const char* simt;
-  const char* sm80;
+  GenerationNames names;
   const char* gathered;
 
   const char* of(const ConvPlan& plan) const {
-    if (plan.generation == Generation::kSimt) return simt;
-    return plan.path == ConvPath::kGathered ? gathered : sm80;
+    return plan.path == ConvPath::kGathered ? gathered : names.of(plan.generation);
   }
 };
 

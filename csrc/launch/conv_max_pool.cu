@@ -37,9 +37,7 @@ Status conv_max_pool(DType dtype, const ConvMaxPoolParams& params, Stream stream
   limits.device = current_device();
   const ConvPlan plan = plan_conv(ConvOp::kFprop, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
-  return with_generation(plan.generation, [&](auto generation) {
-    return conv_max_pool_by<generation>(plan, dtype, params, stream);
-  });
+  return conv_max_pool_by<Generation::kSm80>(plan, dtype, params, stream);  // the others have none
 }
 
 }  // namespace rnc

@@ -55,6 +55,8 @@ Status with_generation(Generation generation, Launch&& launch) {
       return launch(GenerationTag<Generation::kSimt>{});
     case Generation::kSm80:
       return launch(GenerationTag<Generation::kSm80>{});
+    case Generation::kSm90:
+      return launch(GenerationTag<Generation::kSm90>{});
   }
   return {"the plan names a generation of kernels that does not exist"};
 }

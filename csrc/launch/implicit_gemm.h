@@ -29,14 +29,25 @@ inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem
           false};
 }
 
+// The kernel that runs a main loop: this one has a block for each tile. Generations may have others.
+template <class Mainloop>
+struct GemmKernel {
+  template <class RowPlaces, int kGemms, class Epilogue>
+  static Status launch(const ConvPlan& plan,
+                       const ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue>& params,
+                       int gemms, Stream stream) {
+    const Dim3 grid = {uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), uint32_t(gemms)};
+    return launch_kernel(plan.kernel, implicit_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
+                         grid, Dim3{Mainloop::kThreads, 1, 1},
+                         sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), stream, params);
+  }
+};
+
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
 Status launch_gemms(const ConvPlan& plan,
                     const ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue>& params,
                     int gemms, Stream stream) {
-  const Dim3 grid = {uint32_t(plan.grid[0]), uint32_t(plan.grid[1]), uint32_t(gemms)};
-  return launch_kernel(plan.kernel, implicit_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
-                       grid, Dim3{Mainloop::kThreads, 1, 1},
-                       sizeof(ImplicitGemmStorage<Mainloop, Epilogue>), stream, params);
+  return GemmKernel<Mainloop>::launch(plan, params, gemms, stream);
 }
 
 // A main loop and its second operand.

@@ -79,6 +79,7 @@ inline PlanDevice current_device() {
 
 inline PlanDevice current_device() {
   PlanDevice device;
+  device.multiprocessors = emulator::multiprocessors();
   device.capability = emulator::capability();
   return device;
 }

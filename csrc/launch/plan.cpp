@@ -5,6 +5,7 @@
 #include "kernels/batch_norm/batch_norm_params.h"
 #include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
+#include "kernels/conv/sm90/box_axis.h"
 #include "kernels/conv/window.h"
 
 namespace rnc {
@@ -17,14 +18,19 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 // shared memory per product, 288 cycles of shared memory.
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
+// Of every Hopper kernel but wgrad's.
+constexpr int32_t kHopperRows = 128;
 // Of the kernels that read windows out of the image, with and without a max-pool behind them.
 constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
 // sum behind them.
 constexpr int64_t kWgradMinDepth = 512;
 constexpr int64_t kMaxGridY = 65535;
-// The oldest compute capability that runs the kernels of Generation::kSm80: 8.0.
-constexpr int32_t kSm80Capability = 80;
+// The oldest compute capability that runs the kernels of Generation::kSm80: 8.0. Those of kSm90 use
+// instructions that only 9.0 has.
+constexpr int32_t kSm80Capability = 80, kSm90Capability = 90;
+// Channels of a box that TMA loads: 128 bytes of 16 bits.
+constexpr int32_t kBoxChannels = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -59,6 +65,42 @@ const char* why_not_in_pieces(ConvOp op, const Conv2dProblem& p, DType dtype, bo
   return aligned ? nullptr : "an operand does not start at a multiple of 16 bytes";
 }
 
+// Null, or why TMA cannot bring the operands of the Hopper kernels, or they would not gain by it.
+const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
+  if (size_of(dtype) != 2) {
+    return "wgmma would cut float32 down to TF32, not round it: mma.sync";
+  }
+  // What boxes run along: the depth of fprop and dgrad, the columns of wgrad.
+  const int32_t channels =
+      op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
+  const bool fills_boxes = channels % kBoxChannels == 0;
+  const bool sees_taps = op == ConvOp::kWgrad && p.filter_size() > channels;
+  if (p.groups != 1 && !fills_boxes) {
+    return "groups whose channels are not multiples of 64 would share boxes of TMA: mma.sync";
+  }
+  if (sees_taps && !fills_boxes) {
+    return "channels that are not multiples of 64 would share boxes of TMA between taps: mma.sync";
+  }
+  if (3 * ceil_div(channels, kBoxChannels) * kBoxChannels > 4 * channels) {
+    return "too few channels to fill boxes of 64: mma.sync";
+  }
+  const auto fits = [&](const WindowAxis& h, const WindowAxis& w) {
+    return fits_im2col(h) && fits_im2col(w);
+  };
+  bool all_fit = true;
+  if (op != ConvOp::kDgrad) {
+    all_fit = fits(fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h),
+                   fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w));
+  } else if (!takes_gemm_path(op, p)) {
+    for (int32_t i = 0; i < GradientClass::count(p); ++i) {
+      const GradientClass at(p, i);
+      all_fit = all_fit && fits(at.h.window, at.w.window);
+    }
+  }
+  return all_fit ? nullptr
+                 : "strides, padding or dilation are beyond what TMA's windows describe: mma.sync";
+}
+
 struct PathChoice {
   Generation generation;
   ConvPath path;
@@ -80,6 +122,9 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
   if (dtype == DType::kFloat64) return simt("float64 is computed without tensor cores: SIMT");
   if (limits.device.capability < kSm80Capability) {
     return simt("the GPU is older than compute capability 8.0: SIMT");
+  }
+  if (limits.newest == Generation::kSimt) {
+    return simt("the product beside it is computed without tensor cores: SIMT");
   }
   if (dtype == DType::kFloat32 && !limits.allow_tf32) {
     return simt("TF32 is not allowed, so float32 is exact: SIMT");
@@ -107,6 +152,13 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
     }
     return sm80(ConvPath::kGathered, odd);
   }
+  if (limits.device.capability == kSm90Capability && limits.newest == Generation::kSm90) {
+    const ConvPath path = is_gemm ? ConvPath::kGemm : ConvPath::kIm2col;
+    if (const char* not_by_tma = why_not_by_tma(op, p, dtype)) return sm80(path, not_by_tma);
+    return {Generation::kSm90, path,
+            is_gemm ? "1x1 without padding: pixels are GEMM rows, loaded by TMA"
+                    : "general window: TMA's im2col mode loads it"};
+  }
   if (is_gemm) {
     return sm80(ConvPath::kGemm,
                 in_16_bits
@@ -129,6 +181,8 @@ constexpr const char* kKernelNames[][6][3] = {
      {},
      {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"},
      {"conv_fprop_sm80_few_channels"}},
+    {{"conv_fprop_sm90_im2col", "conv_dgrad_sm90_im2col", "conv_wgrad_sm90_im2col"},
+     {"conv_fprop_sm90_gemm", "conv_dgrad_sm90_gemm", "conv_wgrad_sm90_gemm"}},
 };
 
 struct TileChoice {
@@ -150,6 +204,25 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
   return large ? 128 : 64;
 }
 
+// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its operands:
+// with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
+// (docs/kernels.md).
+int32_t choose_hopper_columns(int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits) {
+  const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
+  // Operands that are changed on load, or two sets of accumulators, leave no registers for 256.
+  const bool prepared = limits.narrow || limits.normalises;
+  int32_t best = 64;
+  int64_t least = INT64_MAX;
+  for (const int32_t columns : {64, 128, 256}) {
+    if (columns == 256 && prepared) continue;
+    const int64_t blocks = row_tiles * ceil_div(n, columns);
+    const int64_t cost =
+        ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns);
+    if (cost <= least) best = columns, least = cost;
+  }
+  return best;
+}
+
 TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, int64_t n,
                        int64_t gemms, const PlanLimits& limits) {
   const bool is_wgrad = op == ConvOp::kWgrad;
@@ -157,6 +230,10 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
+  if (plan.generation == Generation::kSm90) {
+    if (!is_wgrad) return {kHopperRows, choose_hopper_columns(m, n, gemms, limits), kBoxChannels};
+    return m <= 64 ? TileChoice{64, 256, kBoxChannels} : TileChoice{128, 128, kBoxChannels};
+  }
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
   if (plan.path == ConvPath::kGrouped) {
     return is_wgrad ? TileChoice{32, 128, depth} : TileChoice{128, 32, depth};
@@ -168,11 +245,16 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   return {128, choose_columns(op, m, n, gemms, limits), depth};
 }
 
-// Parts of a long reduction with so many output tiles: those that fill the device whose results all
-// devices have.
-int32_t choose_splits(int64_t tiles, int64_t groups, int64_t depth) {
-  const int64_t wanted =
-      ceil_div(kBlocksPerMultiprocessor * PlanDevice().multiprocessors, tiles * groups);
+// The device whose results all devices of its capability have.
+PlanLimits on_standard_device(PlanLimits limits) {
+  limits.device.multiprocessors = PlanDevice().multiprocessors;
+  return limits;
+}
+
+// Parts of a long reduction with so many output tiles: those that fill that device.
+int32_t choose_splits(Generation generation, int64_t tiles, int64_t groups, int64_t depth) {
+  const int64_t blocks = generation == Generation::kSm90 ? 1 : kBlocksPerMultiprocessor;
+  const int64_t wanted = ceil_div(blocks * PlanDevice().multiprocessors, tiles * groups);
   const int64_t allowed =
       std::min(std::max<int64_t>(depth / kWgradMinDepth, 1), kMaxGridY / groups);
   return int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
@@ -215,10 +297,10 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   plan.splits = limits.splits > 0 ? limits.splits : 1;
   if (op == ConvOp::kWgrad && limits.splits == 0) {
     // The same parts on every device.
-    PlanLimits standard = limits;
-    standard.device = {};
+    const PlanLimits standard = on_standard_device(limits);
     plan.splits = limits.device == standard.device
-                      ? choose_splits(ceil_div(m, tile.m) * ceil_div(n, tile.n), plan.groups, k)
+                      ? choose_splits(plan.generation, ceil_div(m, tile.m) * ceil_div(n, tile.n),
+                                      plan.groups, k)
                       : plan_conv(op, p, dtype, standard).splits;
   }
   plan.depth_per_split = depth_per_split(k, plan.splits, tile.k);
@@ -260,12 +342,11 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   const int64_t rows = ceil_div(p.K, plan.tile_m), depth = p.output_pixels();
   plan.column_tiles = ceil_div(p.C, plan.tile_n);
   const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
-  PlanLimits standard = given;
-  standard.device = {};
+  const PlanLimits standard = on_standard_device(given);
   plan.splits =
       limits.splits > 0 ? limits.splits
       : given.device == standard.device
-          ? std::max(choose_splits(tiles, 1, depth), int32_t(ceil_div(depth, kMaxProductDepth)))
+          ? std::max(choose_splits(plan.generation, tiles, 1, depth), int32_t(ceil_div(depth, kMaxProductDepth)))
           : plan_pixel_product(p, dtype, symmetric, standard).splits;
   plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
   plan.grid[0] = rows * plan.column_tiles;

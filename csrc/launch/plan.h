@@ -10,7 +10,18 @@
 namespace rnc {
 
 // Kernels of later generations need more of the hardware and of the problem, and are faster.
-enum class Generation : int32_t { kSimt, kSm80 };
+enum class Generation : int32_t { kSimt, kSm80, kSm90 };
+
+// What an op that picks among generations calls its kernels.
+struct GenerationNames {
+  const char* simt;
+  const char* sm80;
+  const char* sm90;
+
+  const char* of(Generation generation) const {
+    return generation == Generation::kSimt ? simt : generation == Generation::kSm80 ? sm80 : sm90;
+  }
+};
 
 // How the GEMM behind the pass is formed.
 enum class ConvPath : int32_t {
@@ -39,8 +50,8 @@ struct ConvPlan {
   const char* error;  // nullptr, or why no kernel can run this problem
 };
 
-// What of the device decides about kernels. The parts of a reduction are always those of the device
-// that is described here, and every tile sums in the same order: results depend on the generation
+// What of the device decides about kernels. The parts of a reduction are always those of a device
+// with as many multiprocessors as are described here, and every tile sums in the same order: results depend on the generation
 // that the capability allows, and on nothing else of a device.
 struct PlanDevice {
   int32_t multiprocessors = 132;
@@ -57,6 +68,7 @@ struct PlanLimits {
   bool normalises = false;  // x is normalised on load
   bool allow_tf32 = false;  // float32 may be multiplied as TF32
   bool max_pools = false;   // the kernel pools what it has computed (conv/pool_patches.h)
+  Generation newest = Generation::kSm90;  // of the kernels that may be chosen
   PlanDevice device = {};
 };
 

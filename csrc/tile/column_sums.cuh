@@ -19,9 +19,10 @@ struct ColumnSums {
   __device__ __forceinline__ void reduce(const Acc (&sums)[kGroupElements]) {
     // Publish this thread's sums.
     partial.put(Pieces::row(0), Pieces::column(), sums);
-    __syncthreads();
+    Pieces::Threads::sync();
     // Add those of each column, one thread per column.
-    if (threadIdx.x < Pieces::kColumns) {
+    const int column = Pieces::Threads::index();
+    if (column < Pieces::kColumns) {
       // In runs of 8, so that rounding errors do not grow with the number of threads.
       constexpr int kRun = 8;
       static_assert(Pieces::kRowsAtOnce % kRun == 0);
@@ -30,12 +31,12 @@ struct ColumnSums {
       for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
         Acc run = Acc(0);
         RNC_UNROLL
-        for (int t = 0; t < kRun; ++t) run += partial.at(first + t, int(threadIdx.x));
+        for (int t = 0; t < kRun; ++t) run += partial.at(first + t, column);
         sum += run;
       }
-      total.at(0, int(threadIdx.x)) = sum;
+      total.at(0, column) = sum;
     }
-    __syncthreads();
+    Pieces::Threads::sync();
   }
 
   // The sum of a column.
@@ -44,7 +45,7 @@ struct ColumnSums {
   // The same, written to out[column].
   __device__ __forceinline__ void store(const Acc (&sums)[kGroupElements], int columns, Acc* out) {
     reduce(sums);
-    const int column = int(threadIdx.x);
+    const int column = Pieces::Threads::index();
     if (column < columns) ptx::store_global(out + column, of(column));
   }
 };
@@ -81,7 +82,7 @@ __device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>&
       sums[e] += distance * distance;
     }
   });
-  const int column = int(threadIdx.x);
+  const int column = Pieces::Threads::index();
   const Acc column_mean = column < columns ? shared.of(column) * inverse_rows : Acc(0);
   shared.reduce(sums);
   // Write both, one thread per column.

@@ -1,18 +1,20 @@
-// How the threads of a block share 64 rows of a matrix: in pieces of 8 neighbouring elements of a
+// How a group of threads shares 64 rows of a matrix: in pieces of 8 neighbouring elements of a
 // row, so that 16-bit elements move as whole 16-byte accesses, and a thread's pieces all lie in the
 // same columns, so that what belongs to a column stays in its registers.
 #pragma once
 
 #include "kernels/batch_norm/batch_norm_params.h"
 #include "tile/element_group.cuh"
+#include "tile/thread_group.cuh"
 
 namespace rnc {
 
-template <int kTileColumns, int kBlockThreads, int kPieceElements = kGroupElements>
+template <int kTileColumns, class ThreadGroup, int kPieceElements = kGroupElements>
 struct RowPieces {
+  using Threads = ThreadGroup;
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = kTileColumns;
-  static constexpr int kThreads = kBlockThreads;
+  static constexpr int kThreads = Threads::kCount;
   static constexpr int kElements = kPieceElements;
   static constexpr int kPerRow = kColumns / kElements;
   static constexpr int kRowsAtOnce = kThreads / kPerRow;
@@ -20,13 +22,13 @@ struct RowPieces {
   static_assert(kColumns % kElements == 0 && kThreads % kPerRow == 0 && kRows % kRowsAtOnce == 0);
 
   // The first column of the calling thread's pieces, and how many of theirs lie inside `columns`.
-  static __device__ __forceinline__ int column() { return int(threadIdx.x) % kPerRow * kElements; }
+  static __device__ __forceinline__ int column() { return Threads::index() % kPerRow * kElements; }
   static __device__ __forceinline__ int count(int columns) {
     return max(0, min(columns - column(), kElements));
   }
   // The row of its i-th piece.
   static __device__ __forceinline__ int row(int i) {
-    return int(threadIdx.x) / kPerRow + i * kRowsAtOnce;
+    return Threads::index() / kPerRow + i * kRowsAtOnce;
   }
 
   // Calls fn(i, row) for the thread's pieces within `rows`.
@@ -40,7 +42,7 @@ struct RowPieces {
 };
 
 // The tile of the kernels that work on rows without multiplying: 64 x 64 by 256 threads.
-using StatsPieces = RowPieces<64, 256>;
+using StatsPieces = RowPieces<64, BlockThreads<256>>;
 
 // Neighbouring elements that one access moves.
 template <class Acc>

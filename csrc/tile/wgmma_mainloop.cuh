@@ -6,21 +6,22 @@
 
 namespace rnc {
 
-// Multiplies `slices` slices. `multiply(stage, accumulate)` issues the slice's wgmma instructions;
-// `release(stage, condition)` gives a stage back to the producer, where the condition holds. The
-// multiplication of one slice overlaps the wait for the next: a stage is released one slice late.
+// Multiplies `slices` slices from `position` on, which moves behind them. `multiply(stage, slice)`
+// issues the slice's wgmma instructions; `release(stage, condition)` gives a stage back to the
+// producer, where the condition holds. The multiplication of one slice overlaps the wait for the
+// next: a stage is released one slice late, the last one at the end.
 template <int kStages, int kAccumulators, class Multiply, class Release>
-__device__ __forceinline__ void wgmma_mainloop(MbarrierRing<kStages>& ring, int slices,
+__device__ __forceinline__ void wgmma_mainloop(MbarrierRing<kStages>& ring,
+                                               RingPosition<kStages>& position, int slices,
                                                float (&accumulators)[kAccumulators],
                                                Multiply&& multiply, Release&& release) {
-  RingPosition<kStages> position;
   int previous_stage = 0;
   for (int slice = 0; slice < slices; ++slice) {
     // Wait for the slice.
     ring.wait(position);
     // Start its multiplication.
     ptx::wgmma_fence();
-    multiply(position.stage, slice != 0);
+    multiply(position.stage, slice);
     ptx::wgmma_commit();
     // Release the slice before: at most this one is still being read.
     ptx::wgmma_wait<1>();
@@ -29,6 +30,38 @@ __device__ __forceinline__ void wgmma_mainloop(MbarrierRing<kStages>& ring, int 
     position.advance();
   }
   ptx::wgmma_wait<0>();
+  ptx::keep_registers(accumulators);
+  release(previous_stage, slices != 0);
+}
+
+// The same where consumers change a slice in shared memory before they multiply it:
+// `prepare(stage, slice)` returns when all of those that read what it changed have done their part.
+// It overlaps the multiplication of the slice before.
+template <int kStages, int kAccumulators, class Prepare, class Multiply>
+__device__ __forceinline__ void prepared_wgmma_mainloop(MbarrierRing<kStages>& ring,
+                                                        RingPosition<kStages>& position, int slices,
+                                                        float (&accumulators)[kAccumulators],
+                                                        Prepare&& prepare, Multiply&& multiply) {
+  RingPosition<kStages> ahead = position;
+  const auto prepare_next = [&](int slice) {
+    ring.wait(ahead);
+    prepare(ahead.stage, slice);
+    ahead.advance();
+  };
+  if (slices > 0) prepare_next(0);
+  ptx::keep_registers(accumulators);  // whatever they start from is there before the fence
+  for (int slice = 0; slice < slices; ++slice) {
+    // Start the multiplication of this slice.
+    ptx::wgmma_fence();
+    multiply(position.stage, slice);
+    ptx::wgmma_commit();
+    // Prepare the next one.
+    if (slice + 1 < slices) prepare_next(slice + 1);
+    // Release this one.
+    ptx::wgmma_wait<0>();
+    ring.release_if(position.stage, true);
+    position.advance();
+  }
   ptx::keep_registers(accumulators);
 }
 

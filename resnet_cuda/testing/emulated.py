@@ -45,6 +45,7 @@ def emulated(
     wgmma: str = "late",
     allow_tf32: bool = False,
     capability: tuple[int, int] = (9, 0),
+    multiprocessors: int = 132,
 ) -> Iterator[Emulation]:
     """Runs the enclosed ops, and the backward of what they return, on our kernels' source under the emulator.
 
@@ -59,9 +60,12 @@ def emulated(
         allow_tf32: let float32 convolutions use tensor cores in TF32. Unlike on a GPU, torch's own switch is
             not asked: it is on by default and does not concern CPU tensors, whose float32 is exact.
         capability: the compute capability of the GPU to play, (7, 5) or newer; kernels are chosen as on such a GPU.
+        multiprocessors: of that GPU. Kernels whose blocks stay and compute tile after tile have more tiles for
+            each where it has few.
 
     Raises:
-        ValueError: the schedule or a completion is unknown, or no kernels are compiled for such a GPU.
+        ValueError: the schedule or a completion is unknown, no kernels are compiled for such a GPU, or it has no
+            multiprocessor.
         RuntimeError: the extension is not built.
     """
     if schedule not in SCHEDULES:
@@ -73,6 +77,8 @@ def emulated(
             raise ValueError(f"{family} is {completion!r}; accepted: {accepted}")
     if capability < _raw.OLDEST_GPU:
         raise ValueError(f"capability is {capability}; accepted: {_raw.OLDEST_GPU} and newer")
+    if multiprocessors < 1:
+        raise ValueError(f"multiprocessors is {multiprocessors}; accepted: 1 and more")
     selection = _raw.Selection(_raw.emulator_library(checked), allow_tf32, capability)
     from resnet_cuda import _host
     from resnet_cuda.ops._kernels import EmulatedBackend
@@ -80,6 +86,7 @@ def emulated(
     emulator = _host.Emulator(str(selection.library))
     options = emulator.options
     wanted = {"schedule": SCHEDULES.index(schedule), "seed": seed, "check": checked, "count": count}
+    wanted["multiprocessors"] = multiprocessors
     wanted.update({name: COMPLETIONS.index(value) for name, value in completions.items()})
     if workers is not None:
         wanted["workers"] = workers

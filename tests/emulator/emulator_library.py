@@ -28,6 +28,7 @@ class Options(ctypes.Structure):
         ("tma", ctypes.c_int32),
         ("wgmma", ctypes.c_int32),
         ("capability", ctypes.c_int32),
+        ("multiprocessors", ctypes.c_int32),
     ]
 
 

@@ -18,39 +18,46 @@ struct ColumnAffine {
 // A main loop whose tile is scale (x W^T) + bias + projection_scale (residual Wp^T) +
 // projection_bias: both GEMMs have the same rows and columns, and depths of their own.
 template <class Mainloop>
-struct ExpandProjectMainloop {
-  using Acc = typename Mainloop::Acc;
-  static constexpr int kThreads = Mainloop::kThreads;
+struct ExpandProjectMainloop : Mainloop {
+  using typename Mainloop::Acc, typename Mainloop::Storage;
   static constexpr int kBlocks = 1;  // two sets of accumulators: all registers there are
-  static constexpr int kRows = Mainloop::kRows;
-  static constexpr int kColumns = Mainloop::kColumns;
-  using Storage = typename Mainloop::Storage;
-  using Rows = typename Mainloop::Rows;
   struct Params {
     typename Mainloop::Params expand, project;
     ColumnAffine<Acc> expand_norm, project_norm;
     int32_t residual_C;
+
+    const char* error() const { return expand.error() ? expand.error() : project.error(); }
   };
 
-  Mainloop tile;
-
-  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
+  // position: in the ring of a main loop that a warp of its own feeds.
+  template <class... Position>
+  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared,
+                                      Position&... position) {
     // Expand.
-    tile.run(params.expand, at, shared);
-    normalise(tile, params.expand_norm, at);
+    Mainloop::run(params.expand, at, shared, position...);
+    normalise(*this, params.expand_norm, at);
     // Project the block's input.
-    GemmTile projected_at = at;
-    projected_at.depth_end = params.residual_C;
     Mainloop projected;
-    projected.run(params.project, projected_at, shared);
+    projected.run(params.project, projection(params, at), shared, position...);
     normalise(projected, params.project_norm, at);
     // Add.
-    tile.add(projected);
+    this->add(projected);
   }
 
-  __device__ __forceinline__ void stage(int part, Rows& rows) const { tile.stage(part, rows); }
+  // What that warp loads.
+  template <class Position>
+  static __device__ __forceinline__ void load(const Params& params, const GemmTile& at,
+                                              Storage& shared, Position& position) {
+    Mainloop::load(params.expand, at, shared, position);
+    Mainloop::load(params.project, projection(params, at), shared, position);
+  }
 
  private:
+  static __device__ __forceinline__ GemmTile projection(const Params& params, GemmTile at) {
+    at.depth_end = params.residual_C;
+    return at;
+  }
+
   static __device__ __forceinline__ void normalise(Mainloop& tile, const ColumnAffine<Acc>& norm,
                                                    const GemmTile& at) {
     for_each_accumulator(tile, at, [&](int32_t channel, Acc& v) {

@@ -51,6 +51,28 @@ struct GemmTile {
   bool diagonal;
 };
 
+// The tile with this index among those of a group and part of the reduction; false: there is none.
+// Neighbours share the rows of A, which is the larger operand, so that it is read from memory once
+// and B stays in the cache.
+template <int kTileRows, int kTileColumns>
+__device__ __forceinline__ bool find_tile(const GemmShape& shape, int32_t index,
+                                          int32_t group_and_split, GemmTile& at) {
+  int32_t column_tile;
+  const int32_t row_tile = shape.column_tiles.divide(index, column_tile);
+  at.first_row = row_tile * kTileRows;
+  at.rows = shape.rows;
+  at.first_column = column_tile * kTileColumns;
+  at.columns = shape.columns;
+  at.group = group_and_split % shape.groups;
+  at.split = group_and_split / shape.groups;
+  at.depth_begin = at.split * shape.depth_per_split;
+  at.depth_end = min(at.depth_begin + shape.depth_per_split, shape.depth);
+  at.diagonal = shape.diagonal;
+  // The largest GEMM of a launch decides about the tiles; of a symmetric one a mirror image is
+  // computed.
+  return at.first_row < at.rows && !(shape.symmetric && at.first_column < at.first_row);
+}
+
 // Calls fn(column, accumulator) for the accumulators that a thread has of the GEMM's columns.
 template <class BlockTile, class Fn>
 __device__ __forceinline__ void for_each_accumulator(BlockTile& tile, const GemmTile& at, Fn&& fn) {

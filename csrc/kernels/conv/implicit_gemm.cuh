@@ -24,7 +24,7 @@ struct ImplicitGemmParams {
 };
 
 template <class Mainloop>
-using EpiloguePieces = RowPieces<Mainloop::kColumns, Mainloop::kThreads>;
+using EpiloguePieces = RowPieces<Mainloop::kColumns, BlockThreads<Mainloop::kThreads>>;
 
 // The epilogue takes over when nobody reads the operands any more.
 template <class Mainloop, class Epilogue>
@@ -36,8 +36,7 @@ union ImplicitGemmStorage {
   } output;
 };
 
-// grid: (row tiles * column tiles, groups * splits, GEMMs). Neighbouring blocks share the rows of
-// A, which is the larger operand, so that it is read from memory once and B stays in the cache.
+// grid: (row tiles * column tiles, groups * splits, GEMMs).
 template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
 __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implicit_gemm_kernel(
     const __grid_constant__ ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
@@ -47,19 +46,10 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) implici
 
   // Find this block's tile.
   GemmTile at;
-  int32_t column_tile;
-  const int32_t row_tile = shape.column_tiles.divide(int32_t(blockIdx.x), column_tile);
-  at.first_row = row_tile * Mainloop::kRows;
-  at.rows = shape.rows;
-  if (kGemms > 1 && at.first_row >= at.rows) return;  // the largest GEMM decides about the grid
-  at.first_column = column_tile * Mainloop::kColumns;
-  if (shape.symmetric && at.first_column < at.first_row) return;  // its mirror image is computed
-  at.columns = shape.columns;
-  at.group = int32_t(blockIdx.y) % shape.groups;
-  at.split = int32_t(blockIdx.y) / shape.groups;
-  at.depth_begin = at.split * shape.depth_per_split;
-  at.depth_end = min(at.depth_begin + shape.depth_per_split, shape.depth);
-  at.diagonal = shape.diagonal;
+  if (!find_tile<Mainloop::kRows, Mainloop::kColumns>(shape, int32_t(blockIdx.x),
+                                                      int32_t(blockIdx.y), at)) {
+    return;
+  }
 
   // Multiply.
   Mainloop tile;

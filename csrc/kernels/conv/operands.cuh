@@ -52,15 +52,16 @@ struct WindowRows {
   const T* image;
   Prologue prologue;
   WindowAxis axis_h, axis_w;
-  int32_t C, channels_per_group;
+  int32_t N, C, channels_per_group;
   FastDivmod by_positions_w, by_positions_h, by_taps_w, by_channels;
 
   WindowRows(const void* image, Prologue prologue, const WindowAxis& h, const WindowAxis& w,
-             int32_t C, int32_t channels_per_group)
+             int32_t N, int32_t C, int32_t channels_per_group)
       : image(static_cast<const T*>(image)),
         prologue(prologue),
         axis_h(h),
         axis_w(w),
+        N(N),
         C(C),
         channels_per_group(channels_per_group),
         by_positions_w(w.positions),
@@ -70,12 +71,12 @@ struct WindowRows {
 
   static WindowRows of_input(const void* x, Prologue prologue, const Conv2dProblem& p) {
     return WindowRows(x, prologue, fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h),
-                      fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w), p.C,
+                      fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w), p.N, p.C,
                       p.channels_per_group());
   }
   static WindowRows of_gradient(const void* dy, Prologue prologue, const GradientClass& at,
                                 const Conv2dProblem& p) {
-    return WindowRows(dy, prologue, at.h.window, at.w.window, p.K, p.filters_per_group());
+    return WindowRows(dy, prologue, at.h.window, at.w.window, p.N, p.K, p.filters_per_group());
   }
 
   // Whether the channels, and the prologue's, come in whole, aligned 16 bytes.
@@ -143,15 +144,16 @@ struct PixelRows {
 
   const T* x;
   Prologue prologue;
-  int32_t H, W, C, channels_per_group;
+  int32_t N, H, W, C, channels_per_group;
   int32_t stride_h, stride_w;
   FastDivmod by_Q, by_P;
 
-  // Pixels (p stride, q stride) of images of H x W pixels with C channels.
-  PixelRows(const void* x, Prologue prologue, int32_t H, int32_t W, int32_t C,
+  // Pixels (p stride, q stride) of N images of H x W pixels with C channels.
+  PixelRows(const void* x, Prologue prologue, int32_t N, int32_t H, int32_t W, int32_t C,
             int32_t channels_per_group, int32_t P, int32_t Q, int32_t stride_h, int32_t stride_w)
       : x(static_cast<const T*>(x)),
         prologue(prologue),
+        N(N),
         H(H),
         W(W),
         C(C),
@@ -162,11 +164,11 @@ struct PixelRows {
         by_P(P) {}
 
   static PixelRows of_input(const void* x, Prologue prologue, const Conv2dProblem& p) {
-    return PixelRows(x, prologue, p.H, p.W, p.C, p.channels_per_group(), p.P, p.Q, p.stride_h,
+    return PixelRows(x, prologue, p.N, p.H, p.W, p.C, p.channels_per_group(), p.P, p.Q, p.stride_h,
                      p.stride_w);
   }
   static PixelRows of_output(const void* dy, Prologue prologue, const Conv2dProblem& p) {
-    return PixelRows(dy, prologue, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
+    return PixelRows(dy, prologue, p.N, p.P, p.Q, p.K, p.filters_per_group(), p.P, p.Q, 1, 1);
   }
 
   // Whether the channels, and the prologue's, come in whole, aligned 16 bytes.
@@ -214,15 +216,16 @@ struct FilterRows {
 
   const T* weight;
   Prologue prologue;
-  int32_t filters_per_group;
+  int32_t filters, filters_per_group;
   int64_t filter_size;
 
-  FilterRows(const void* weight, int32_t filters_per_group, int64_t filter_size)
+  FilterRows(const void* weight, int32_t filters, int32_t groups, int64_t filter_size)
       : weight(static_cast<const T*>(weight)),
-        filters_per_group(filters_per_group),
+        filters(filters),
+        filters_per_group(filters / groups),
         filter_size(filter_size) {}
   FilterRows(const void* weight, const Conv2dProblem& problem)
-      : FilterRows(weight, problem.filters_per_group(), problem.filter_size()) {}
+      : FilterRows(weight, problem.K, problem.groups, problem.filter_size()) {}
 
   // Whether the filters come in whole, aligned 16 bytes.
   bool is_in_pieces() const {
@@ -262,10 +265,11 @@ struct FilterColumns {
 
   const T* weight;  // at the first tap
   Prologue prologue;
-  int32_t filters_per_group, channels_per_group;
+  int32_t filters, filters_per_group, channels_per_group;
   int32_t row_step, tap_step;  // elements between neighbouring taps, down and along
   int64_t filter_size;
   FastDivmod by_filters, by_taps_w;
+  int32_t matrices = 1;  // of 1x1 filters that lie one behind the other: their sum is meant
 
   FilterColumns(const void* weight, const GradientClass& at, const Conv2dProblem& problem)
       : FilterColumns(weight, at, problem, problem.filters_per_group()) {}
@@ -275,6 +279,7 @@ struct FilterColumns {
       : weight(static_cast<const T*>(weight) +
                (int64_t(at.h.first_tap) * problem.S + at.w.first_tap) *
                    problem.channels_per_group()),
+        filters(problem.K),
         filters_per_group(filters_per_group),
         channels_per_group(problem.channels_per_group()),
         row_step(at.h.tap_step * problem.S * problem.channels_per_group()),
@@ -282,6 +287,8 @@ struct FilterColumns {
         filter_size(problem.filter_size()),
         by_filters(filters_per_group),
         by_taps_w(std::max(at.w.window.taps, 1)) {}
+
+  RNC_HOST_DEVICE int64_t matrix_size() const { return int64_t(filters) * filter_size; }
 
   // Whether the channels come in whole, aligned 16 bytes.
   bool is_in_pieces() const {

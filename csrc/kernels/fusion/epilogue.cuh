@@ -248,7 +248,7 @@ struct StorePartial {
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>&) const {
     using Run = ColumnRun<Acc>;
-    using Runs = RowPieces<Pieces::kColumns, Pieces::kThreads, Run::kElements>;
+    using Runs = RowPieces<Pieces::kColumns, typename Pieces::Threads, Run::kElements>;
     const PieceColumns<Runs, RowPlaces> columns(at, places, row_stride);
     Runs::for_each(at.rows, [&](int, int row) {
       const Run run = tile.run(row, Runs::column());
@@ -280,7 +280,7 @@ struct StorePartialWithRowSums {
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>& shared) const {
     product.template run<Pieces>(at, places, tile, shared);
-    const int row = int(threadIdx.x);
+    const int row = Pieces::Threads::index();
     const bool is_first = symmetric ? at.channel <= at.row : at.channel == 0;
     if (!is_first || row >= at.rows) return;
     ptx::store_global(sums + at.split * product.split_stride + places.row(at.row + row),

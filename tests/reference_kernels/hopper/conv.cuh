@@ -69,7 +69,7 @@ __device__ __forceinline__ void load_filter(MnMajorSlice<kColumns>& shared,
   RNC_UNROLL
   for (int panel = 0; panel < MnMajorSlice<kColumns>::kPanels; ++panel) {
     ptx::tma_load(shared.panels[panel], &params.filter, arrived,
-                  {first_column + panel * MnMajorSlice<kColumns>::kPanelRows, params.s - 1 - s,
+                  {first_column + panel * MnMajorSlice<kColumns>::kMatrixRowsOfPanel, params.s - 1 - s,
                    params.r - 1 - r, channel});
   }
 }
@@ -125,8 +125,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
   // The others multiply.
   const int32_t pieces = (params.channels + kSliceElements<Element> - 1) / kSliceElements<Element>;
   float accumulators[Tile::kColumns / 2];
+  RingPosition<Tile::kStages> position;
   wgmma_mainloop(
-      shared.ring, params.r * params.s * pieces, accumulators,
+      shared.ring, position, params.r * params.s * pieces, accumulators,
       [&](int stage, bool accumulate) {
         RNC_UNROLL
         for (int step = 0; step < KMajorSlice<Tile::kPixels>::kSteps; ++step) {

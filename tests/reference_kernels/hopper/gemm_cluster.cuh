@@ -109,8 +109,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
   } else {
     // The warpgroup multiplies, and releases each stage to both blocks.
     float accumulators[Tile::kColumns / 2];
+    RingPosition<Tile::kStages> position;
     wgmma_mainloop(
-        shared.ring, params.slices, accumulators,
+        shared.ring, position, params.slices, accumulators,
         [&](int stage, bool accumulate) {
           RNC_UNROLL
           for (int step = 0; step < KMajorSlice<Tile::kRows>::kSteps; ++step) {

@@ -79,8 +79,9 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   // The others multiply.
   ptx::set_max_registers_increase<232>();
   float accumulators[Tile::kColumns / 2];
+  RingPosition<Tile::kStages> position;
   wgmma_mainloop(
-      shared.ring, params.slices, accumulators,
+      shared.ring, position, params.slices, accumulators,
       [&](int stage, bool accumulate) {
         RNC_UNROLL
         for (int step = 0; step < KMajorSlice<Tile::kRows>::kSteps; ++step) {

@@ -1,5 +1,4 @@
-// What the Hopper kernels have in common: operand slices as TMA leaves them in shared memory, and
-// the way of a finished tile back to global memory.
+// What the Hopper kernels have in common: the way of a finished tile back to global memory.
 #pragma once
 
 #include "ptx/memory.cuh"
@@ -8,49 +7,9 @@
 #include "ptx/warpgroup.cuh"
 #include "tile/wgmma_accumulators.cuh"
 #include "tile/wgmma_mainloop.cuh"
+#include "tile/wgmma_slices.cuh"
 
 namespace rnc::reference {
-
-// The unit of every operand: rows of 128 bytes under 128-byte swizzle, 1024 bytes per group of
-// eight.
-inline constexpr int kSliceBytes = 128;
-inline constexpr uint32_t kGroupBytes = 8 * kSliceBytes;
-
-// Elements of one slice along its contiguous dimension.
-template <class Element>
-inline constexpr int kSliceElements = kSliceBytes / int(sizeof(Element));
-
-// K-major: a row of the matrix operand per row, the reduction contiguous. One wgmma reduces over 32
-// bytes of it.
-template <int kRows>
-struct alignas(1024) KMajorSlice {
-  static constexpr int kBytes = kRows * kSliceBytes;
-  static constexpr int kSteps = 4;
-  unsigned char bytes[kBytes];
-
-  // The operand of wgmma step `step` from row `first_row` on, a multiple of 8.
-  __device__ __forceinline__ uint64_t descriptor(int step, int first_row = 0) const {
-    const uint32_t address = ptx::shared_address(bytes) + uint32_t(first_row * kSliceBytes);
-    return k_major_descriptor(address + uint32_t(step * 32), Swizzle::k128, kGroupBytes);
-  }
-};
-
-// MN-major, 16-bit elements: a step of the reduction per row, 64 matrix rows contiguous; wider
-// operands are panels of 64 one after the other. One wgmma reduces over 16 rows.
-template <int kMatrixRows>
-struct alignas(1024) MnMajorSlice {
-  static constexpr int kPanelRows = 64;
-  static constexpr int kPanels = kMatrixRows / kPanelRows;
-  static constexpr int kDepth = 64;
-  static constexpr int kBytes = kPanels * kDepth * kSliceBytes;
-  static constexpr int kSteps = kDepth / 16;
-  unsigned char panels[kPanels][kDepth * kSliceBytes];
-
-  __device__ __forceinline__ uint64_t descriptor(int step) const {
-    const uint32_t address = ptx::shared_address(panels) + uint32_t(step * 16 * kSliceBytes);
-    return mn_major_descriptor(address, Swizzle::k128, sizeof panels[0], kGroupBytes);
-  }
-};
 
 // Rounds a warpgroup's 64 x N tile to T and stores it by TMA; the map clips what lies outside the
 // matrix. `barrier` is a named barrier of the warpgroup's own.

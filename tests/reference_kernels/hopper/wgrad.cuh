@@ -64,7 +64,7 @@ __device__ __forceinline__ void load_input(MnMajorSlice<Tile::kChannels>& shared
   using Slice = MnMajorSlice<Tile::kChannels>;
   RNC_UNROLL
   for (int panel = 0; panel < Slice::kPanels; ++panel) {
-    const int32_t channel = part.first_channel + panel * Slice::kPanelRows;
+    const int32_t channel = part.first_channel + panel * Slice::kMatrixRowsOfPanel;
     if constexpr (Tile::kInput == WgradInput::kIm2col) {
       const int32_t row = first_pixel / params.width;
       const int32_t w = first_pixel % params.width * params.stride_w - params.pad_w;
@@ -111,8 +111,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
 
   // The warpgroup multiplies.
   float accumulators[Tile::kChannels / 2];
+  RingPosition<Tile::kStages> position;
   wgmma_mainloop(
-      shared.ring, part.slices, accumulators,
+      shared.ring, position, part.slices, accumulators,
       [&](int stage, bool accumulate) {
         RNC_UNROLL
         for (int step = 0; step < MnMajorSlice<Tile::kFilters>::kSteps; ++step) {

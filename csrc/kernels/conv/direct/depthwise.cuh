@@ -23,7 +23,7 @@ struct DepthwiseMainloop {
   static constexpr int kRows = kStatsTileRows;
   static constexpr int kColumns = 64;
   static constexpr int kTapsAtOnce = kStatsTileRows;
-  using Pieces = RowPieces<kColumns, kThreads>;
+  using Pieces = RowPieces<kColumns, BlockThreads<kThreads>>;
   // A thread stages the pieces that the epilogue will give it.
   using Rows = StagedRows<Acc, kColumns, 4>;
   struct Storage {

@@ -110,6 +110,8 @@ struct SimtBlockTile {
     for (int j = 0; j < SimtTile::kPerThread; ++j) fn(ThreadTile<Acc>::column(j), tile.v[i][j]);
   }
 
+  __device__ __forceinline__ void clear() { tile.clear(); }
+
   __device__ __forceinline__ void add(const SimtBlockTile& other) { add(other.tile); }
   __device__ __forceinline__ void add(const ThreadTile<Acc>& other) {
     RNC_UNROLL
@@ -133,6 +135,7 @@ struct SimtMainloop : SimtBlockTile<AccOf<typename OperandA::Element>> {
   using BlockTile = SimtBlockTile<AccOf<typename OperandA::Element>>;
   using typename BlockTile::Acc;
   using Storage = SimtMainloopStorage<Acc>;
+  static constexpr bool kSumsMatrices = false;
   // The same main loop for other operands.
   template <class A, class B>
   using With = SimtMainloop<A, B>;
@@ -143,7 +146,7 @@ struct SimtMainloop : SimtBlockTile<AccOf<typename OperandA::Element>> {
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
-    this->tile.clear();
+    this->clear();
     accumulate(*this, params, at, shared);
   }
 

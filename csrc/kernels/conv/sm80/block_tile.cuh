@@ -50,6 +50,8 @@ struct Sm80BlockTile {
     });
   }
 
+  __device__ __forceinline__ void clear() { tile.clear(); }
+
   __device__ __forceinline__ void add(const Sm80BlockTile& other) { tile.add(other.tile); }
 
   // Puts rows kStatsTileRows * part .. of the tile into shared memory.

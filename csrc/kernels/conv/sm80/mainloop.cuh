@@ -26,6 +26,7 @@ struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
     typename CopierA::Stage a[kStages];
     typename CopierB::Stage b[kStages];
   };
+  static constexpr bool kSumsMatrices = false;
   // The same main loop for other operands.
   template <class A, class B>
   using With = Sm80Mainloop<Tile, A, B>;
@@ -36,7 +37,7 @@ struct Sm80Mainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
 
   // The tile at `at`.
   __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared) {
-    this->tile.clear();
+    this->clear();
     accumulate(*this, params, at, shared);
   }
 

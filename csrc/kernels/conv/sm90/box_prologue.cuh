@@ -1,0 +1,77 @@
+// Prologues on Hopper: TMA cannot change what it loads, so that the threads which multiply a box of
+// pixels change it in shared memory first. wgmma reads it by another proxy: a fence must follow,
+// and a barrier of those that read it.
+#pragma once
+
+#include "kernels/conv/sm90/tma_operands.cuh"
+#include "ptx/fence.cuh"
+
+namespace rnc {
+
+// One thread's share of a panel of 64 pixels: the same 8 channels of some of its lines.
+template <class Pixels, class Threads>
+struct BoxPieces {
+  using T = typename Pixels::Element;
+  using Prologue = typename Pixels::Prologue;
+  static constexpr int kElements = 8;
+  static constexpr int kPerLine = kBoxChannels / kElements;
+  static constexpr int kLinesAtOnce = Threads::kCount / kPerLine;
+  static constexpr int kPerThread = kPanelRows / kLinesAtOnce;
+  static_assert(kPanelRows % kLinesAtOnce == 0);
+
+  static __device__ __forceinline__ int line(int i) {
+    return Threads::index() / kPerLine + i * kLinesAtOnce;
+  }
+
+  // Applies the prologue to the thread's pieces of a panel with `channels` channels from
+  // `first_channel` on; row(i): the pixel's row in its tensor, or negative where the piece is
+  // outside of it, and stays zero.
+  template <class Stage, class Row>
+  static __device__ __forceinline__ void apply(Stage& stage, int panel, const Pixels& pixels,
+                                               int32_t first_channel, int32_t channels, Row&& row) {
+    const Prologue& prologue = pixels.prologue;
+    const int own = Threads::index() % kPerLine * kElements;
+    if (!prologue.is_on() || own >= channels) return;
+    const int32_t channel = first_channel + own;
+    const typename Prologue::template Piece<kElements> of_channels(prologue, channel, kElements,
+                                                                   true);
+    RNC_UNROLL
+    for (int i = 0; i < kPerThread; ++i) {
+      const int32_t pixel = row(i);
+      if (pixel < 0) continue;
+      Piece* piece = piece_at(stage.slice.panel(panel), line(i), own);
+      Piece elements = ptx::load_shared(piece);
+      if constexpr (Prologue::kHasBits) {
+        // A piece's bits are one byte.
+        const int64_t element = int64_t(pixel) * pixels.C + channel;
+        const unsigned counts = ptx::load_global_nc(prologue.bits + element / kElements);
+        RNC_UNROLL
+        for (int e = 0; e < kElements; ++e) {
+          elements.v[e] = of_channels.apply(elements.v[e], bool(counts >> e & 1u));
+        }
+      } else if constexpr (Prologue::kHasCompanion) {
+        const Piece others = ptx::load_shared(piece_at(stage.companion.panel(panel), line(i), own));
+        RNC_UNROLL
+        for (int e = 0; e < kElements; ++e) {
+          elements.v[e] = of_channels.apply(elements.v[e], others.v[e], e);
+        }
+      } else {
+        RNC_UNROLL
+        for (int e = 0; e < kElements; ++e) {
+          elements.v[e] = of_channels.apply(elements.v[e], e);
+        }
+      }
+      ptx::store_shared(piece, elements);
+    }
+  }
+
+ private:
+  using Piece = Vec<T, kElements>;
+
+  static __device__ __forceinline__ Piece* piece_at(unsigned char* panel, int line, int element) {
+    const uint32_t offset = uint32_t(line * kSliceBytes + element * int(sizeof(T)));
+    return reinterpret_cast<Piece*>(panel + swizzle_offset(offset, Swizzle::k128));
+  }
+};
+
+}  // namespace rnc

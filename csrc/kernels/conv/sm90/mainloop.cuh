@@ -1,0 +1,152 @@
+// The Hopper main loop of fprop and dgrad: TMA fills a ring of shared-memory stages with boxes of
+// pixels and filters, tap by tap, wgmma multiplies them. Pixels whose prologue changes something
+// are changed in place, while the slice before is multiplied.
+#pragma once
+
+#include "kernels/conv/gemm_tile.h"
+#include "kernels/conv/sm90/block_tile.cuh"
+#include "kernels/conv/sm90/box_prologue.cuh"
+#include "tile/wgmma_mainloop.cuh"
+
+namespace rnc {
+
+template <class PixelStage, class FilterSlice>
+struct TapStage {
+  PixelStage pixels;
+  FilterSlice filters;
+};
+
+template <class Stage, int kStages>
+struct TapStorage {
+  Stage stages[kStages];
+  MbarrierRing<kStages> ring;
+};
+
+template <class Tile, class PixelOperand, class FilterOperand>
+struct Sm90Mainloop : Sm90BlockTile<Tile> {
+  using BlockTile = Sm90BlockTile<Tile>;
+  using BlockTile::kRows, BlockTile::kColumns;
+  using Pixels = PixelOperand;
+  using Filters = FilterOperand;
+  using Prologue = typename Pixels::Prologue;
+  using Element = typename Pixels::Element;
+  using PixelSlice = KMajorSlice<kRows>;
+  using FilterSlice = typename Filters::Slice;
+  using Stage = TapStage<BoxStage<PixelSlice, Prologue::kHasCompanion>, FilterSlice>;
+  static constexpr int kStageBytes = Pixels::kBytes + FilterSlice::kBytes;
+  static constexpr int kStages = Tile::kRingBytes / kStageBytes;
+  using Position = RingPosition<kStages>;
+  using Storage = TapStorage<Stage, kStages>;
+  // Matrices that are to be summed are taps of one pixel.
+  static constexpr bool kSumsMatrices = true;
+  // The same main loop for other operands.
+  template <class A, class B>
+  using With = Sm90Mainloop<Tile, TmaPixels<Element, typename A::Prologue, kRows>,
+                            TmaFilters<Element, kColumns, B::kDepthIsContiguous>>;
+
+  struct Params {
+    Pixels pixels;
+    Filters filters;
+
+    // From the operands that the main loops of other generations take.
+    template <class A, class B>
+    Params(const A& a, const B& b) : pixels(a, b), filters(b, pixels) {}
+
+    const char* error() const { return pixels.error ? pixels.error : filters.error; }
+    __device__ __forceinline__ TapSlices slices() const {
+      return {pixels.taps_h, pixels.taps_w, pixels.channels_per_group};
+    }
+  };
+
+  static __device__ __forceinline__ void set_up(Storage& shared) {
+    if (threadIdx.x == 0) shared.ring.initialise(BlockTile::kConsumers / 32);
+  }
+
+  // The producing thread: fills the ring with the slices of the tile at `at`.
+  static __device__ __forceinline__ void load(const Params& params, const GemmTile& at,
+                                              Storage& shared, Position& position) {
+    const Pixels& pixels = params.pixels;
+    const TapSlices slices = params.slices();
+    const auto base = pixels.base(at.first_row);
+    const int32_t first_channel = at.group * pixels.channels_per_group;
+    TapSlice slice;
+    for (int32_t left = slices.count(); left > 0; --left) {
+      auto& stage = shared.stages[position.stage];
+      auto& arrived = shared.ring.full[position.stage];
+      shared.ring.acquire(position, kStageBytes);
+      pixels.load(stage.pixels, 0, arrived, base,
+                  {slice.r, slice.s, first_channel + slice.channel});
+      params.filters.load(stage.filters, arrived, slice, at.group, at.first_column);
+      slices.advance(slice);
+      position.advance();
+    }
+  }
+
+  // The warpgroups: the tile at `at`.
+  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared,
+                                      Position& position) {
+    this->clear();
+    accumulate(*this, params, at, shared, position);
+  }
+
+  // Adds the product to the tile `sum`.
+  static __device__ __forceinline__ void accumulate(BlockTile& sum, const Params& params,
+                                                    const GemmTile& at, Storage& shared,
+                                                    Position& position) {
+    const TapSlices slices = params.slices();
+    const auto multiply = [&](int stage, int) {
+      RNC_UNROLL
+      for (int step = 0; step < PixelSlice::kSteps; ++step) {
+        ptx::wgmma_ss<Element, BlockTile::kWarpgroupColumns, false, FilterSlice::kIsMnMajor>(
+            sum.accumulators,
+            shared.stages[stage].pixels.slice.descriptor(step, BlockTile::warpgroup_row()),
+            shared.stages[stage].filters.descriptor(step, BlockTile::warpgroup_column()), true);
+      }
+    };
+    if constexpr (Prologue::kChangesNothing) {
+      wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, multiply,
+                     [&](int stage, bool condition) { shared.ring.release_if(stage, condition); });
+    } else {
+      OwnPixels own(params.pixels, at);
+      TapSlice slice;
+      const auto prepare = [&](int stage, int) {
+        own.activate(shared.stages[stage], slice);
+        slices.advance(slice);
+      };
+      prepared_wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, prepare,
+                              multiply);
+    }
+  }
+
+ private:
+  // The pixels that a thread changes: of its warpgroup's rows, so that no other one waits for it.
+  struct OwnPixels {
+    using Pieces = BoxPieces<Pixels, WarpgroupThreads>;
+    const Pixels& pixels;
+    const int32_t first_channel;
+    bool exists[Pieces::kPerThread];
+    typename Pixels::Base bases[Pieces::kPerThread];
+
+    __device__ __forceinline__ OwnPixels(const Pixels& pixels, const GemmTile& at)
+        : pixels(pixels), first_channel(at.group * pixels.channels_per_group) {
+      RNC_UNROLL
+      for (int i = 0; i < Pieces::kPerThread; ++i) {
+        const int32_t row = at.first_row + BlockTile::warpgroup_row() + Pieces::line(i);
+        exists[i] = row < at.rows;
+        bases[i] = pixels.base(row);
+      }
+    }
+
+    __device__ __forceinline__ void activate(Stage& stage, const TapSlice& at) const {
+      const int32_t left = pixels.channels_per_group - at.channel;
+      Pieces::apply(stage.pixels, BlockTile::warpgroup_row() / kPanelRows, pixels,
+                    first_channel + at.channel, left, [&](int i) {
+                      return exists[i] && pixels.is_inside(bases[i], at) ? bases[i].row : -1;
+                    });
+      ptx::fence_proxy_async();
+      WarpgroupThreads::sync();
+    }
+  };
+};
+
+}  // namespace rnc

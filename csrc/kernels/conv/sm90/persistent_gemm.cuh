@@ -1,0 +1,110 @@
+// The kernel of the Hopper main loops: every block computes tile after tile. One thread loads the
+// operands of the next ones while two warpgroups multiply one and hand it to the epilogue, each
+// its own 64 rows. Which block computes which tile is fixed by the launch, and nothing depends on
+// it.
+#pragma once
+
+#include "kernels/conv/implicit_gemm.cuh"
+#include "ptx/warpgroup.cuh"
+
+namespace rnc {
+
+// Which tiles there are: those of the launch's GEMMs, of a grid each, one after the other.
+struct PersistentTiles {
+  int32_t tiles, groups_and_splits;  // of one GEMM
+  int64_t all;
+};
+
+template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
+struct PersistentGemmParams {
+  ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of;
+  PersistentTiles tiles;
+};
+
+template <class Mainloop>
+using WarpgroupPieces = RowPieces<Mainloop::kStagedColumns, WarpgroupThreads>;
+
+// The epilogue's part is not the ring's: the next tile is loaded while this one is stored.
+template <class Mainloop, class Epilogue>
+struct PersistentGemmStorage {
+  typename Mainloop::Storage mainloop;
+  struct Output {
+    typename Mainloop::Rows rows;
+    typename Epilogue::template SharedStorage<WarpgroupPieces<Mainloop>> epilogue;
+  } outputs[Mainloop::kConsumers / WarpgroupThreads::kCount];
+};
+
+// Calls fn(gemm, tile) for the tiles of this block, in the order in which all of its threads see
+// them.
+template <class Mainloop, class Params, class Fn>
+__device__ __forceinline__ void for_each_tile(const Params& params, Fn&& fn) {
+  const PersistentTiles& tiles = params.tiles;
+  for (int64_t index = blockIdx.x; index < tiles.all; index += gridDim.x) {
+    // [gemms, groups * splits, tiles]
+    const int64_t in_gemm = index / tiles.tiles;
+    const auto& gemm = params.of.gemms[in_gemm / tiles.groups_and_splits];
+    GemmTile at;
+    if (find_tile<Mainloop::kRows, Mainloop::kColumns>(
+            gemm.shape, int32_t(index % tiles.tiles),
+            int32_t(in_gemm % tiles.groups_and_splits), at)) {
+      fn(gemm, at);
+    }
+  }
+}
+
+// grid: as many blocks as run at once, or one for each tile where those are fewer.
+template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
+__global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persistent_gemm_kernel(
+    const __grid_constant__ PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
+  using Pieces = WarpgroupPieces<Mainloop>;
+  auto& shared = dynamic_smem<PersistentGemmStorage<Mainloop, Epilogue>>();
+
+  // Set up the ring.
+  Mainloop::set_up(shared.mainloop);
+  __syncthreads();
+  typename Mainloop::Position position;
+
+  // The warp behind the warpgroups fills it.
+  using Shape = typename Mainloop::BlockShape;
+  if (threadIdx.x >= Mainloop::kConsumers) {
+    ptx::set_max_registers_decrease<Shape::kProducerRegisters>();
+    if (threadIdx.x < Mainloop::kConsumers + 32 && ptx::elect_one()) {
+      for_each_tile<Mainloop>(params, [&](const auto& gemm, const GemmTile& at) {
+        Mainloop::load(gemm.operands, at, shared.mainloop, position);
+      });
+    }
+    return;
+  }
+
+  ptx::set_max_registers_increase<Shape::kConsumerRegisters>();
+  for_each_tile<Mainloop>(params, [&](const auto& gemm, const GemmTile& at) {
+    // Multiply.
+    Mainloop tile;
+    tile.run(gemm.operands, at, shared.mainloop, position);
+
+    // Hand this warpgroup's rows to the epilogue, as many columns at a time as it stages.
+    const GemmShape& shape = gemm.shape;
+    auto& output = shared.outputs[WarpgroupThreads::warpgroup()];
+    const int32_t first_row = at.first_row + Mainloop::warpgroup_row();
+    if (first_row >= shape.rows) return;
+    TileCoord coord;
+    coord.row = int64_t(at.group) * shape.group_rows + first_row;
+    coord.rows = min(shape.rows - first_row, kStatsTileRows);
+    coord.tile_row = shape.first_tile_row + first_row / kStatsTileRows;
+    coord.split = at.split;
+    RNC_UNROLL_BY(1)
+    for (int part = 0; part < Mainloop::kWarpgroupColumns / Mainloop::kStagedColumns; ++part) {
+      const int32_t first_column =
+          at.first_column + Mainloop::warpgroup_column() + part * Mainloop::kStagedColumns;
+      if (first_column >= shape.columns) break;
+      WarpgroupThreads::sync();  // the rows before have been read
+      tile.stage_next(output.rows);
+      WarpgroupThreads::sync();
+      coord.channel = at.group * shape.group_columns + first_column;
+      coord.columns = min(shape.columns - first_column, int32_t(Mainloop::kStagedColumns));
+      params.of.epilogue.template run<Pieces>(coord, gemm.places, output.rows, output.epilogue);
+    }
+  });
+}
+
+}  // namespace rnc

@@ -1,0 +1,42 @@
+// The tiles of the Hopper main loops: two warpgroups that multiply, 64 rows each, and a warp
+// whose elected thread feeds them by TMA. The warpgroups lie one below the other, or side by side.
+#pragma once
+
+#include "tile/wgmma_accumulators.cuh"
+#include "tile/wgmma_slices.cuh"
+
+namespace rnc {
+
+// kTileBlocks share a multiprocessor: where they are two, one's epilogue overlaps with the other's
+// products. The producing warp has three idle neighbours, so that the whole warpgroup can hand most
+// of its registers to those that multiply: each quarter of a multiprocessor has 512 per lane.
+template <int kTileRows, int kTileColumns, int kTileBlocks>
+struct Sm90Tile {
+  static constexpr int kWarpgroups = 2;
+  static constexpr int kRows = kTileRows;
+  static constexpr int kColumns = kTileColumns;
+  static constexpr int kWarpgroupsDown = kRows / Warpgroup::kRows;
+  static constexpr int kWarpgroupColumns = kColumns / (kWarpgroups / kWarpgroupsDown);
+  static constexpr int kBlocks = kTileBlocks;
+  static constexpr int kConsumers = kWarpgroups * Warpgroup::kThreads;
+  static constexpr int kThreads = kConsumers + Warpgroup::kThreads;
+  static constexpr int kProducerRegisters = kBlocks == 2 ? 24 : 40;
+  static constexpr int kConsumerRegisters = kBlocks == 2 ? 104 : 232;
+  // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
+  static constexpr int kStagedColumns = 64;
+  // Shared memory for the ring of operand slices; the epilogues take 46 KB beside it.
+  static constexpr int kRingBytes = (kBlocks == 2 ? 64 : 168) * 1024;
+};
+
+using Sm90LargeTile = Sm90Tile<128, 128, 1>;
+// Three quarters of the bytes of operands per product of the large tile, and 128 accumulators per
+// thread.
+using Sm90WideTile = Sm90Tile<128, 256, 1>;
+// For at most 64 columns. Two blocks have room where operands are multiplied as they are and the
+// epilogue keeps little: fprop's.
+using Sm90NarrowTile = Sm90Tile<128, 64, 1>;
+using Sm90NarrowPairTile = Sm90Tile<128, 64, 2>;
+// For gradients of at most 64 filters.
+using Sm90FlatTile = Sm90Tile<64, 256, 1>;
+
+}  // namespace rnc

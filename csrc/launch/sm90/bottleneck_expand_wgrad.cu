@@ -1,0 +1,10 @@
+#include "launch/pixel_product_kernels.h"
+#include "launch/sm90/mainloops.h"
+
+namespace rnc {
+
+template Status bottleneck_expand_wgrad_by<Generation::kSm90>(const ConvPlan&, DType,
+                                                              const BottleneckExpandWgradParams&,
+                                                              Stream);
+
+}  // namespace rnc

@@ -1,0 +1,172 @@
+// Makes the tensor maps of the Hopper main loops from the operands that those of other generations
+// take. What such maps can say, plan.cpp knows (why_not_by_tma): a plan that asks for these kernels
+// gets them.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/conv/operands.cuh"
+#include "kernels/conv/sm90/tma_operands.cuh"
+#include "launch/tensor_map.h"
+
+namespace rnc {
+namespace tma_operands {
+
+// Dimensions are given innermost first.
+template <class T, int kRank>
+TiledTensorMap tiled(const void* base, const int64_t (&dims)[kRank],
+                     const int64_t (&strides)[kRank - 1], const int32_t (&box)[kRank]) {
+  TiledTensorMap map{};
+  map.base = base;
+  map.element = kTensorElement<T>;
+  map.rank = kRank;
+  map.swizzle = Swizzle::k128;
+  for (int i = 0; i < kRank; ++i) {
+    map.dims[i] = uint64_t(dims[i]);
+    map.box[i] = uint32_t(box[i]);
+    if (i > 0) map.strides_bytes[i - 1] = uint64_t(strides[i - 1]) * sizeof(T);
+  }
+  return map;
+}
+
+// The rows of a dense matrix [rows, C], in boxes of so many.
+template <class T>
+TiledTensorMap matrix(const void* base, int64_t rows, int32_t C, int32_t box_rows) {
+  return tiled<T, 2>(base, {C, rows}, {C}, {kBoxChannels, box_rows});
+}
+
+// The pixels of an image that a window moves over, in boxes of so many base positions.
+template <class T>
+Im2colTensorMap image(const void* base, int32_t N, int32_t C, const BoxAxis& h, int32_t positions_h,
+                      const BoxAxis& w, int32_t positions_w, int32_t box_pixels) {
+  Im2colTensorMap map{};
+  map.base = base;
+  map.element = kTensorElement<T>;
+  map.rank = 4;
+  map.swizzle = Swizzle::k128;
+  const int32_t dims[] = {C, w.size, h.size, N};
+  uint64_t stride = sizeof(T);
+  for (int i = 0; i < 4; ++i) {
+    if (i > 0) map.strides_bytes[i - 1] = stride;
+    map.dims[i] = uint64_t(dims[i]);
+    stride *= uint64_t(dims[i]);
+  }
+  const BoxAxis axes[] = {w, h};
+  const int32_t positions[] = {positions_w, positions_h};
+  for (int i = 0; i < 2; ++i) {
+    map.lower[i] = axes[i].lower;
+    map.upper[i] = axes[i].upper(positions[i]);
+    map.element_strides[i + 1] = uint32_t(axes[i].stride);
+  }
+  map.channels = kBoxChannels;
+  map.pixels = uint32_t(box_pixels);
+  return map;
+}
+
+inline Status make(ptx::TensorMap* map, const TiledTensorMap& description) {
+  return make_tiled_tensor_map(map, description);
+}
+inline Status make(ptx::TensorMap* map, const Im2colTensorMap& description) {
+  return make_im2col_tensor_map(map, description);
+}
+
+// The maps of pixels and of what their prologue reads beside them.
+template <class Pixels, class Description>
+const char* make_maps(Pixels& pixels, Description description) {
+  const Status status = make(&pixels.map, description);
+  if constexpr (Pixels::Prologue::kHasCompanion) {
+    if (status.ok()) {
+      description.base = pixels.prologue.companion;
+      return make(&pixels.companion.map, description).error;
+    }
+  }
+  return status.error;
+}
+
+// The windows that see one pixel each.
+template <class T, class Prologue>
+WindowRows<T, Prologue> as_window(const PixelRows<T, Prologue>& rows) {
+  const auto axis = [](int32_t size, const FastDivmod& positions, int32_t stride) {
+    return WindowAxis{size, int32_t(positions.divisor), stride, 0, 1, 1};
+  };
+  return WindowRows<T, Prologue>(rows.x, rows.prologue, axis(rows.H, rows.by_P, rows.stride_h),
+                                 axis(rows.W, rows.by_Q, rows.stride_w), rows.N, rows.C,
+                                 rows.channels_per_group);
+}
+template <class T, class Prologue>
+const WindowRows<T, Prologue>& as_window(const WindowRows<T, Prologue>& window) {
+  return window;
+}
+
+// Whether its rows are those of a matrix: every pixel once, in order.
+template <class T, class Prologue>
+bool sees_every_pixel(const WindowRows<T, Prologue>& window) {
+  const auto along = [](const WindowAxis& axis) {
+    return axis.taps == 1 && axis.stride == 1 && axis.origin == 0 && axis.positions == axis.size;
+  };
+  return along(window.axis_h) && along(window.axis_w);
+}
+
+}  // namespace tma_operands
+
+template <class T, class Prologue, int kPixels>
+template <class Operand>
+TmaPixels<T, Prologue, kPixels>::TmaPixels(const Operand& operand) : prologue(operand.prologue) {
+  const auto& window = tma_operands::as_window(operand);
+  const WindowAxis &over_h = window.axis_h, &over_w = window.axis_w;
+  h = box_axis(over_h);
+  w = box_axis(over_w);
+  taps_h = over_h.taps;
+  taps_w = over_w.taps;
+  C = window.C;
+  channels_per_group = window.channels_per_group;
+  by_positions_h = window.by_positions_h;
+  by_positions_w = window.by_positions_w;
+  is_matrix = tma_operands::sees_every_pixel(window);
+  error = is_matrix ? tma_operands::make_maps(
+                          *this, tma_operands::matrix<T>(
+                                     window.image, int64_t(window.N) * over_h.size * over_w.size,
+                                     C, kPixels))
+                    : tma_operands::make_maps(
+                          *this, tma_operands::image<T>(window.image, window.N, C, h,
+                                                        over_h.positions, w, over_w.positions,
+                                                        kPixels));
+}
+
+template <class T, class Prologue, int kPixels>
+template <class Operand, class FilterOperand>
+TmaPixels<T, Prologue, kPixels>::TmaPixels(const Operand& operand, const FilterOperand& filters)
+    : TmaPixels(operand) {
+  if constexpr (!FilterOperand::kDepthIsContiguous) {
+    if (filters.matrices > 1) {
+      taps_h = filters.matrices;
+      h.tap_shift = 0;
+    }
+  }
+}
+
+template <class T, int kTileColumns, bool kDepthIsContiguous>
+template <class Operand, class Pixels>
+TmaFilters<T, kTileColumns, kDepthIsContiguous>::TmaFilters(const Operand& operand,
+                                                            const Pixels& pixels)
+    : filters_per_group(operand.filters_per_group) {
+  static_assert(Operand::kDepthIsContiguous == kDepthIsContiguous);
+  // A pass over no taps at all has maps too, of the taps that its filters have at least.
+  const int64_t taps_h = std::max(pixels.taps_h, 1), taps_w = std::max(pixels.taps_w, 1);
+  TiledTensorMap description;
+  if constexpr (kDepthIsContiguous) {
+    const int64_t channels = pixels.channels_per_group;
+    description = tma_operands::tiled<T, 4>(
+        operand.weight, {channels, taps_w, taps_h, operand.filters},
+        {channels, taps_w * channels, operand.filter_size}, {kBoxChannels, 1, 1, kTileColumns});
+  } else {
+    description = tma_operands::tiled<T, 4>(
+        operand.weight, {operand.channels_per_group, taps_w, taps_h, operand.filters},
+        {operand.tap_step, operand.matrices > 1 ? operand.matrix_size() : operand.row_step,
+         operand.filter_size},
+        {kBoxChannels, 1, 1, Slice::kDepth});
+  }
+  error = make_tiled_tensor_map(&map, description).error;
+}
+
+}  // namespace rnc
