@@ -29,6 +29,7 @@ struct LaunchRequest {
   void* kernel;
   const void* params;
   size_t params_bytes;
+  uint32_t blocks_per_multiprocessor = 1;  // that the kernel was compiled for
 };
 
 // Hidden: several emulated libraries may live in one process and must not see each other's state.
@@ -77,6 +78,7 @@ uint64_t atomic(AtomicOp op, void* address, size_t bytes, uint64_t operand, uint
 
 void load_global(void* value, const void* address, size_t bytes);
 void store_global(void* address, const void* value, size_t bytes);
+void prefetch_l2(const void* address, uint32_t bytes);
 [[noreturn]] void misaligned_access(const void* address, size_t bytes, bool write);
 [[noreturn]] void trap(const char* what);
 

@@ -26,6 +26,8 @@ bool kernels_are_instrumented = false;
 namespace {
 
 constexpr size_t kMaxSharedBytes = 227 * 1024;
+constexpr size_t kReservedSharedBytes = 1024;  // of every block
+constexpr size_t kMultiprocessorSharedBytes = 228 * 1024;
 constexpr uint64_t kKeptRecords = 131072;
 
 // A launch whose first clusters took no longer than this is not worth waking other threads.
@@ -88,6 +90,12 @@ std::string find_refusal(const LaunchRequest& request) {
   }
   if (request.shared_bytes > kMaxSharedBytes) {
     return format("%zu bytes of shared memory; at most %zu", request.shared_bytes, kMaxSharedBytes);
+  }
+  const size_t together =
+      (request.shared_bytes + kReservedSharedBytes) * request.blocks_per_multiprocessor;
+  if (request.blocks_per_multiprocessor > 1 && together > kMultiprocessorSharedBytes) {
+    return format("%zu bytes of shared memory: %u blocks do not fit on one multiprocessor",
+                  request.shared_bytes, request.blocks_per_multiprocessor);
   }
   const Dim3& cluster = request.cluster;
   if (count(cluster) == 0 || count(cluster) > kMaxClusterBlocks) {

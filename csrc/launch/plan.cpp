@@ -215,9 +215,11 @@ int32_t choose_hopper_columns(int64_t m, int64_t n, int64_t gemms, const PlanLim
   int64_t least = INT64_MAX;
   for (const int32_t columns : {64, 128, 256}) {
     if (columns == 256 && prepared) continue;
-    const int64_t blocks = row_tiles * ceil_div(n, columns);
+    // Wide tiles come in pairs that share their filters.
+    const int32_t pair = columns == 256 ? 2 : 1;
+    const int64_t blocks = ceil_div(row_tiles, pair) * pair * ceil_div(n, columns);
     const int64_t cost =
-        ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns);
+        ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns / pair);
     if (cost <= least) best = columns, least = cost;
   }
   return best;

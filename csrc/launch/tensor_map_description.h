@@ -70,6 +70,8 @@ struct TiledTensorMap {
   uint32_t box[5];
   uint32_t element_strides[5] = {1, 1, 1, 1, 1};
   Swizzle swizzle = Swizzle::kNone;
+
+  bool operator==(const TiledTensorMap&) const = default;
 };
 
 // For tma_load_im2col: `pixels` pixels of `channels` elements each. Base pixels walk through the
@@ -88,6 +90,8 @@ struct Im2colTensorMap {
   uint32_t pixels;
   uint32_t element_strides[5] = {1, 1, 1, 1, 1};
   Swizzle swizzle = Swizzle::kNone;
+
+  bool operator==(const Im2colTensorMap&) const = default;
 };
 
 }  // namespace rnc

@@ -37,11 +37,12 @@ __device__ __forceinline__ void wgmma_mainloop(MbarrierRing<kStages>& ring,
 // The same where consumers change a slice in shared memory before they multiply it:
 // `prepare(stage, slice)` returns when all of those that read what it changed have done their part.
 // It overlaps the multiplication of the slice before.
-template <int kStages, int kAccumulators, class Prepare, class Multiply>
+template <int kStages, int kAccumulators, class Prepare, class Multiply, class Release>
 __device__ __forceinline__ void prepared_wgmma_mainloop(MbarrierRing<kStages>& ring,
                                                         RingPosition<kStages>& position, int slices,
                                                         float (&accumulators)[kAccumulators],
-                                                        Prepare&& prepare, Multiply&& multiply) {
+                                                        Prepare&& prepare, Multiply&& multiply,
+                                                        Release&& release) {
   RingPosition<kStages> ahead = position;
   const auto prepare_next = [&](int slice) {
     ring.wait(ahead);
@@ -59,7 +60,7 @@ __device__ __forceinline__ void prepared_wgmma_mainloop(MbarrierRing<kStages>& r
     if (slice + 1 < slices) prepare_next(slice + 1);
     // Release this one.
     ptx::wgmma_wait<0>();
-    ring.release_if(position.stage, true);
+    release(position.stage, true);
     position.advance();
   }
   ptx::keep_registers(accumulators);

@@ -18,6 +18,9 @@ struct BranchGradient {
   int32_t P, Q;
   FastDivmod by_W, by_H, by_stride;
 
+  // Whether every pixel has an element.
+  __device__ __forceinline__ bool is_dense() const { return values && by_stride.divisor == 1; }
+
   // Loads what is added to `count` channels of a pixel; false: nothing is.
   __device__ __forceinline__ bool load(ElementGroup<T>& out, int64_t pixel, int32_t channel,
                                        int count, bool aligned) const {

@@ -1,7 +1,8 @@
 // Epilogues: what happens to 64 rows of a finished tile on their way from shared memory to global
 // memory. Each is one functor; its fields are its parameters, SharedStorage<Pieces> is what it
 // needs of shared memory beside the rows. Threads take pieces of 8 neighbouring columns
-// (RowPieces).
+// (RowPieces). One that reads rows of other matrices beside the tile's says which:
+// for_each_input(fn) calls fn(matrix, row stride), where these are whole vectors.
 #pragma once
 
 #include "kernels/conv/conv_problem.h"
@@ -68,6 +69,11 @@ struct ScaleBiasAddReluStore {
   uint8_t* mask;  // a byte for each piece: needs pieces that are whole
   int64_t row_stride;
   bool relu, aligned;
+
+  template <class Fn>
+  __device__ __forceinline__ void for_each_input(Fn&& fn) const {
+    if (residual && aligned) fn(residual, row_stride);
+  }
 
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
@@ -157,6 +163,12 @@ struct AddGateStore {
   int64_t row_stride;
   bool aligned;
 
+  template <class Fn>
+  __device__ __forceinline__ void for_each_input(Fn&& fn) const {
+    if (act && aligned) fn(act, row_stride);
+    if (addend.is_dense() && aligned) fn(addend.values, int64_t(addend.channels));
+  }
+
   // Stores the thread's pieces and calls then(row, stored, act) with what was stored and, where
   // there is one, the activation.
   template <class Pieces, class RowPlaces, class Rows, class Then>
@@ -207,6 +219,11 @@ struct AddGateStoreWithBnReduce {
   AddGateStore<T> gate;
   const Acc* act_mean;
   Acc* partials;  // [row tiles][2][row_stride] or null: no sums
+
+  template <class Fn>
+  __device__ __forceinline__ void for_each_input(Fn&& fn) const {
+    gate.for_each_input(fn);
+  }
 
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,

@@ -18,7 +18,8 @@ struct Mainloops<Generation::kSm90> {
   template <class Tile, class OperandA, class OperandB>
   using Of = Sm90Mainloop<
       Tile, TmaPixels<typename OperandA::Element, typename OperandA::Prologue, Tile::kRows>,
-      TmaFilters<typename OperandB::Element, Tile::kColumns, OperandB::kDepthIsContiguous>>;
+      TmaFilters<typename OperandB::Element, Tile::kColumns, OperandB::kDepthIsContiguous,
+                 Tile::kClusterBlocks>>;
 
   // Boxes of the pixels that a product sums over.
   template <class Operand>

@@ -18,15 +18,23 @@ struct GemmKernel<Mainloop> {
     for (int i = 0; i < gemms; ++i) {
       if (const char* error = params.gemms[i].operands.error()) return {error};
     }
-    const PersistentTiles tiles{int32_t(plan.grid[0]), int32_t(plan.grid[1]),
-                                plan.grid[0] * plan.grid[1] * gemms};
-    const int64_t at_once = int64_t(current_device().multiprocessors) * Mainloop::kBlocks;
-    const Dim3 grid = {uint32_t(std::min(tiles.all, at_once)), 1, 1};
+    // The first GEMM is the largest.
+    constexpr int kClusterBlocks = Mainloop::BlockShape::kClusterBlocks;
+    const GemmShape& shape = params.gemms[0].shape;
+    const int64_t of_gemm = (shape.rows - 1) / (kClusterBlocks * Mainloop::kRows) + 1;
+    PersistentTiles tiles{int32_t(of_gemm * shape.column_tiles.divisor),
+                          shape.groups * shape.splits, 0};
+    tiles.all = int64_t(tiles.tiles) * tiles.groups_and_splits * gemms;
+    const int64_t at_once =
+        int64_t(current_device().multiprocessors) * Mainloop::kBlocks / kClusterBlocks;
+    const int64_t clusters = std::clamp<int64_t>(at_once, 1, tiles.all);
+    const Dim3 grid = {uint32_t(clusters * kClusterBlocks), 1, 1};
     const PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of{params, tiles};
     return launch_kernel(plan.kernel,
                          persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>, grid,
                          Dim3{Mainloop::kThreads, 1, 1},
-                         sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of);
+                         sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of,
+                         Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks);
   }
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
 #include "launch/tensor_map.h"
+#include "launch/tensor_map_cache.h"
 
 namespace rnc {
 namespace tma_operands {
@@ -63,21 +64,21 @@ Im2colTensorMap image(const void* base, int32_t N, int32_t C, const BoxAxis& h, 
   return map;
 }
 
-inline Status make(ptx::TensorMap* map, const TiledTensorMap& description) {
-  return make_tiled_tensor_map(map, description);
+inline Status cached(ptx::TensorMap* map, const TiledTensorMap& description) {
+  return cached_tensor_map(map, description, make_tiled_tensor_map);
 }
-inline Status make(ptx::TensorMap* map, const Im2colTensorMap& description) {
-  return make_im2col_tensor_map(map, description);
+inline Status cached(ptx::TensorMap* map, const Im2colTensorMap& description) {
+  return cached_tensor_map(map, description, make_im2col_tensor_map);
 }
 
 // The maps of pixels and of what their prologue reads beside them.
 template <class Pixels, class Description>
 const char* make_maps(Pixels& pixels, Description description) {
-  const Status status = make(&pixels.map, description);
+  const Status status = cached(&pixels.map, description);
   if constexpr (Pixels::Prologue::kHasCompanion) {
     if (status.ok()) {
       description.base = pixels.prologue.companion;
-      return make(&pixels.companion.map, description).error;
+      return cached(&pixels.companion.map, description).error;
     }
   }
   return status.error;
@@ -145,10 +146,10 @@ TmaPixels<T, Prologue, kPixels>::TmaPixels(const Operand& operand, const FilterO
   }
 }
 
-template <class T, int kTileColumns, bool kDepthIsContiguous>
+template <class T, int kTileColumns, bool kDepthIsContiguous, int kBlocks>
 template <class Operand, class Pixels>
-TmaFilters<T, kTileColumns, kDepthIsContiguous>::TmaFilters(const Operand& operand,
-                                                            const Pixels& pixels)
+TmaFilters<T, kTileColumns, kDepthIsContiguous, kBlocks>::TmaFilters(const Operand& operand,
+                                                                     const Pixels& pixels)
     : filters_per_group(operand.filters_per_group) {
   static_assert(Operand::kDepthIsContiguous == kDepthIsContiguous);
   // A pass over no taps at all has maps too, of the taps that its filters have at least.
@@ -158,7 +159,7 @@ TmaFilters<T, kTileColumns, kDepthIsContiguous>::TmaFilters(const Operand& opera
     const int64_t channels = pixels.channels_per_group;
     description = tma_operands::tiled<T, 4>(
         operand.weight, {channels, taps_w, taps_h, operand.filters},
-        {channels, taps_w * channels, operand.filter_size}, {kBoxChannels, 1, 1, kTileColumns});
+        {channels, taps_w * channels, operand.filter_size}, {kBoxChannels, 1, 1, kShareColumns});
   } else {
     description = tma_operands::tiled<T, 4>(
         operand.weight, {operand.channels_per_group, taps_w, taps_h, operand.filters},
@@ -166,7 +167,7 @@ TmaFilters<T, kTileColumns, kDepthIsContiguous>::TmaFilters(const Operand& opera
          operand.filter_size},
         {kBoxChannels, 1, 1, Slice::kDepth});
   }
-  error = make_tiled_tensor_map(&map, description).error;
+  error = tma_operands::cached(&map, description).error;
 }
 
 }  // namespace rnc

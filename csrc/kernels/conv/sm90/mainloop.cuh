@@ -42,7 +42,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   // The same main loop for other operands.
   template <class A, class B>
   using With = Sm90Mainloop<Tile, TmaPixels<Element, typename A::Prologue, kRows>,
-                            TmaFilters<Element, kColumns, B::kDepthIsContiguous>>;
+                            TmaFilters<Element, kColumns, B::kDepthIsContiguous, Tile::kClusterBlocks>>;
 
   struct Params {
     Pixels pixels;
@@ -59,7 +59,9 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   };
 
   static __device__ __forceinline__ void set_up(Storage& shared) {
-    if (threadIdx.x == 0) shared.ring.initialise(BlockTile::kConsumers / 32);
+    if (threadIdx.x == 0) {
+      shared.ring.initialise(Tile::kClusterBlocks * BlockTile::kConsumers / 32);
+    }
   }
 
   // The producing thread: fills the ring with the slices of the tile at `at`.
@@ -103,9 +105,15 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
             shared.stages[stage].filters.descriptor(step, BlockTile::warpgroup_column()), true);
       }
     };
+    const auto release = [&](int stage, bool condition) {
+      if constexpr (Tile::kClusterBlocks == 1) {
+        shared.ring.release_if(stage, condition);
+      } else {
+        shared.ring.release_in_cluster_if(stage, condition, Tile::kClusterBlocks);
+      }
+    };
     if constexpr (Prologue::kChangesNothing) {
-      wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, multiply,
-                     [&](int stage, bool condition) { shared.ring.release_if(stage, condition); });
+      wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, multiply, release);
     } else {
       OwnPixels own(params.pixels, at);
       TapSlice slice;
@@ -114,7 +122,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
         slices.advance(slice);
       };
       prepared_wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, prepare,
-                              multiply);
+                              multiply, release);
     }
   }
 

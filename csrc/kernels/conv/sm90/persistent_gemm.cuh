@@ -9,7 +9,8 @@
 
 namespace rnc {
 
-// Which tiles there are: those of the launch's GEMMs, of a grid each, one after the other.
+// Which tiles there are: those of the launch's GEMMs, one GEMM after the other. The blocks of a
+// cluster compute as many tiles, one below the other, which count as one here.
 struct PersistentTiles {
   int32_t tiles, groups_and_splits;  // of one GEMM
   int64_t all;
@@ -38,18 +39,61 @@ struct PersistentGemmStorage {
 // them.
 template <class Mainloop, class Params, class Fn>
 __device__ __forceinline__ void for_each_tile(const Params& params, Fn&& fn) {
+  constexpr int kBlocks = Mainloop::BlockShape::kClusterBlocks;
   const PersistentTiles& tiles = params.tiles;
-  for (int64_t index = blockIdx.x; index < tiles.all; index += gridDim.x) {
+  for (int64_t index = blockIdx.x / kBlocks; index < tiles.all; index += gridDim.x / kBlocks) {
     // [gemms, groups * splits, tiles]
     const int64_t in_gemm = index / tiles.tiles;
     const auto& gemm = params.of.gemms[in_gemm / tiles.groups_and_splits];
     GemmTile at;
-    if (find_tile<Mainloop::kRows, Mainloop::kColumns>(
+    if (!find_tile<kBlocks * Mainloop::kRows, Mainloop::kColumns>(
             gemm.shape, int32_t(index % tiles.tiles),
             int32_t(in_gemm % tiles.groups_and_splits), at)) {
-      fn(gemm, at);
+      continue;
     }
+    // A block without rows takes part: the others wait for its share of the filters.
+    if constexpr (kBlocks > 1) at.first_row += int32_t(ptx::cluster_rank()) * Mainloop::kRows;
+    fn(gemm, at);
   }
+}
+
+// Brings the rows that the epilogue will read beside the tile's into the L2 cache while the tile is
+// multiplied: a row for each lane of the warp at a time.
+template <class Mainloop, class Epilogue, class Gemm>
+__device__ __forceinline__ void prefetch_inputs(const Epilogue& epilogue, const Gemm& gemm,
+                                                const GemmTile& at) {
+  const auto prefetch = [&](const auto* matrix, int64_t row_stride) {
+    const GemmShape& shape = gemm.shape;
+    const int32_t rows = min(shape.rows - at.first_row, int32_t(Mainloop::kRows));
+    const int32_t columns = min(shape.columns - at.first_column, int32_t(Mainloop::kColumns));
+    const int64_t first_row = int64_t(at.group) * shape.group_rows + at.first_row;
+    const int32_t channel = at.group * shape.group_columns + at.first_column;
+    RNC_UNROLL_BY(1)
+    for (int32_t row = int32_t(threadIdx.x) % 32; row < rows; row += 32) {
+      const auto* first = matrix + gemm.places.row(first_row + row) * row_stride + channel;
+      ptx::prefetch_l2(first, uint32_t(columns) * uint32_t(sizeof *first));
+    }
+  };
+  if constexpr (requires { epilogue.for_each_input(prefetch); }) {
+    epilogue.for_each_input(prefetch);
+  }
+}
+
+// Of all threads that may reach each other's shared memory.
+template <class Shape>
+__device__ __forceinline__ void synchronise() {
+  if constexpr (Shape::kClusterBlocks == 1) {
+    __syncthreads();
+  } else {
+    __syncwarp();
+    ptx::cluster_sync();
+  }
+}
+
+// Nobody leaves while another block of the cluster still loads into its shared memory.
+template <class Shape>
+__device__ __forceinline__ void finish() {
+  if constexpr (Shape::kClusterBlocks > 1) synchronise<Shape>();
 }
 
 // grid: as many blocks as run at once, or one for each tile where those are fewer.
@@ -57,22 +101,25 @@ template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
 __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persistent_gemm_kernel(
     const __grid_constant__ PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> params) {
   using Pieces = WarpgroupPieces<Mainloop>;
+  using Shape = typename Mainloop::BlockShape;
   auto& shared = dynamic_smem<PersistentGemmStorage<Mainloop, Epilogue>>();
 
   // Set up the ring.
   Mainloop::set_up(shared.mainloop);
-  __syncthreads();
+  synchronise<Shape>();
   typename Mainloop::Position position;
 
   // The warp behind the warpgroups fills it.
-  using Shape = typename Mainloop::BlockShape;
   if (threadIdx.x >= Mainloop::kConsumers) {
     ptx::set_max_registers_decrease<Shape::kProducerRegisters>();
-    if (threadIdx.x < Mainloop::kConsumers + 32 && ptx::elect_one()) {
+    if (threadIdx.x < Mainloop::kConsumers + 32) {
       for_each_tile<Mainloop>(params, [&](const auto& gemm, const GemmTile& at) {
-        Mainloop::load(gemm.operands, at, shared.mainloop, position);
+        prefetch_inputs<Mainloop>(params.of.epilogue, gemm, at);
+        if (ptx::elect_one()) Mainloop::load(gemm.operands, at, shared.mainloop, position);
+        __syncwarp();
       });
     }
+    finish<Shape>();
     return;
   }
 
@@ -105,6 +152,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
       params.of.epilogue.template run<Pieces>(coord, gemm.places, output.rows, output.epilogue);
     }
   });
+  finish<Shape>();
 }
 
 }  // namespace rnc

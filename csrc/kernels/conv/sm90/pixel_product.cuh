@@ -93,6 +93,7 @@ struct alignas(1024) OnesSlice {
 // kSumsRows: it also sums the rows of A, as one more product by columns of ones.
 template <class Tile, class PixelsA, class PixelsB, bool kSumsRows = false>
 struct Sm90PixelProductMainloop : Sm90BlockTile<Tile> {
+  static_assert(Tile::kClusterBlocks == 1, "products share no operand");
   using BlockTile = Sm90BlockTile<Tile>;
   using typename BlockTile::Acc;
   using BlockTile::kRows, BlockTile::kColumns, BlockTile::kConsumers;
@@ -168,9 +169,11 @@ struct Sm90PixelProductMainloop : Sm90BlockTile<Tile> {
         }
       }
     };
+    const auto release = [&](int stage, bool condition) {
+      shared.ring.release_if(stage, condition);
+    };
     if constexpr (A::kChangesNothing && B::kChangesNothing) {
-      wgmma_mainloop(shared.ring, position, slices, this->accumulators, multiply,
-                     [&](int stage, bool condition) { shared.ring.release_if(stage, condition); });
+      wgmma_mainloop(shared.ring, position, slices, this->accumulators, multiply, release);
     } else {
       // Every thread changes a share of every panel.
       using Consumers = LeadingThreads<kConsumers>;
@@ -183,7 +186,8 @@ struct Sm90PixelProductMainloop : Sm90BlockTile<Tile> {
         ptx::fence_proxy_async();
         Consumers::sync();
       };
-      prepared_wgmma_mainloop(shared.ring, position, slices, this->accumulators, prepare, multiply);
+      prepared_wgmma_mainloop(shared.ring, position, slices, this->accumulators, prepare, multiply,
+                              release);
     }
     if constexpr (kSumsRows) ptx::keep_registers(row_sums);
   }

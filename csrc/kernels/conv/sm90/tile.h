@@ -10,7 +10,10 @@ namespace rnc {
 // kTileBlocks share a multiprocessor: where they are two, one's epilogue overlaps with the other's
 // products. The producing warp has three idle neighbours, so that the whole warpgroup can hand most
 // of its registers to those that multiply: each quarter of a multiprocessor has 512 per lane.
-template <int kTileRows, int kTileColumns, int kTileBlocks>
+//
+// Two blocks may form a cluster: their tiles lie one below the other, and each loads half of the
+// filters for both.
+template <int kTileRows, int kTileColumns, int kTileBlocks, int kTileClusterBlocks = 1>
 struct Sm90Tile {
   static constexpr int kWarpgroups = 2;
   static constexpr int kRows = kTileRows;
@@ -18,10 +21,11 @@ struct Sm90Tile {
   static constexpr int kWarpgroupsDown = kRows / Warpgroup::kRows;
   static constexpr int kWarpgroupColumns = kColumns / (kWarpgroups / kWarpgroupsDown);
   static constexpr int kBlocks = kTileBlocks;
+  static constexpr int kClusterBlocks = kTileClusterBlocks;
   static constexpr int kConsumers = kWarpgroups * Warpgroup::kThreads;
   static constexpr int kThreads = kConsumers + Warpgroup::kThreads;
-  static constexpr int kProducerRegisters = kBlocks == 2 ? 24 : 40;
-  static constexpr int kConsumerRegisters = kBlocks == 2 ? 104 : 232;
+  static constexpr int kProducerRegisters = kBlocks == 2 ? 40 : 56;
+  static constexpr int kConsumerRegisters = kBlocks == 2 ? 96 : 224;
   // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
   static constexpr int kStagedColumns = 64;
   // Shared memory for the ring of operand slices; the epilogues take 46 KB beside it.
@@ -29,9 +33,8 @@ struct Sm90Tile {
 };
 
 using Sm90LargeTile = Sm90Tile<128, 128, 1>;
-// Three quarters of the bytes of operands per product of the large tile, and 128 accumulators per
-// thread.
-using Sm90WideTile = Sm90Tile<128, 256, 1>;
+// Half of the bytes of operands per product of the large tile, and 128 accumulators per thread.
+using Sm90WideTile = Sm90Tile<128, 256, 1, 2>;
 // For at most 64 columns. Two blocks have room where operands are multiplied as they are and the
 // epilogue keeps little: fprop's.
 using Sm90NarrowTile = Sm90Tile<128, 64, 1>;

@@ -6,6 +6,7 @@
 #include "common/fast_divmod.h"
 #include "kernels/conv/sm90/box_axis.h"
 #include "kernels/fusion/prologue.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/tma.cuh"
 #include "tile/wgmma_slices.cuh"
 
@@ -126,11 +127,14 @@ struct TmaPixels {
 
 // The filters of kTileColumns columns of fprop's or dgrad's GEMM: their rows [K, R S C/groups],
 // channels contiguous along the depth, or their columns [C/groups, taps K/groups], channels
-// contiguous along the GEMM's columns.
-template <class T, int kTileColumns, bool kDepthIsContiguous>
+// contiguous along the GEMM's columns. Each of kBlocks blocks of a cluster loads its share for all.
+template <class T, int kTileColumns, bool kDepthIsContiguous, int kBlocks>
 struct TmaFilters {
   using Slice = std::conditional_t<kDepthIsContiguous, KMajorSlice<kTileColumns>,
                                    MnMajorSlice<kTileColumns>>;
+
+  static constexpr int kShareColumns = kTileColumns / kBlocks;
+  static constexpr uint16_t kAllBlocks = (1 << kBlocks) - 1;
 
   ptx::TensorMap map;  // over [filters, taps_h, taps_w, C/groups]
   int32_t filters_per_group;
@@ -143,15 +147,27 @@ struct TmaFilters {
   __device__ __forceinline__ void load(Slice& slice, ptx::Mbarrier& arrived, const TapSlice& at,
                                        int32_t group, int32_t first_column) const {
     const int32_t first_filter = group * filters_per_group;
+    const int share = kBlocks == 1 ? 0 : int(ptx::cluster_rank()) * kShareColumns;
     if constexpr (kDepthIsContiguous) {
-      ptx::tma_load(slice.bytes, &map, arrived, {at.channel, at.s, at.r, first_filter + first_column});
+      load(slice.bytes + share * kSliceBytes, arrived,
+           {at.channel, at.s, at.r, first_filter + first_column + share});
     } else {
+      constexpr int kPanelColumns = Slice::kMatrixRowsOfPanel;
       RNC_UNROLL
-      for (int panel = 0; panel < Slice::kPanels; ++panel) {
-        ptx::tma_load(slice.panels[panel], &map, arrived,
-                      {first_column + panel * Slice::kMatrixRowsOfPanel, at.s, at.r,
-                       first_filter + at.channel});
+      for (int column = 0; column < kShareColumns; column += kPanelColumns) {
+        load(slice.panel((share + column) / kPanelColumns), arrived,
+             {first_column + share + column, at.s, at.r, first_filter + at.channel});
       }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void load(unsigned char* bytes, ptx::Mbarrier& arrived,
+                                       const int32_t (&coordinates)[4]) const {
+    if constexpr (kBlocks == 1) {
+      ptx::tma_load(bytes, &map, arrived, coordinates);
+    } else {
+      ptx::tma_load_multicast(bytes, &map, arrived, coordinates, kAllBlocks);
     }
   }
 };
