@@ -207,16 +207,18 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
 // The same on Hopper. What a block takes for a slice of the depth follows the bytes of its operands:
 // with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
 // (docs/kernels.md).
-int32_t choose_hopper_columns(int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits) {
+int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms,
+                              const PlanLimits& limits) {
+  if (op == ConvOp::kFprop && limits.narrow) return 64;  // two sets of accumulators
   const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
-  // Operands that are changed on load, or two sets of accumulators, leave no registers for 256.
+  // Operands that are changed on load leave no registers for 256.
   const bool prepared = limits.narrow || limits.normalises;
   int32_t best = 64;
   int64_t least = INT64_MAX;
   for (const int32_t columns : {64, 128, 256}) {
     if (columns == 256 && prepared) continue;
-    // Wide tiles come in pairs that share their filters.
-    const int32_t pair = columns == 256 ? 2 : 1;
+    // All but the narrow tiles come in pairs that share their filters.
+    const int32_t pair = columns > 64 ? 2 : 1;
     const int64_t blocks = ceil_div(row_tiles, pair) * pair * ceil_div(n, columns);
     const int64_t cost =
         ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns / pair);
@@ -233,7 +235,7 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
   if (plan.generation == Generation::kSm90) {
-    if (!is_wgrad) return {kHopperRows, choose_hopper_columns(m, n, gemms, limits), kBoxChannels};
+    if (!is_wgrad) return {kHopperRows, choose_hopper_columns(op, m, n, gemms, limits), kBoxChannels};
     return m <= 64 ? TileChoice{64, 256, kBoxChannels} : TileChoice{128, 128, kBoxChannels};
   }
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));

@@ -28,7 +28,7 @@ struct Mainloops<Generation::kSm90> {
   using Product =
       Sm90PixelProductMainloop<Tile, Summed<OperandA>, Summed<OperandB>, kSumsRows>;
 
-  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: two sets of accumulators have to fit.
+  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: of fprop, two sets of accumulators have to fit.
   template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
   static Status of_operands(const ConvPlan& plan, Launch&& launch) {
     if constexpr (!OperandA::kDepthIsContiguous) {
@@ -41,8 +41,10 @@ struct Mainloops<Generation::kSm90> {
       if constexpr (kIsPlain) {
         if (plan.tile_n == Sm90WideTile::kColumns) return with_tile(Sm90WideTile{});
       }
-      if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       constexpr bool kIsFprop = OperandB::kDepthIsContiguous;
+      if constexpr (!(kNarrow && kIsFprop)) {
+        if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
+      }
       return with_tile(
           std::conditional_t<kIsPlain && kIsFprop, Sm90NarrowPairTile, Sm90NarrowTile>{});
     }
@@ -74,7 +76,7 @@ struct Mainloops<Generation::kSm90> {
       return launch(MainloopTag<Mainloop, OperandB>{});
     };
     if (plan.tile_m == Sm90FlatTile::kRows) return with_tile(Sm90FlatTile{});
-    return with_tile(Sm90LargeTile{});
+    return with_tile(Sm90SingleTile{});
   }
 };
 

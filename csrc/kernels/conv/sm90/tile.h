@@ -32,13 +32,16 @@ struct Sm90Tile {
   static constexpr int kRingBytes = (kBlocks == 2 ? 64 : 168) * 1024;
 };
 
-using Sm90LargeTile = Sm90Tile<128, 128, 1>;
-// Half of the bytes of operands per product of the large tile, and 128 accumulators per thread.
+using Sm90LargeTile = Sm90Tile<128, 128, 1, 2>;
+// Two thirds of the bytes of operands per product, and 128 accumulators per thread.
 using Sm90WideTile = Sm90Tile<128, 256, 1, 2>;
 // For at most 64 columns. Two blocks have room where operands are multiplied as they are and the
 // epilogue keeps little: fprop's.
 using Sm90NarrowTile = Sm90Tile<128, 64, 1>;
 using Sm90NarrowPairTile = Sm90Tile<128, 64, 2>;
+// As large as the large tile, without a cluster: for products over pixels, of which blocks share no
+// operand.
+using Sm90SingleTile = Sm90Tile<128, 128, 1>;
 // For gradients of at most 64 filters.
 using Sm90FlatTile = Sm90Tile<64, 256, 1>;
 
