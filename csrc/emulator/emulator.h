@@ -29,6 +29,7 @@ struct LaunchRequest {
   void* kernel;
   const void* params;
   size_t params_bytes;
+  uint32_t blocks_per_multiprocessor = 1;  // that the kernel was compiled for
 };
 
 // Hidden: several emulated libraries may live in one process and must not see each other's state.

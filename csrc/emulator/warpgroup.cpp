@@ -10,7 +10,7 @@ namespace rnc::emulator {
 
 namespace {
 
-constexpr uint32_t kRegistersPerBlock = 64 * 1024;
+constexpr uint32_t kRegisters = 64 * 1024;
 constexpr uint32_t kRegisterUnit = 8;
 constexpr uint32_t kMinRegisters = 24;
 constexpr uint32_t kMaxRegisters = 256;
@@ -38,15 +38,19 @@ struct RegisterRequest {
   bool increase;
 };
 
-// What a launch gives each thread when the kernel is compiled for that many threads.
-uint32_t initial_registers(uint32_t threads) {
-  const uint32_t fair = kRegistersPerBlock / ((threads + kWarpSize - 1) / kWarpSize * kWarpSize);
+uint32_t registers_of_block(const Launch& launch) {
+  return kRegisters / launch.request.blocks_per_multiprocessor;
+}
+
+// What a launch gives each thread when the kernel is compiled for that many.
+uint32_t initial_registers(const Launch& launch) {
+  const uint32_t threads = (launch.threads + kWarpSize - 1) / kWarpSize * kWarpSize;
+  const uint32_t fair = registers_of_block(launch) / threads;
   return std::min(fair / kRegisterUnit * kRegisterUnit, kMaxRegisters - kRegisterUnit);
 }
 
 uint32_t registers_of(const Warp& warp) {
-  return warp.registers != 0 ? warp.registers
-                             : initial_registers(warp.block->worker->launch->threads);
+  return warp.registers != 0 ? warp.registers : initial_registers(*warp.block->worker->launch);
 }
 
 uint32_t registers_in_use(const Block& block) {
@@ -61,7 +65,7 @@ uint32_t registers_in_use(const Block& block) {
 std::string describe_wait(const Fiber& fiber) {
   return format("at setmaxnreg.inc to %u registers: the block's warps hold %u of %u",
                 static_cast<uint32_t>(fiber.wait_arguments[0]), registers_in_use(*fiber.block),
-                kRegistersPerBlock);
+                registers_of_block(*fiber.block->worker->launch));
 }
 constexpr WaitReason kWaitingForRegisters{describe_wait};
 
@@ -86,7 +90,7 @@ void check_request(const Warp& warp, const RegisterRequest& request) {
 
 bool is_available(const Warp& warp, uint32_t registers) {
   const uint32_t others = registers_in_use(*warp.block) - registers_of(warp) * kWarpSize;
-  return others + registers * kWarpSize <= kRegistersPerBlock;
+  return others + registers * kWarpSize <= registers_of_block(*warp.block->worker->launch);
 }
 
 void execute_set_max_registers(Warp& warp, Rendezvous& meeting) {

@@ -22,10 +22,12 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
 #if defined(__CUDACC__)
 
 // Launches `kernel(params)` on `stream`; asynchronous. `name` appears in error messages. `cluster`:
-// the blocks along each axis that run together (sm_90); it divides the grid.
+// the blocks along each axis that run together (sm_90); it divides the grid. The last argument,
+// how many blocks share a multiprocessor, nvcc has compiled into the kernel.
 template <class Params>
 Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
-                     size_t shared_bytes, Stream stream, const Params& params, Dim3 cluster = {}) {
+                     size_t shared_bytes, Stream stream, const Params& params, Dim3 cluster = {},
+                     uint32_t = 1) {
   constexpr size_t kSharedBytesWithoutOptIn = 48 * 1024;
   cudaError_t error = cudaSuccess;
   if (shared_bytes > kSharedBytesWithoutOptIn) {
@@ -84,15 +86,18 @@ inline PlanDevice current_device() {
   return device;
 }
 
-// Runs `kernel(params)` on the emulator, to completion.
+// Runs `kernel(params)` on the emulator, to completion. The last argument says how many registers
+// its threads have.
 template <class Params>
 Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
-                     size_t shared_bytes, Stream, const Params& params, Dim3 cluster = {}) {
+                     size_t shared_bytes, Stream, const Params& params, Dim3 cluster = {},
+                     uint32_t blocks_per_multiprocessor = 1) {
   const auto call = [](void* function, const void* argument) {
     reinterpret_cast<void (*)(Params)>(function)(*static_cast<const Params*>(argument));
   };
   return Status{emulator::launch({name, grid, block, cluster, shared_bytes, call,
-                                  reinterpret_cast<void*>(kernel), &params, sizeof(Params)})};
+                                  reinterpret_cast<void*>(kernel), &params, sizeof(Params),
+                                  blocks_per_multiprocessor})};
 }
 
 #endif
