@@ -51,15 +51,22 @@ def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
     assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["kernel"].endswith("gemm")
 
 
-def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile() -> None:
+@pytest.mark.parametrize(
+    ("capability", "columns"), [((8, 0), [128, 64]), ((9, 0), [256, 128])], ids=str
+)
+def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile(
+    capability: tuple[int, int], columns: list[int]
+) -> None:
     pointwise = {"x_size": (256, 64, 56, 56), "weight_size": (256, 64, 1, 1), "padding": (0, 0)}
-    wide, narrow = (plan(dtype="bfloat16", narrow=n, **pointwise) for n in (False, True))
-    assert (wide["tile"][1], narrow["tile"][1]) == (128, 64)
-    product = plan("product", dtype="bfloat16", **pointwise)
-    assert product["tile"] == narrow["tile"]
+    options = {"dtype": "bfloat16", "capability": capability, **pointwise}
+    tiles = [plan(narrow=narrow, **options)["tile"][1] for narrow in (False, True)]
+    assert tiles == columns, "two sets of accumulators need a narrower tile"
+    product = plan("product", **options)
     assert product["splits"] >= 256 * 56 * 56 / 4096, "float32 adds at most 4096 rows"
-    gram = plan("gram", dtype="bfloat16", **{**pointwise, "weight_size": (64, 64, 1, 1)})
-    assert gram["tile"][:2] == (64, 64), "tiles of a symmetric matrix are square"
+    for channels in (64, 256):
+        gram = plan("gram", **{**options, "weight_size": (channels, channels, 1, 1)})
+        is_one = gram["tile"][0] >= channels and gram["tile"][1] >= channels
+        assert is_one or gram["tile"][0] == gram["tile"][1], "tiles beside a diagonal are square"
 
 
 def test_a_problem_without_a_kernel_says_why() -> None:
