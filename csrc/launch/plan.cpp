@@ -71,7 +71,8 @@ const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
     return "TF32 is allowed; wgmma would cut float32 down to it, not round it: mma.sync";
   }
   // What boxes run along: the depth of fprop and dgrad, the columns of wgrad.
-  const int32_t channels = op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
+  const int32_t channels =
+      op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
   const bool fills_boxes = channels % kBoxChannels == 0;
   const bool sees_taps = op == ConvOp::kWgrad && p.filter_size() > channels;
   if (p.groups != 1 && !fills_boxes) {
@@ -203,8 +204,8 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
   return large ? 128 : 64;
 }
 
-// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its
-// operands: with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
+// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its operands:
+// with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
 // (docs/kernels.md).
 int32_t choose_hopper_columns(int64_t m, int64_t n, int64_t gemms, const PlanLimits& limits) {
   const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
@@ -215,7 +216,8 @@ int32_t choose_hopper_columns(int64_t m, int64_t n, int64_t gemms, const PlanLim
   for (const int32_t columns : {64, 128, 256}) {
     if (columns == 256 && prepared) continue;
     const int64_t blocks = row_tiles * ceil_div(n, columns);
-    const int64_t cost = ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns);
+    const int64_t cost =
+        ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns);
     if (cost <= least) best = columns, least = cost;
   }
   return best;
@@ -341,11 +343,11 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   plan.column_tiles = ceil_div(p.C, plan.tile_n);
   const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
   const PlanLimits standard = on_standard_device(given);
-  plan.splits = limits.splits > 0 ? limits.splits
-                : given.device == standard.device
-                    ? std::max(choose_splits(plan.generation, tiles, 1, depth),
-                               int32_t(ceil_div(depth, kMaxProductDepth)))
-                    : plan_pixel_product(p, dtype, symmetric, standard).splits;
+  plan.splits =
+      limits.splits > 0 ? limits.splits
+      : given.device == standard.device
+          ? std::max(choose_splits(plan.generation, tiles, 1, depth), int32_t(ceil_div(depth, kMaxProductDepth)))
+          : plan_pixel_product(p, dtype, symmetric, standard).splits;
   plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
   plan.grid[0] = rows * plan.column_tiles;
   plan.grid[1] = plan.splits;

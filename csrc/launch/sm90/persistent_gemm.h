@@ -23,8 +23,9 @@ struct GemmKernel<Mainloop> {
     const int64_t at_once = int64_t(current_device().multiprocessors) * Mainloop::kBlocks;
     const Dim3 grid = {uint32_t(std::min(tiles.all, at_once)), 1, 1};
     const PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of{params, tiles};
-    return launch_kernel(plan.kernel, persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
-                         grid, Dim3{Mainloop::kThreads, 1, 1},
+    return launch_kernel(plan.kernel,
+                         persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>, grid,
+                         Dim3{Mainloop::kThreads, 1, 1},
                          sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of, {},
                          uint32_t(Mainloop::kBlocks));
   }
