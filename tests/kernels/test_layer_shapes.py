@@ -62,9 +62,7 @@ def test_layers_without_groups_run_on_tensor_cores(op: str, capability: tuple[in
         plan = _host.conv_plan(op, "bfloat16", *sizes, **options, capability=capability)
         fills_boxes = (layer.k if op == "dgrad" else layer.c) % 64 == 0
         wanted = GENERATIONS[capability] if fills_boxes else "sm[89]0"
-        assert re.search(f"_{wanted}_", plan["kernel"]), (
-            f"{layer}: {plan['kernel']}, {plan['why']}"
-        )
+        assert re.search(f"_{wanted}_", plan["kernel"]), f"{layer}: {plan['kernel']}, {plan['why']}"
 
 
 def test_fprop_normalises_on_load_and_takes_statistics(

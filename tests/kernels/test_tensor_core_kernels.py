@@ -1,4 +1,4 @@
-"""Ampere's tensor-core kernels: every pass, prologue and epilogue in 16 bits, over corners that their tiles care about."""
+"""Ampere's tensor-core kernels: every pass, prologue and epilogue in 16 bits, over corners of problems and tiles."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ SPLIT = Conv(2, 24, 24, 23, 72)  # two parts of wgrad's reduction
 
 @pytest.mark.parametrize("name", PASSES)
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
-    check_every_schedule_gives_equal_bits(runs(SPLIT, torch.bfloat16)[name], name, capability=AMPERE)
+    check_every_schedule_gives_equal_bits(
+        runs(SPLIT, torch.bfloat16)[name], name, capability=AMPERE
+    )
 
 
 @pytest.mark.parametrize("name", PASSES)
