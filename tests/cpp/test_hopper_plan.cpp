@@ -84,6 +84,10 @@ RNC_TEST(what_tma_cannot_bring_takes_mma_sync_and_the_plan_says_why) {
     EXPECT(std::strstr(plan.why, one.why) != nullptr);
     EXPECT(std::strstr(plan.why, "mma.sync") != nullptr);
   }
+  // wgmma would truncate float32.
+  const ConvPlan tf32 = rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32,
+                                       {.allow_tf32 = true});
+  EXPECT(tf32.generation == Generation::kSm80 && std::strstr(tf32.why, "mma.sync"));
   // A strided dgrad is a GEMM for each class of pixels, none of which is strided.
   EXPECT(rnc::plan_conv(ConvOp::kDgrad, square(2, 32, 64, 64, 3, 9), DType::kBFloat16).generation ==
          Generation::kSm90);
