@@ -50,8 +50,7 @@ uint32_t initial_registers(const Launch& launch) {
 }
 
 uint32_t registers_of(const Warp& warp) {
-  return warp.registers != 0 ? warp.registers
-                             : initial_registers(*warp.block->worker->launch);
+  return warp.registers != 0 ? warp.registers : initial_registers(*warp.block->worker->launch);
 }
 
 uint32_t registers_in_use(const Block& block) {

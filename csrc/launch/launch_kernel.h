@@ -86,7 +86,8 @@ inline PlanDevice current_device() {
   return device;
 }
 
-// Runs `kernel(params)` on the emulator, to completion.
+// Runs `kernel(params)` on the emulator, to completion. The last argument says how many registers
+// its threads have.
 template <class Params>
 Status launch_kernel(const char* name, void (*kernel)(Params), Dim3 grid, Dim3 block,
                      size_t shared_bytes, Stream, const Params& params, Dim3 cluster = {},

@@ -68,7 +68,7 @@ const char* why_not_in_pieces(ConvOp op, const Conv2dProblem& p, DType dtype, bo
 // Null, or why TMA cannot bring the operands of the Hopper kernels, or they would not gain by it.
 const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
   if (size_of(dtype) != 2) {
-    return "wgmma would cut float32 down to TF32, not round it: mma.sync";
+    return "TF32 is allowed; wgmma would cut float32 down to it, not round it: mma.sync";
   }
   // What boxes run along: the depth of fprop and dgrad, the columns of wgrad.
   const int32_t channels =

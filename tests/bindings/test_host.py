@@ -51,15 +51,25 @@ def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
     assert plan(weight_size=(32, 64, 1, 1), padding=(0, 0))["kernel"].endswith("gemm")
 
 
-def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile() -> None:
-    pointwise = {"x_size": (256, 64, 56, 56), "weight_size": (256, 64, 1, 1), "padding": (0, 0)}
-    wide, narrow = (plan(dtype="bfloat16", narrow=n, **pointwise) for n in (False, True))
-    assert (wide["tile"][1], narrow["tile"][1]) == (128, 64)
-    product = plan("product", dtype="bfloat16", **pointwise)
-    assert product["tile"] == narrow["tile"]
+@pytest.mark.parametrize(
+    ("capability", "columns", "product_columns"),
+    [((8, 0), [128, 64], 64), ((9, 0), [256, 128], 128)],
+    ids=["8.0", "9.0"],
+)
+def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile(
+    capability: tuple[int, int], columns: list[int], product_columns: int
+) -> None:
+    images = {"dtype": "bfloat16", "padding": (0, 0), "capability": capability}
+    pointwise = {"x_size": (256, 64, 56, 56), "weight_size": (256, 64, 1, 1), **images}
+    assert [plan(narrow=narrow, **pointwise)["tile"][1] for narrow in (False, True)] == columns
+    product = plan("product", **pointwise)
+    assert product["tile"][:2] == (128, product_columns)
     assert product["splits"] >= 256 * 56 * 56 / 4096, "float32 adds at most 4096 rows"
-    gram = plan("gram", dtype="bfloat16", **{**pointwise, "weight_size": (64, 64, 1, 1)})
-    assert gram["tile"][:2] == (64, 64), "tiles of a symmetric matrix are square"
+    for channels in (64, 256):
+        sizes = {"x_size": (256, channels, 56, 56), "weight_size": (channels, channels, 1, 1)}
+        rows, tile_columns, _ = plan("gram", **sizes, **images)["tile"]
+        is_alone = channels <= min(rows, tile_columns)
+        assert is_alone or rows == tile_columns, "tiles of a symmetric matrix are square"
 
 
 def test_a_problem_without_a_kernel_says_why() -> None:

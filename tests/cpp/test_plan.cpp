@@ -8,6 +8,7 @@
 #include "kernels/conv/window.h"
 #include "launch/kernel_library.h"
 #include "launch/plan.h"
+#include "plan_problems.h"
 
 namespace {
 
@@ -17,33 +18,8 @@ using rnc::ConvPath;
 using rnc::ConvPlan;
 using rnc::DType;
 using rnc::Generation;
-
-Conv2dProblem square(int32_t n, int32_t size, int32_t c, int32_t k, int32_t kernel,
-                     int32_t stride) {
-  const int32_t pad = kernel / 2;
-  const int32_t out = Conv2dProblem::output_size(size, pad, 1, kernel, stride);
-  return {.N = n,
-          .H = size,
-          .W = size,
-          .C = c,
-          .K = k,
-          .R = kernel,
-          .S = kernel,
-          .P = out,
-          .Q = out,
-          .pad_h = pad,
-          .pad_w = pad,
-          .stride_h = stride,
-          .stride_w = stride,
-          .dilation_h = 1,
-          .dilation_w = 1,
-          .groups = 1};
-}
-
-Conv2dProblem in_groups(Conv2dProblem p, int32_t groups) {
-  p.groups = groups;
-  return p;
-}
+using rnc::test::in_groups;
+using rnc::test::square;
 
 }  // namespace
 
@@ -72,22 +48,27 @@ RNC_TEST(only_wgrad_splits_its_reduction) {
   }
 }
 
-RNC_TEST(tiles_depend_on_the_device_but_the_parts_of_a_reduction_do_not) {
-  // The second device is so large that only narrow tiles give every multiprocessor work.
-  const rnc::PlanDevice standard, wide{1000};
+RNC_TEST(tiles_depend_on_the_device_but_the_parts_of_a_reduction_on_its_generation_alone) {
   const Conv2dProblem p = square(32, 28, 256, 256, 3, 1);
-  const auto tile_n = [&](ConvOp op, const rnc::PlanDevice& device) {
-    return rnc::plan_conv(op, p, DType::kBFloat16, {.device = device}).tile_n;
+  struct Expected {
+    int32_t capability, columns;
   };
-  EXPECT_EQ(tile_n(ConvOp::kFprop, standard), 128);
-  EXPECT_EQ(tile_n(ConvOp::kFprop, wide), 64);
-  EXPECT_EQ(tile_n(ConvOp::kWgrad, wide), 128);
-  const auto splits = [&](const rnc::PlanDevice& device) {
-    return rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16, {.device = device}).splits;
-  };
-  EXPECT(splits(standard) > 1);
-  EXPECT_EQ(splits(wide), splits(standard));
-  EXPECT_EQ(splits({40, 75}), splits(standard));
+  for (const Expected& expected : {Expected{80, 128}, Expected{90, 256}}) {
+    const int32_t capability = expected.capability;
+    // The second device is so large that only narrow tiles give every multiprocessor work.
+    const rnc::PlanDevice standard{.capability = capability}, wide{1000, capability},
+        small{40, capability};
+    const auto plan = [&](ConvOp op, const rnc::PlanDevice& device) {
+      return rnc::plan_conv(op, p, DType::kBFloat16, {.device = device});
+    };
+    EXPECT_EQ(plan(ConvOp::kFprop, standard).tile_n, expected.columns);
+    EXPECT_EQ(plan(ConvOp::kFprop, wide).tile_n, 64);
+    EXPECT_EQ(plan(ConvOp::kWgrad, wide).tile_n, 128);
+    const int32_t splits = plan(ConvOp::kWgrad, standard).splits;
+    EXPECT(splits > 1);
+    EXPECT_EQ(plan(ConvOp::kWgrad, wide).splits, splits);
+    EXPECT_EQ(plan(ConvOp::kWgrad, small).splits, splits);
+  }
 }
 
 RNC_TEST(gpus_older_than_8_0_take_simt_kernels_for_every_problem) {
@@ -135,21 +116,29 @@ RNC_TEST(splits_that_are_given_cover_the_reduction) {
 }
 
 RNC_TEST(a_product_over_pixels_has_parts_of_at_most_4096_of_them_on_every_device) {
-  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    for (const bool symmetric : {false, true}) {
-      for (const int32_t size : {1, 7, 56, 112}) {
-        for (const int32_t c : {8, 64, 72, 512}) {
-          const Conv2dProblem p = square(64, size, c, symmetric ? c : 4 * c, 1, 1);
-          const ConvPlan plan = rnc::plan_pixel_product(p, dtype, symmetric);
-          EXPECT(plan.error == nullptr);
-          EXPECT(plan.depth_per_split <= rnc::kMaxProductDepth);
-          EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.output_pixels());
-          EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m >= p.K);
-          EXPECT(plan.column_tiles * plan.tile_n >= c);
-          EXPECT_EQ(plan.grid[1], plan.splits);
-          EXPECT(!symmetric || plan.tile_m == plan.tile_n);
-          const rnc::PlanLimits small = {.device = {.multiprocessors = 8}};
-          EXPECT_EQ(rnc::plan_pixel_product(p, dtype, symmetric, small).splits, plan.splits);
+  const auto check = [](const Conv2dProblem& p, DType dtype, bool symmetric, int32_t capability) {
+    const auto plan_on = [&](const rnc::PlanDevice& device) {
+      return rnc::plan_pixel_product(p, dtype, symmetric, {.device = device});
+    };
+    const ConvPlan plan = plan_on({.capability = capability});
+    EXPECT(plan.error == nullptr);
+    EXPECT(plan.depth_per_split <= rnc::kMaxProductDepth);
+    EXPECT(int64_t(plan.depth_per_split) * plan.splits >= p.output_pixels());
+    EXPECT(plan.grid[0] / plan.column_tiles * plan.tile_m >= p.K);
+    EXPECT(plan.column_tiles * plan.tile_n >= p.C);
+    EXPECT_EQ(plan.grid[1], plan.splits);
+    // There is a diagonal to leave tiles out below.
+    EXPECT(!symmetric || plan.tile_m == plan.tile_n || plan.grid[0] == 1);
+    EXPECT_EQ(plan_on({8, capability}).splits, plan.splits);
+  };
+  for (const int32_t capability : {80, 90}) {
+    for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      for (const bool symmetric : {false, true}) {
+        for (const int32_t size : {1, 7, 56, 112}) {
+          for (const int32_t c : {8, 64, 72, 512}) {
+            const int32_t k = symmetric ? c : 4 * c;
+            check(square(64, size, c, k, 1, 1), dtype, symmetric, capability);
+          }
         }
       }
     }
@@ -159,9 +148,15 @@ RNC_TEST(a_product_over_pixels_has_parts_of_at_most_4096_of_them_on_every_device
 RNC_TEST(tensor_cores_take_16_bit_problems) {
   const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
   for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
-    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16).generation == Generation::kSm80);
-    EXPECT(rnc::plan_conv(op, p, DType::kFloat16).generation == Generation::kSm80);
-    EXPECT(rnc::plan_conv(op, p, DType::kFloat32).generation == Generation::kSimt);
+    const auto generation = [&](DType dtype, int32_t capability) {
+      return rnc::plan_conv(op, p, dtype, {.device = {.capability = capability}}).generation;
+    };
+    for (const DType dtype : {DType::kBFloat16, DType::kFloat16}) {
+      EXPECT(generation(dtype, 80) == Generation::kSm80);
+      EXPECT(generation(dtype, 90) == Generation::kSm90);
+    }
+    EXPECT(generation(DType::kFloat32, 80) == Generation::kSimt);
+    EXPECT(generation(DType::kFloat32, 90) == Generation::kSimt);
   }
 }
 
@@ -278,11 +273,14 @@ RNC_TEST(tensor_cores_take_float32_only_where_tf32_is_allowed) {
   // A slice of depth is 64 bytes of whatever type.
   const Conv2dProblem p = square(4, 14, 36, 36, 3, 1), odd = square(4, 14, 34, 36, 3, 1);
   for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
-    const ConvPlan allowed = rnc::plan_conv(op, p, DType::kFloat32, {.allow_tf32 = true});
-    EXPECT(allowed.generation == Generation::kSm80);
-    EXPECT_EQ(allowed.tile_k, 16);
-    EXPECT_EQ(allowed.depth_per_split % 16, 0);
-    EXPECT(std::strstr(allowed.why, "TF32 is allowed") != nullptr);
+    for (const int32_t capability : {80, 90}) {
+      const ConvPlan allowed = rnc::plan_conv(
+          op, p, DType::kFloat32, {.allow_tf32 = true, .device = {.capability = capability}});
+      EXPECT(allowed.generation == Generation::kSm80);
+      EXPECT_EQ(allowed.tile_k, 16);
+      EXPECT_EQ(allowed.depth_per_split % 16, 0);
+      EXPECT(std::strstr(allowed.why, "TF32 is allowed") != nullptr);
+    }
     const ConvPlan refused = rnc::plan_conv(op, p, DType::kFloat32);
     EXPECT(refused.generation == Generation::kSimt);
     EXPECT(std::strstr(refused.why, "TF32 is not allowed") != nullptr);
@@ -346,7 +344,7 @@ RNC_TEST(groups_that_cannot_be_packed_take_tensor_cores_in_whole_pieces_only) {
     // Groups of 64 and 24 channels, of more filters than channels, of too few for a super-group.
     for (const ConvPlan& whole :
          {plan(256, 256, 4), plan(96, 96, 4), plan(64, 128, 8), plan(24, 24, 3)}) {
-      EXPECT(whole.generation == Generation::kSm80 && whole.path == ConvPath::kIm2col);
+      EXPECT(whole.generation != Generation::kSimt && whole.path == ConvPath::kIm2col);
       EXPECT_EQ(whole.grid[1], int64_t(whole.groups) * whole.splits);
       EXPECT(!whole.diagonal);
     }

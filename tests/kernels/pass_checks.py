@@ -22,18 +22,22 @@ from resnet_cuda.testing import check_gradient_rule, check_rule, emulated
 
 raw = torch.ops.resnet_cuda
 PASSES = ("fprop", "dgrad", "wgrad")
+# Compute capabilities of the GPUs whose generations of tensor-core kernels there are, and those kernels' names.
+AMPERE, HOPPER = (8, 0), (9, 0)
+GENERATIONS = {AMPERE: "sm80", HOPPER: "sm90"}
 Run = Callable[[], "Tensor | tuple[Tensor, ...]"]
 
 
-def launches(run: Run, *, checked: bool = False) -> list[Mapping]:
-    """What the emulator counts of each launch. Checked, it also sees plain accesses to shared memory."""
-    with emulated(count=True, checked=checked) as emulator:
+def launches(run: Run, *, checked: bool = False, **gpu: Any) -> list[Mapping]:
+    """What the emulator counts of each launch. Checked, it also sees plain accesses to shared memory. gpu: what
+    `emulated` is to play, here and below."""
+    with emulated(count=True, checked=checked, **gpu) as emulator:
         run()
         return list(emulator.launches())
 
 
-def kernels_of(run: Run) -> list[str]:
-    return [launch["kernel"] for launch in launches(run)]
+def kernels_of(run: Run, **gpu: Any) -> list[str]:
+    return [launch["kernel"] for launch in launches(run, **gpu)]
 
 
 def rounded(t: Tensor, like: Tensor) -> Tensor:
@@ -133,7 +137,6 @@ def runs(conv: Conv, dtype: torch.dtype) -> dict[str, Run]:
 
 
 def check_every_schedule_gives_equal_bits(run: Run, name: str, **gpu: Any) -> None:
-    """gpu: what `emulated` is to play."""
     as_list = lambda result: list(result) if isinstance(result, tuple) else [result]  # noqa: E731
     with emulated(**gpu):
         expected = as_list(run())
@@ -150,8 +153,8 @@ def check_no_fault(run: Run, **gpu: Any) -> None:
             run()  # a race, a stray access or an uninitialised read raises
 
 
-def check_bank_conflicts(run: Run) -> None:
-    counters = launches(run, checked=True)[0]["counters"]
+def check_bank_conflicts(run: Run, **gpu: Any) -> None:
+    counters = launches(run, checked=True, **gpu)[0]["counters"]
     assert counters["shared_store_bytes"] > 0, "only a checked run counts plain accesses"
     assert counters["shared_wavefronts_ideal"] > 0, "nothing was counted"
     assert counters["shared_wavefronts"] <= 1.1 * counters["shared_wavefronts_ideal"], counters

@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from pass_checks import check_every_schedule_gives_equal_bits, check_no_fault, rounded
+from pass_checks import (
+    GENERATIONS,
+    check_every_schedule_gives_equal_bits,
+    check_no_fault,
+    rounded,
+)
 from passes import Conv, nhwc, pack_mask, per_channel, vector
 from torch import Tensor
 
@@ -32,6 +37,11 @@ IN_PIECES = [
     Conv(1, 24, 9, 8, 72, stride=(2, 2)),
     Conv(1, 64, 7, 6, 64, groups=8),
 ]
+
+
+@pytest.fixture(params=GENERATIONS, ids=GENERATIONS.get)
+def capability(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
 
 
 @pytest.fixture(params=DTYPES, ids=str)
@@ -283,12 +293,14 @@ def test_checked_mode_finds_no_fault(conv: Conv, checked_dtype: torch.dtype, nam
     check_no_fault(runs(conv, checked_dtype)[name])
 
 
-def test_bits_cost_an_eighth_of_a_byte_and_the_rest_of_a_sampled_addend_is_not_read() -> None:
+def test_bits_cost_an_eighth_of_a_byte_and_the_rest_of_a_sampled_addend_is_not_read(
+    capability: tuple[int, int],
+) -> None:
     conv = IN_PIECES[0]
     x, weight, dy = conv.random(torch.bfloat16)
     addend = Addend(conv, torch.bfloat16, 2, conv.c, True)
     none = (None,) * 4
-    with emulated(count=True) as emulator:
+    with emulated(count=True, capability=capability) as emulator:
         fprop(x, weight, [None, None], dy, conv, True, mask=True)
         raw._conv_dgrad(
             dy, weight, list(x.shape), addend.values, *none, *conv.geometry, **addend.named("cpu")

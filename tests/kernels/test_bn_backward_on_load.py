@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pass_checks import GENERATIONS
 from passes import Conv, vector
 from torch import Tensor
 
@@ -32,6 +33,11 @@ CASES = [
     *((ODD, dtype) for dtype in DTYPES[:2]),
 ]
 Run = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(params=GENERATIONS, ids=GENERATIONS.get)
+def capability(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
 
 
 class Case:
@@ -130,11 +136,16 @@ def test_checked_mode_finds_no_fault(conv: Conv, dtype: torch.dtype) -> None:
         case.on_load()  # a race, a stray access or an uninitialised read raises
 
 
-def test_each_tensor_is_read_once_and_no_bank_conflicts() -> None:
-    case = Case(PROBLEMS[0], torch.bfloat16, relu=True, training=True)
-    with emulated(count=True) as emulator:
+def test_each_tensor_is_read_once_and_no_bank_conflicts(capability: tuple[int, int]) -> None:
+    case = Case(
+        Conv(2, 64, 9, 9, 192, 1, 1, padding=(0, 0)), torch.bfloat16, relu=True, training=True
+    )
+    with emulated(count=True, capability=capability) as emulator:
         case.on_load()
-        dgrad, wgrad, _ = (launch["counters"] for launch in emulator.launches())
+        launches = emulator.launches()
+    for launch in launches[:2]:
+        assert f"_{GENERATIONS[capability]}_" in launch["kernel"]
+    dgrad, wgrad, _ = (launch["counters"] for launch in launches)
     vectors = sum(v.nbytes for v in (case.coefficients, *case.gate.values()))
     pair = case.dz.nbytes + case.y.nbytes + vectors
     assert dgrad["distinct_load_bytes"] == pair + case.weight.nbytes

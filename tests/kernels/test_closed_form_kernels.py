@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from closed_form import NAMES, Case, Expand
-from pass_checks import check_every_schedule_gives_equal_bits, check_no_fault, kernels_of, launches
+from pass_checks import (
+    AMPERE,
+    GENERATIONS,
+    check_every_schedule_gives_equal_bits,
+    check_no_fault,
+    kernels_of,
+    launches,
+)
 from passes import nhwc, per_channel, rows, tile_sums
 from torch import Tensor
 
@@ -24,6 +31,11 @@ PROBLEMS = [
     Expand(1, 8, 1, 1, 8),
 ]
 MAX_DEPTH = 4096  # rows over which fp32 may add
+
+
+@pytest.fixture(params=GENERATIONS, ids=GENERATIONS.get)
+def capability(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
 
 
 @pytest.fixture(params=PROBLEMS, ids=str)
@@ -122,12 +134,15 @@ def test_the_gram_matrix_is_symmetric_and_exact_for_whole_numbers(
 
 
 @pytest.mark.parametrize("name", ["gram", "expand_wgrad"])
-def test_fp32_adds_at_most_4096_rows(name: str) -> None:
-    at = Expand(8, 8, 64, 68, 8)
+def test_fp32_adds_at_most_4096_rows(name: str, capability: tuple[int, int]) -> None:
+    at = Expand(8, 64, 64, 68, 8)
     case = Case(at, torch.bfloat16)
-    counters = launches(lambda: case.run(name))[0]["counters"]
+    launch = launches(lambda: case.run(name), capability=capability)[0]
+    assert launch["kernel"] == f"bottleneck_{name}_{GENERATIONS[capability]}_gemm"
+    counters = launch["counters"]
     pixels = at.n * at.h * at.w
-    parts = counters["distinct_store_bytes"] // (4 * (at.k * at.c + at.k))
+    rows_of_result = at.c if name == "gram" else at.k
+    parts = counters["distinct_store_bytes"] // (4 * rows_of_result * (at.c + 1))
     assert pixels / parts <= MAX_DEPTH, f"{parts} parts for {pixels} rows"
 
 
@@ -179,23 +194,28 @@ def test_without_its_optional_inputs_dgrad_stores_the_whole_gradient(
 @pytest.mark.parametrize("name", NAMES)
 def test_results_are_bitwise_equal_under_20_schedules(name: str, tensor_dtype: torch.dtype) -> None:
     case = Case(PROBLEMS[1] if name == "gram" else PROBLEMS[0], tensor_dtype)
-    check_every_schedule_gives_equal_bits(lambda: case.run(name), name)
+    check_every_schedule_gives_equal_bits(lambda: case.run(name), name, capability=AMPERE)
 
 
 @pytest.mark.parametrize("tensor_dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_checked_mode_finds_no_fault(problem: Expand, name: str, tensor_dtype: torch.dtype) -> None:
     case = Case(problem, tensor_dtype)
-    check_no_fault(lambda: case.run(name))
+    check_no_fault(lambda: case.run(name), capability=AMPERE)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_16_bits_run_on_tensor_cores_where_they_are_aligned(name: str) -> None:
-    case = Case(PROBLEMS[0], torch.bfloat16)
-    assert kernels_of(lambda: case.run(name))[0] == f"bottleneck_{name}_sm80_gemm"
+def test_16_bits_run_on_tensor_cores_where_they_are_aligned(
+    name: str, capability: tuple[int, int]
+) -> None:
+    def kernel() -> str:
+        return kernels_of(lambda: case.run(name), capability=capability)[0]
+
+    case = Case(TRAFFIC[0], torch.bfloat16)
+    assert kernel() == f"bottleneck_{name}_{GENERATIONS[capability]}_gemm"
     case.x = misaligned(case.x)
-    assert kernels_of(lambda: case.run(name))[0] == f"bottleneck_{name}_simt_gemm"
-    with emulated():
+    assert kernel() == f"bottleneck_{name}_simt_gemm"
+    with emulated(capability=capability):
         check(case, name, case.run(name))
 
 
@@ -205,10 +225,13 @@ def misaligned(x: Tensor) -> Tensor:
     return view.copy_(x)
 
 
-def traffic(at: Expand, name: str, *, checked: bool = False) -> tuple[Case, dict[str, int]]:
+def traffic(
+    at: Expand, name: str, capability: tuple[int, int], *, checked: bool = False
+) -> tuple[Case, dict[str, int]]:
     case = Case(at, torch.bfloat16)
-    launch = launches(lambda: case.run(name), checked=checked)[0]
-    assert launch["kernel"] == f"bottleneck_{name}_sm80_gemm"
+    launch = launches(lambda: case.run(name), checked=checked, capability=capability)[0]
+    generation = GENERATIONS[capability if at.c % 64 == 0 else AMPERE]
+    assert launch["kernel"] == f"bottleneck_{name}_{generation}_gemm"
     return case, launch["counters"]
 
 
@@ -237,8 +260,10 @@ TRAFFIC = [
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("at", TRAFFIC, ids=str)
-def test_every_operand_is_read_once_and_every_result_written_once(at: Expand, name: str) -> None:
-    case, counters = traffic(at, name)
+def test_every_operand_is_read_once_and_every_result_written_once(
+    at: Expand, name: str, capability: tuple[int, int]
+) -> None:
+    case, counters = traffic(at, name, capability)
     assert counters["distinct_load_bytes"] == inputs(case, name)
     assert counters["distinct_store_bytes"] == counters["global_store_bytes"]
     if name == "expand_dgrad":
@@ -253,7 +278,7 @@ def under_emulation(case: Case, name: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("at", TRAFFIC[:2], ids=str)
 def test_the_gram_matrix_loads_its_input_once(at: Expand) -> None:
-    case, counters = traffic(at, "gram")
+    case, counters = traffic(at, "gram", AMPERE)
     parts = counters["distinct_store_bytes"] // (4 * (at.c * at.c + at.c))
     vectors = parts * 128 * 8 * 3 * 4  # each thread holds three of 8 channels
     assert counters["global_load_bytes"] == case.x.nbytes + vectors, (
@@ -263,7 +288,9 @@ def test_the_gram_matrix_loads_its_input_once(at: Expand) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("at", TRAFFIC, ids=str)
-def test_bank_conflicts_stay_below_a_tenth(at: Expand, name: str) -> None:
-    _, counters = traffic(at, name, checked=True)
+def test_bank_conflicts_stay_below_a_tenth(
+    at: Expand, name: str, capability: tuple[int, int]
+) -> None:
+    _, counters = traffic(at, name, capability, checked=True)
     wavefronts, ideal = counters["shared_wavefronts"], counters["shared_wavefronts_ideal"]
     assert wavefronts <= 1.1 * ideal, f"{wavefronts} wavefronts, {ideal} without conflicts"

@@ -15,7 +15,7 @@ from resnet_cuda.bench import resources
 from resnet_cuda.bench.resources import Kernel, Resources
 from tests.device_library import sass
 
-TENSOR_CORES = re.compile(r"Sm80\w*?Mainloop")
+AMPERE, HOPPER = re.compile(r"Sm80\w*?Mainloop"), re.compile(r"Sm90\w*?Mainloop")
 BLOCKS, WARPS = 2, 8  # on a multiprocessor: fewer of both cannot hide the latency of memory
 # Mangled dtype, and its product of 16 x 8 x 16 elements; in TF32 of 16 x 8 x 8.
 PRODUCTS = {"13__nv_bfloat16": r"HMMA\.16816\.F32\.BF16 ", "6__half": r"HMMA\.16816\.F32 "}
@@ -30,6 +30,17 @@ LOADS = {
     "FilterColumns": (STRAIGHT, TRANSPOSED),
     "Transposed": (TRANSPOSED,),
 }
+
+
+# Of Hopper's kernels: boxes of a matrix and of windows, products of a warpgroup, and the registers that the producing
+# warps hand to those that multiply.
+HOPPER_TILE = re.compile(r"Sm90Tile(?:<|ILi)(\d+)(?:, |ELi)(\d+)(?:, |ELi)(\d+)")
+HOPPER_PRODUCTS = {
+    "13__nv_bfloat16": r"HGMMA\.64x{}x16\.F32\.BF16 ",
+    "6__half": r"HGMMA\.64x{}x16\.F32 ",
+}
+HOPPER_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.IM2COL"
+HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +107,46 @@ def without_instructions_meant(kernels: list[sass.Kernel]) -> Iterator[str]:
     yield from sass.spilling(kernels)
 
 
+def hopper_tile(name: str) -> tuple[int, int, int]:
+    """Rows, columns, and blocks that are to share a multiprocessor; mangled or not."""
+    tile = HOPPER_TILE.search(name)
+    assert tile is not None, f"no tile in {name}"
+    rows, columns, blocks = map(int, tile.groups())
+    return rows, columns, blocks
+
+
+def without_hopper_s_instructions(kernels: list[sass.Kernel]) -> Iterator[str]:
+    for kernel in kernels:
+        rows, columns, _ = hopper_tile(kernel.name)
+        # Two warpgroups of 64 rows each, one below the other or side by side.
+        of_warpgroup = columns if rows == 128 else columns // 2
+        product = next(p for dtype, p in HOPPER_PRODUCTS.items() if dtype in kernel.name)
+        for pattern in (product.format(of_warpgroup), *HOPPER_COPIES, *HANDED_REGISTERS):
+            if not kernel.count(pattern):
+                yield f"{kernel.architecture} {kernel.name}: no {pattern}"
+        if others := kernel.count("HMMA|HGMMA|LDGSTS") - kernel.count(product.format(r"\d+")):
+            yield f"{kernel.architecture} {kernel.name}: {others} products or copies of another kind"
+    yield from sass.spilling(kernels)
+
+
+def lonely(kernels: list[Kernel]) -> Iterator[str]:
+    """Kernels of which fewer blocks fit than their tile means. ptxas reports the registers that a block starts with."""
+    for kernel in kernels:
+        fitting, (*_, blocks) = kernel.occupancy, hopper_tile(kernel.instantiation)
+        assert fitting is not None, f"the limits of {kernel.architecture} are not known"
+        if fitting.blocks < blocks:
+            limits = ", ".join(fitting.limits)
+            yield f"{kernel.title}: {fitting.blocks} blocks fit, not {blocks}, by {limits}"
+
+
 def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
     wrong = list(spilling(list(built.kernels)))
     assert not wrong, "\n".join(wrong)
 
 
 def needs_tensor_cores(kernel: Kernel) -> bool:
-    return TENSOR_CORES.search(kernel.instantiation) is not None
+    name = kernel.instantiation
+    return AMPERE.search(name) is not None or HOPPER.search(name) is not None
 
 
 def has_tensor_cores(architecture: str) -> bool:
@@ -114,11 +158,22 @@ def has_tensor_cores(architecture: str) -> bool:
 def test_blocks_of_convolution_kernels_share_a_multiprocessor(
     built: Resources, tensor_cores: bool
 ) -> None:
-    convolutions = [kernel for kernel in built.kernels if "Mainloop" in kernel.instantiation]
+    convolutions = [
+        kernel
+        for kernel in built.kernels
+        if "Mainloop" in kernel.instantiation and not HOPPER.search(kernel.instantiation)
+    ]
     kernels = [kernel for kernel in convolutions if needs_tensor_cores(kernel) == tensor_cores]
     wanted = {a for a in built.architectures if has_tensor_cores(a) or not tensor_cores}
     assert {kernel.architecture for kernel in kernels} == wanted
     wrong = list(crowded_out(kernels))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_as_many_blocks_of_hopper_s_kernels_fit_as_their_tiles_mean(built: Resources) -> None:
+    kernels = [kernel for kernel in built.kernels if HOPPER.search(kernel.instantiation)]
+    assert {k.architecture for k in kernels} == {"sm_90a"} & set(built.architectures)
+    wrong = list(lonely(kernels))
     assert not wrong, "\n".join(wrong)
 
 
@@ -141,15 +196,24 @@ def test_machine_code_for_older_architectures_has_no_tensor_core_instruction(
     kernels = [kernel for kernel in machine_code if not has_tensor_cores(kernel.architecture)]
     if not kernels:
         pytest.skip("this build has code for sm_80 and newer alone")
-    wrong = [k.name for k in kernels if k.count(r"[HDI]MMA|LDSM|LDGSTS")]
+    wrong = [k.name for k in kernels if k.count(r"[HDI]G?MMA|LDSM|LDGSTS|UTMA")]
     assert not wrong, "\n".join(wrong)
     assert not list(sass.spilling(kernels))
 
 
 def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
-    kernels = [kernel for kernel in machine_code if TENSOR_CORES.search(kernel.name)]
+    kernels = [kernel for kernel in machine_code if AMPERE.search(kernel.name)]
     assert len(kernels) > 20, "the convolution kernels are not in the extension"
     wrong = list(without_instructions_meant(kernels))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_hopper_s_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
+    if "sm_90a" not in {kernel.architecture for kernel in machine_code}:
+        pytest.skip("this build has no code for sm_90a")
+    kernels = [kernel for kernel in machine_code if HOPPER.search(kernel.name)]
+    assert len(kernels) > 20, "Hopper's convolution kernels are not in the extension"
+    wrong = list(without_hopper_s_instructions(kernels))
     assert not wrong, "\n".join(wrong)
 
 
@@ -158,9 +222,10 @@ def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass
 
 def compiled(**changes: object) -> Kernel:
     figures = {"registers": 168, "threads": 128, "static_shared": 0, "dynamic_shared": 49152}
-    zero = dict.fromkeys(("stack", "spill_stores", "spill_loads", "constant", "code"), 0)
+    figures |= dict.fromkeys(("stack", "spill_stores", "spill_loads", "constant", "code"), 0)
     name = "void implicit_gemm_kernel<Sm80Mainloop<float>>(int)"
-    return Kernel("conv_fprop", "_Z", name, "sm_80", **{**figures, **zero, **changes})  # type: ignore[arg-type]
+    names = {"source": "conv_fprop", "symbol": "_Z", "name": name, "architecture": "sm_80"}
+    return Kernel(**{**names, **figures, **changes})  # type: ignore[arg-type]
 
 
 def test_a_spill_and_a_block_that_is_alone_are_found() -> None:
@@ -169,6 +234,41 @@ def test_a_spill_and_a_block_that_is_alone_are_found() -> None:
     # 64 KiB fit twice into the 164 of sm_80, and once into the 100 of sm_86.
     alone = "\n".join(crowded_out([compiled(dynamic_shared=65536)]))
     assert re.findall(r" on (\w+): 1 blocks of 4 warps", alone) == ["sm_86", "sm_89"]
+
+
+def test_a_pair_of_hopper_s_blocks_that_does_not_fit_is_found() -> None:
+    pair = {
+        "architecture": "sm_90a",
+        "name": "void k<Sm90Mainloop<Sm90Tile<128, 64, 2>, float>>(int)",
+        "threads": 384,
+        "registers": 80,
+        "dynamic_shared": 112640,
+    }
+    assert not list(lonely([compiled(**pair)]))
+    assert "1 blocks fit, not 2, by registers" in next(
+        lonely([compiled(**{**pair, "registers": 88})])
+    )
+    too_much = {**pair, "dynamic_shared": 116736}
+    assert "not 2, by shared memory" in next(lonely([compiled(**too_much)]))
+
+
+def test_a_missing_instruction_of_hopper_s_is_found() -> None:
+    name = "_ZN3rnc12Sm90MainloopINS_8Sm90TileILi64ELi256ELi1EEENS_9TmaPixelsI6__halfEEE"
+    good = [
+        "HGMMA.64x128x16.F32 R24, gdesc[UR8], R24",
+        "UTMALDG.2D [UR4], [UR6]",
+        "UTMALDG.4D.IM2COL [UR4], [UR6], UR8",
+        "USETMAXREG.TRY_ALLOC.CTAPOOL UP0, 0xe8",
+        "USETMAXREG.DEALLOC.CTAPOOL 0x28",
+    ]
+    assert not list(without_hopper_s_instructions([sass.Kernel(name, "sm_90a", good)]))
+    for missing in range(len(good)):
+        rest = good[:missing] + good[missing + 1 :]
+        (wrong,) = without_hopper_s_instructions([sass.Kernel(name, "sm_90a", rest)])
+        assert re.match(r"sm_90a \S+: no ", wrong)
+    extra = [*good, "HMMA.16816.F32 R1, R2", "STL [R1], R2"]
+    wrong = list(without_hopper_s_instructions([sass.Kernel(name, "sm_90a", extra)]))
+    assert len(wrong) == 2 and "1 products" in wrong[0] and "1 accesses" in wrong[1]
 
 
 def test_a_missing_instruction_is_found() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pass_checks import (
+    GENERATIONS,
     PASSES,
     check_bank_conflicts,
     check_every_schedule_gives_equal_bits,
@@ -79,12 +80,17 @@ def test_bank_conflicts_stay_below_a_tenth(channels: int, name: str) -> None:
 
 @pytest.mark.parametrize("name", PASSES)
 def test_groups_run_on_the_kernel_that_fits_their_channels(name: str) -> None:
-    def kernel(c: int, k: int, groups: int, dtype: torch.dtype = torch.bfloat16) -> str:
-        return kernels_of(runs(Conv(1, c, 5, 5, k, groups=groups), dtype)[name])[0]
+    def kernel(
+        c: int, k: int, groups: int, dtype: torch.dtype = torch.bfloat16, **gpu: tuple[int, int]
+    ) -> str:
+        return kernels_of(runs(Conv(1, c, 5, 5, k, groups=groups), dtype)[name], **gpu)[0]
 
     for channels in (4, 8, 16, 32):
         assert kernel(64, 64, 64 // channels) == f"conv_{name}_sm80_grouped", channels
-    assert kernel(128, 128, 2) == f"conv_{name}_sm80_im2col", "groups of 64 channels fill a tile"
+    for capability, generation in GENERATIONS.items():
+        assert kernel(128, 128, 2, capability=capability) == f"conv_{name}_{generation}_im2col", (
+            "groups of 64 channels fill a tile"
+        )
     assert kernel(32, 64, 4) == f"conv_{name}_sm80_im2col", "groups of 8 are whole pieces, K != C"
     assert kernel(32, 64, 8) == f"conv_{name}_simt_im2col", (
         "groups of 4 are packed only where K = C"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from pass_checks import (
+    GENERATIONS,
     check_dgrad,
     check_fprop_epilogue,
     check_fprop_normalises_on_load,
@@ -35,6 +37,11 @@ def reduced_layers() -> Iterator[problems.ConvProblem]:
 LAYERS = [conv_of(layer) for layer in dict.fromkeys(reduced_layers())]
 
 
+@pytest.fixture(params=GENERATIONS, ids=GENERATIONS.get)
+def capability(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
+
+
 @pytest.fixture(params=DTYPES, ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
@@ -46,14 +53,16 @@ def layer(request: pytest.FixtureRequest) -> Conv:
 
 
 @pytest.mark.parametrize("op", ["fprop", "dgrad", "wgrad"])
-def test_layers_without_groups_run_on_tensor_cores(op: str) -> None:
+def test_layers_without_groups_run_on_tensor_cores(op: str, capability: tuple[int, int]) -> None:
     for layer in LAYERS:
         if layer.groups > 1 or layer.c % 8:
             continue
         sizes = (layer.n, layer.c, layer.h, layer.w), (layer.k, layer.c, layer.r, layer.s)
         options = {"stride": layer.stride, "padding": layer.padding}
-        plan = _host.conv_plan(op, "bfloat16", *sizes, **options)
-        assert "_sm80_" in plan["kernel"], f"{layer}: {plan['kernel']}, {plan['why']}"
+        plan = _host.conv_plan(op, "bfloat16", *sizes, **options, capability=capability)
+        fills_boxes = (layer.k if op == "dgrad" else layer.c) % 64 == 0
+        wanted = GENERATIONS[capability] if fills_boxes else "sm[89]0"
+        assert re.search(f"_{wanted}_", plan["kernel"]), f"{layer}: {plan['kernel']}, {plan['why']}"
 
 
 def test_fprop_normalises_on_load_and_takes_statistics(

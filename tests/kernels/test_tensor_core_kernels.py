@@ -1,10 +1,11 @@
-"""The tensor-core kernels: every pass, prologue and epilogue in 16 bits, over corners that their tiles care about."""
+"""Ampere's tensor-core kernels: every pass, prologue and epilogue in 16 bits, over corners of problems and tiles."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from pass_checks import (
+    AMPERE,
     PASSES,
     check_bank_conflicts,
     check_dgrad,
@@ -47,6 +48,11 @@ LARGE = {
 }
 
 
+@pytest.fixture
+def capability() -> tuple[int, int]:
+    return AMPERE
+
+
 @pytest.fixture(params=DTYPES, ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
@@ -61,7 +67,8 @@ def conv(request: pytest.FixtureRequest) -> Conv:
 def test_the_large_problems_need_large_tiles(name: str) -> None:
     conv = LARGE[name]
     x, weight, _ = conv.random(torch.bfloat16)
-    plan = _host.conv_plan(name, "bfloat16", x.shape, weight.shape, padding=conv.padding)
+    sizes = x.shape, weight.shape
+    plan = _host.conv_plan(name, "bfloat16", *sizes, padding=conv.padding, capability=AMPERE)
     assert plan["tile"] == (128, 128, 32)
 
 
@@ -111,13 +118,15 @@ SPLIT = Conv(2, 24, 24, 23, 72)  # two parts of wgrad's reduction
 
 @pytest.mark.parametrize("name", PASSES)
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
-    check_every_schedule_gives_equal_bits(runs(SPLIT, torch.bfloat16)[name], name)
+    check_every_schedule_gives_equal_bits(
+        runs(SPLIT, torch.bfloat16)[name], name, capability=AMPERE
+    )
 
 
 @pytest.mark.parametrize("name", PASSES)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_checked_mode_finds_no_fault(problem: Conv, name: str) -> None:
-    check_no_fault(runs(problem, torch.bfloat16)[name])
+    check_no_fault(runs(problem, torch.bfloat16)[name], capability=AMPERE)
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -131,4 +140,4 @@ def test_16_bit_convolutions_in_whole_pieces_run_on_tensor_cores(name: str) -> N
 @pytest.mark.parametrize("name", PASSES)
 def test_bank_conflicts_stay_below_a_tenth(name: str) -> None:
     conv = Conv(2, 64, 16, 16, 128, 1, 1, padding=(0, 0))
-    check_bank_conflicts(runs(conv, torch.bfloat16)[name])
+    check_bank_conflicts(runs(conv, torch.bfloat16)[name], capability=AMPERE)

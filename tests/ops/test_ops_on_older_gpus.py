@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,7 @@ def test_every_op_is_as_right_as_on_newer_gpus(case: Case) -> None:
     with emulated(capability=TURING, allow_tf32=True) as emulation:
         against_fp64(case)
     kernels = {launch["kernel"] for launch in emulation.launches()}
-    assert kernels and not [name for name in kernels if "sm80" in name]
+    assert kernels and not [name for name in kernels if re.search("sm[89]0", name)]
 
 
 def training_step() -> None:

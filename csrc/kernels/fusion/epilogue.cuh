@@ -282,7 +282,7 @@ struct StorePartial {
   }
 };
 
-// The same, and the sums of A's rows: from the main loops that have them, stored by the first tile
+// The same, and the sums of A's rows: from the main loops that have them, stored by the first columns
 // of those rows.
 template <class T>
 struct StorePartialWithRowSums {
@@ -291,14 +291,15 @@ struct StorePartialWithRowSums {
   using SharedStorage = NoSharedStorage;
   StorePartial<T> product;
   Acc* sums;       // [splits][product.split_stride], of which a sum for each row
-  bool symmetric;  // the first tile of rows is the one on the diagonal
+  bool symmetric;  // those on the diagonal are the first
 
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>& shared) const {
     product.template run<Pieces>(at, places, tile, shared);
     const int row = Pieces::Threads::index();
-    const bool is_first = symmetric ? at.channel <= at.row : at.channel == 0;
+    const bool is_on_diagonal = at.channel <= at.row && at.row < at.channel + at.columns;
+    const bool is_first = symmetric ? is_on_diagonal : at.channel == 0;
     if (!is_first || row >= at.rows) return;
     ptx::store_global(sums + at.split * product.split_stride + places.row(at.row + row),
                       tile.sums[row]);

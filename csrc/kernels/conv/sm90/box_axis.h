@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "kernels/conv/window.h"
-#include "ptx/keywords.h"
+#include "ptx/numeric_types.h"
 
 namespace rnc {
 

@@ -1,0 +1,143 @@
+#include <cstring>
+
+#include "check.h"
+#include "kernels/conv/sm90/box_axis.h"
+#include "launch/plan.h"
+#include "plan_problems.h"
+
+namespace {
+
+using rnc::Conv2dProblem;
+using rnc::ConvOp;
+using rnc::ConvPath;
+using rnc::ConvPlan;
+using rnc::DType;
+using rnc::Generation;
+using rnc::test::in_groups;
+using rnc::test::square;
+
+constexpr ConvOp kOps[] = {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad};
+
+Conv2dProblem dilated(Conv2dProblem p, int32_t dilation) {
+  p.dilation_h = p.dilation_w = dilation;
+  p.pad_h = p.pad_w = p.R / 2 * dilation;
+  return p;
+}
+
+}  // namespace
+
+RNC_TEST(hopper_s_kernels_are_planned_for_9_0_and_for_no_other_gpu) {
+  const Conv2dProblem p = square(4, 14, 64, 64, 3, 1);
+  for (const ConvOp op : kOps) {
+    for (const int32_t capability : {80, 86, 89, 90, 100, 120}) {
+      const ConvPlan plan =
+          rnc::plan_conv(op, p, DType::kBFloat16, {.device = {.capability = capability}});
+      const bool is_hopper = capability == 90;
+      EXPECT(plan.generation == (is_hopper ? Generation::kSm90 : Generation::kSm80));
+      EXPECT(std::strstr(plan.kernel, is_hopper ? "_sm90_" : "_sm80_") != nullptr);
+    }
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.newest = Generation::kSm80}).generation ==
+           Generation::kSm80);
+  }
+}
+
+RNC_TEST(windows_and_pixels_take_hopper_s_kernels_where_tma_can_bring_them) {
+  for (const ConvOp op : kOps) {
+    for (const Conv2dProblem& p :
+         {square(4, 14, 64, 64, 3, 1), square(4, 14, 64, 128, 3, 2), square(2, 14, 64, 64, 5, 1),
+          square(1, 14, 128, 64, 7, 2), dilated(square(2, 28, 64, 64, 3, 1), 12),
+          square(2, 14, 256, 64, 1, 1), square(2, 14, 64, 120, 1, 1),
+          in_groups(square(2, 14, 256, 256, 3, 1), 4)}) {
+      const ConvPlan plan = rnc::plan_conv(op, p, DType::kFloat16);
+      EXPECT(plan.generation == Generation::kSm90);
+      EXPECT(plan.path == (p.R == 1 ? ConvPath::kGemm : ConvPath::kIm2col));
+      EXPECT(std::strstr(plan.why, "TMA") != nullptr);
+      EXPECT(plan.error == nullptr);
+      EXPECT_EQ(plan.tile_k, 64);
+      EXPECT_EQ(plan.depth_per_split % 64, 0);
+    }
+  }
+}
+
+RNC_TEST(what_tma_cannot_bring_takes_mma_sync_and_the_plan_says_why) {
+  struct Refused {
+    ConvOp op;
+    Conv2dProblem p;
+    const char* why;
+  };
+  const Refused refused[] = {
+      {ConvOp::kFprop, in_groups(square(2, 14, 192, 192, 3, 1), 2), "share boxes of TMA"},
+      {ConvOp::kDgrad, in_groups(square(2, 14, 64, 192, 3, 1), 2), "share boxes of TMA"},
+      {ConvOp::kWgrad, square(2, 14, 120, 64, 3, 1), "between taps"},
+      {ConvOp::kFprop, square(2, 14, 72, 64, 3, 1), "too few channels"},
+      {ConvOp::kDgrad, square(2, 14, 64, 40, 1, 1), "too few channels"},
+      {ConvOp::kWgrad, square(2, 14, 40, 64, 1, 1), "too few channels"},
+      // Strides have 3 bits; corners and offsets of a map of rank 4 have 8.
+      {ConvOp::kFprop, square(2, 32, 64, 64, 3, 9), "beyond what TMA's windows describe"},
+      {ConvOp::kWgrad, dilated(square(1, 8, 64, 64, 3, 1), 129), "beyond what TMA's windows"},
+      {ConvOp::kDgrad, dilated(square(1, 8, 64, 64, 3, 1), 129), "beyond what TMA's windows"},
+  };
+  for (const Refused& one : refused) {
+    const ConvPlan plan = rnc::plan_conv(one.op, one.p, DType::kBFloat16);
+    EXPECT(plan.generation == Generation::kSm80);
+    EXPECT(plan.error == nullptr);
+    EXPECT(std::strstr(plan.why, one.why) != nullptr);
+    EXPECT(std::strstr(plan.why, "mma.sync") != nullptr);
+  }
+  // wgmma would truncate float32.
+  const ConvPlan tf32 = rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32,
+                                       {.allow_tf32 = true});
+  EXPECT(tf32.generation == Generation::kSm80 && std::strstr(tf32.why, "mma.sync"));
+  // A strided dgrad is a GEMM for each class of pixels, none of which is strided.
+  EXPECT(rnc::plan_conv(ConvOp::kDgrad, square(2, 32, 64, 64, 3, 9), DType::kBFloat16).generation ==
+         Generation::kSm90);
+}
+
+RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow) {
+  const auto fprop = [](int32_t images, int32_t filters, const rnc::PlanLimits& limits = {}) {
+    return rnc::plan_conv(ConvOp::kFprop, square(images, 56, 64, filters, 3, 1), DType::kBFloat16,
+                          limits);
+  };
+  EXPECT_EQ(fprop(32, 64).tile_n, 64);
+  EXPECT_EQ(fprop(32, 128).tile_n, 128);
+  EXPECT_EQ(fprop(32, 256).tile_n, 256);
+  EXPECT_EQ(fprop(32, 512).tile_n, 256);
+  EXPECT_EQ(fprop(32, 256, {.narrow = true}).tile_n, 128);
+  EXPECT_EQ(fprop(32, 256, {.normalises = true}).tile_n, 128);
+  EXPECT_EQ(fprop(1, 256).tile_n, 64);
+  const auto wgrad_tile = [](int32_t filters) {
+    const ConvPlan plan =
+        rnc::plan_conv(ConvOp::kWgrad, square(8, 56, 64, filters, 3, 1), DType::kBFloat16);
+    return plan.tile_m * 1000 + plan.tile_n;
+  };
+  EXPECT_EQ(wgrad_tile(64), 64256);
+  EXPECT_EQ(wgrad_tile(72), 128128);
+}
+
+RNC_TEST(a_box_of_tma_lies_where_the_window_lies) {
+  const auto check = [](const rnc::WindowAxis& window) {
+    const rnc::BoxAxis box = rnc::box_axis(window);
+    for (int32_t i = 0; i < window.positions; ++i) {
+      for (int32_t tap = 0; tap < window.taps; ++tap) {
+        const int32_t wanted = i * window.stride + window.origin + tap * window.tap_shift;
+        EXPECT_EQ(box.base(i) + box.offset(tap), wanted);
+        EXPECT(box.offset(tap) >= 0);  // TMA adds it to a base position as an unsigned number
+      }
+    }
+    EXPECT_EQ(window.size - 1 + box.upper(window.positions), box.base(window.positions - 1));
+  };
+  for (const int32_t taps : {1, 2, 3, 5, 7}) {
+    for (const int32_t stride : {1, 2, 3}) {
+      for (const int32_t dilation : {1, 2, 3}) {
+        for (const int32_t pad : {0, 1, 4}) {
+          constexpr int32_t kSize = 23;
+          const int32_t out = Conv2dProblem::output_size(kSize, pad, dilation, taps, stride);
+          check(rnc::fprop_axis(kSize, out, stride, pad, taps, dilation));
+          for (int32_t residue = 0; residue < stride; ++residue) {
+            check(rnc::gradient_axis(residue, kSize, out, stride, pad, taps, dilation).window);
+          }
+        }
+      }
+    }
+  }
+}
