@@ -282,8 +282,8 @@ struct StorePartial {
   }
 };
 
-// The same, and the sums of A's rows: from the main loops that have them, stored by the first columns
-// of those rows.
+// The same, and the sums of A's rows: from the main loops that have them, stored by the first
+// columns of those rows.
 template <class T>
 struct StorePartialWithRowSums {
   using Acc = AccOf<T>;
