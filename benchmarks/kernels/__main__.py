@@ -23,6 +23,7 @@ import torch
 from benchmarks.kernels import gates, measured, planned, predicted
 from benchmarks.kernels.planned import NETWORKS, PlannedPass
 from benchmarks.kernels.predicted import PredictedPass
+from benchmarks.kernels.predicted_docs import DOCS, write_docs
 from benchmarks.kernels.prediction import MACHINES, of_workload, plan_of
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import environment
@@ -53,6 +54,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--gpu", choices=MACHINES, default=H200.name, help="to predict for")
     parser.add_argument(
+        "--docs", action="store_true", help="with --predict: rewrite the tables of docs/kernels.md"
+    )
+    parser.add_argument(
         "--report", type=Path, metavar="FILE", help="what was measured, beside --predict"
     )
     parser.add_argument("--network", nargs="+", choices=NETWORKS)
@@ -71,8 +75,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value <= 0:
             parser.error(f"--{name} is {value}; accepted: numbers above 0")
-    if options.report and not options.predict:
-        parser.error("--report is given without --predict; accepted: both")
+    for name in ("report", "docs"):
+        if getattr(options, name) and not options.predict:
+            parser.error(f"--{name} is given without --predict; accepted: both")
     options.network = options.network or (["resnet50"] if options.predict else list(NETWORKS))
     return options
 
@@ -155,6 +160,8 @@ def _predict(
     expected = gates.predicted(device, machine)
     shown = [*predicted.tables(found, machine, results), gates.table(machine, expected, was)]
     show(shown)
+    if options.docs:
+        write_docs(DOCS)
     remark = PREDICTED.format(machine=machine.name)
     print(remark)
     if options.out:

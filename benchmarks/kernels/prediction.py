@@ -215,13 +215,11 @@ def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) ->
     added = machine.start_and_end.value
     if sums:
         added += sums / machine.memory.value + machine.start_and_end.value
-    waits = {
-        "memory": memory,
-        "L2": l2,
-        "tensor cores": busy if multiplied == tensor else 0.0,
-        "shared memory": busy if multiplied == shared else 0.0,
-        "prologue": busy if multiplied == prologue else 0.0,
-    }
+    units = {"tensor cores": tensor, "shared memory": shared, "prologue": prologue}
+    busiest = max(units, key=lambda name: units[name])
+    if busy > multiplied and between > multiplied / share:
+        busiest = "epilogues"
+    waits = {"memory": memory, "L2": l2, busiest: busy}
     limit = max(waits, key=lambda name: waits[name])
     return Prediction(
         us=1e6 * (waits[limit] + added),
