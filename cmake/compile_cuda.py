@@ -10,11 +10,12 @@ architecture and what that cost (docs/architecture.md, "What the build records")
                   "registers": 105,          per thread
                   "threads": 256,            of a block, from __launch_bounds__; null without
                   "static_shared": 0, "dynamic_shared": 33792,     bytes of a block
+                  "stages": 3,               of operands in dynamic shared memory; 0: no pipeline
                   "stack": 0, "spill_stores": 0, "spill_loads": 0, bytes of a thread
                   "constant": 584, "code": 11520}]}                bytes
 Registers, stack, spills and static shared memory are what `ptxas -v` says, the code's size is that of the machine
-code's ELF section, block size and dynamic shared memory come from the PTX (dynamic_smem<Storage>() names
-its memory after its size).
+code's ELF section, block size, dynamic shared memory and stages come from the PTX (dynamic_smem<Storage>() names
+its memory after its size and stages).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _VERBOSE = re.compile(r"^(ptxas info\s*: (?!\(C\d+\))|\s*\d+ bytes stack frame)"
 
 _ENTRY = re.compile(r"^(?:\.visible |\.weak )*\.entry (\w+)")
 _THREADS = re.compile(r"^\.(?:maxntid|reqntid) (\d+)(?:, (\d+), (\d+))?")
-_DYNAMIC = re.compile(r"\bmov\b.*dynamic_smem_ofIL[mj](\d+)E")
+_DYNAMIC = re.compile(r"\bmov\b.*dynamic_smem_ofIL[mj](\d+)EL[mj](\d+)E")
 
 
 def parse_ptxas(output: str) -> dict[tuple[str, str], dict[str, int]]:
@@ -72,17 +73,19 @@ def parse_ptxas(output: str) -> dict[tuple[str, str], dict[str, int]]:
 
 
 def parse_ptx(text: str) -> dict[str, dict[str, int | None]]:
-    """{symbol: threads of a block, bytes of dynamic shared memory} of the kernels in a PTX file."""
+    """{symbol: threads of a block, bytes of dynamic shared memory, stages of operands in it} of the kernels in a PTX
+    file."""
     found: dict[str, dict[str, int | None]] = {}
     kernel: dict[str, int | None] = {}
     for line in text.splitlines():
         if match := _ENTRY.match(line):
-            kernel = found[match[1]] = {"threads": None, "dynamic_shared": 0}
+            kernel = found[match[1]] = {"threads": None, "dynamic_shared": 0, "stages": 0}
         elif match := _THREADS.match(line):
             x, y, z = (int(extent or 1) for extent in match.groups())
             kernel["threads"] = x * y * z
         elif match := _DYNAMIC.search(line):
-            kernel["dynamic_shared"] = max(kernel["dynamic_shared"] or 0, int(match[1]))
+            for name, value in zip(("dynamic_shared", "stages"), match.groups(), strict=True):
+                kernel[name] = max(kernel[name] or 0, int(value))
     return found
 
 

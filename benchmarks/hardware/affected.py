@@ -41,7 +41,7 @@ PASSES_OF_OP = {
 OPS_OF_NETWORKS = frozenset(PASSES_OF_OP) - {"bn_relu", "add_relu"}
 
 CORRECTNESS = frozenset({"correctness", "safety"})
-OF_KERNELS = CORRECTNESS | {"kernels", "ops"}
+OF_KERNELS = CORRECTNESS | {"kernels", "ops", "gates"}
 OF_NETWORKS = frozenset(
     {"models", "blocks", "sweep", "overhead", "training_step", "compile", "max_autotune"}
 )

@@ -27,6 +27,7 @@ MODULES = (
     "correctness",
     "safety",
     "measure",
+    "gates",
 )
 # They come before the extension is known to load, or while it is replaced.
 _WITHOUT_EXTENSION = ("build", "device_facts")

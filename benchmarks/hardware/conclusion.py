@@ -44,7 +44,15 @@ def conclusion(data: Data, stages: Sequence[Stage]) -> list[str]:
     lines += [f"  not all measured: {text}" for text in _broken(data, stages)]
     if (data.get("environment") or {}).get("kind") == "dry-run":
         return [*lines, "A dry run: no figure says anything about a GPU."]
+    lines += [f"gate {_told(gate)}" for gate in data.get("gates") or []]
     return lines + [sentence(v).replace("**", "") for v in verdicts(data) if not v.peer]
+
+
+def _told(gate: Mapping[str, Any]) -> str:
+    if gate["us"] is None:
+        return f"{gate['gate']}: {gate['verdict']}"
+    limit = "unknown" if gate["limit_us"] is None else f"{gate['limit_us']:.1f} us"
+    return f"{gate['gate']}: {gate['verdict']}, {gate['us']:.1f} us, limit {limit}"
 
 
 def _broken(data: Data, stages: Sequence[Stage]) -> list[str]:

@@ -94,8 +94,8 @@ def compare(measurement: Measurement, device: Device, context: Context, report: 
     plan = plan_of(measurement, device, context)
     say("plan", plain(asdict(plan)))
     ceilings = context.ceilings or measure_ceilings(device, plan.dtypes)
-    budget = Budget(context.left() - _SPARE)
-    runner = Runner(device, plan, report.add, report.note, budget, ceilings, _progress)
+    budget = time_left(context)
+    runner = Runner(device, plan, report.add, report.note, budget, ceilings, progress)
 
     def left() -> Iterator[Workload]:
         for index, workload in enumerate(workloads(measurement, device, plan)):
@@ -136,5 +136,10 @@ def trace_a_small_module() -> None:
         torch.testing.assert_close(traced, resnet_cuda.ops.add_relu(x, x))
 
 
-def _progress(title: str, done: int) -> None:
+def time_left(context: Context) -> Budget:
+    """For measuring."""
+    return Budget(context.left() - _SPARE)
+
+
+def progress(title: str, done: int) -> None:
     say("progress", title)

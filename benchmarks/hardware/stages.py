@@ -69,6 +69,7 @@ STAGES = (
         "safety",
         needs=_EXTENSION,
     ),
+    Stage("gates", "what the Hopper kernels are to reach", 45, _own("gates")),
     Stage("kernels", "every kernel pass of ResNet's layers", 75, _own("measure")),
     Stage("models", "whole networks against eager peers", 100, _own("measure")),
     Stage("blocks", "residual blocks", 40, _own("measure")),

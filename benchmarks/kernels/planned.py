@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from resnet_cuda import _host
+from benchmarks.kernels.prediction import plan_of
 from resnet_cuda.bench import layers
 from resnet_cuda.bench.computation import shrinkable
 from resnet_cuda.bench.device import Device
@@ -87,18 +87,7 @@ def passes(
 
 
 def planned(network: str, workload: Workload, conv: ConvProblem, gpu: Gpu) -> PlannedPass:
-    pools = workload.pass_name == "conv_max_pool"
-    plan = _host.conv_plan(
-        "fprop" if pools else workload.pass_name.removeprefix("conv_"),
-        str(workload.dtype).removeprefix("torch."),
-        (workload.images, conv.C, conv.H, conv.W),
-        (conv.K, conv.C // conv.groups, conv.R, conv.S),
-        stride=(conv.stride, conv.stride),
-        padding=(conv.padding, conv.padding),
-        dilation=(conv.dilation, conv.dilation),
-        groups=conv.groups,
-        max_pool=pools,
-    )
+    plan = plan_of(workload, conv)
     seconds = max(workload.flops / gpu.flops[workload.dtype], workload.bytes / gpu.bandwidth)
     return PlannedPass(
         network,

@@ -23,16 +23,24 @@ namespace detail {
 struct alignas(1024) SharedBytes {
   unsigned char bytes[1024];
 };
-// Its size is part of its name, so that the build can read from the PTX how much of it a kernel
-// needs (cmake/compile_cuda.py).
-template <size_t kBytes>
+// How many stages of operands a storage has, where it has a main loop with stages; else 0.
+template <class Storage>
+inline constexpr size_t kStagesOf = 0;
+template <class Storage>
+  requires requires { sizeof(Storage::mainloop.stages); }
+inline constexpr size_t kStagesOf<Storage> =
+    sizeof(Storage::mainloop.stages) / sizeof(Storage::mainloop.stages[0]);
+// Its size and its stages are part of its name, so that the build can read from the PTX how much of
+// it a kernel needs, and for what (cmake/compile_cuda.py).
+template <size_t kBytes, size_t kStages>
 extern __shared__ SharedBytes dynamic_smem_of[];
 }  // namespace detail
 
 // The block's dynamic shared memory seen as one struct, 1024-byte aligned.
 template <class Storage>
 __device__ __forceinline__ Storage& dynamic_smem() {
-  return reinterpret_cast<Storage&>(detail::dynamic_smem_of<sizeof(Storage)>);
+  return reinterpret_cast<Storage&>(
+      detail::dynamic_smem_of<sizeof(Storage), detail::kStagesOf<Storage>>);
 }
 
 }  // namespace rnc

@@ -132,6 +132,7 @@ class Kernel:
     spill_loads: int
     constant: int
     code: int
+    stages: int = 0
 
     @cached_property
     def instantiation(self) -> str:
@@ -291,13 +292,15 @@ def _table(title: str, rows: list[list[Cell]], resources: Resources) -> Table:
         "kernels",
         "threads",
         "shared B",
+        "stages",
         *resources.architectures,
         *(guest for guest, _ in resources.guests),
         "spills B",
     ]
     notes = [
         "for an architecture: registers of a thread / blocks that fit on a multiprocessor / the part of its warps that "
-        "they fill; spills: bytes that a thread of the worst kernel stores, on each architecture"
+        "they fill; stages: of operands in shared memory; spills: bytes that a thread of the worst kernel stores, on "
+        "each architecture"
     ]
     notes += [f"{guest} runs the code for {host}" for guest, host in resources.guests]
     return Table(title, header, rows, notes)
@@ -308,6 +311,8 @@ def _row(title: str, kernels: list[Kernel], resources: Resources) -> list[Cell]:
     cells = [Cell(title), Cell(kernels[0].dtype)]
     cells.append(Cell(str(len({kernel.symbol for kernel in kernels}))))
     cells += [Cell(_range(k.threads for k in kernels)), Cell(_range(k.shared for k in kernels))]
+    stages = [kernel.stages for kernel in kernels if kernel.stages]
+    cells.append(Cell(_range(stages) if stages else "-"))
     for architecture in architectures:
         cells.append(_compiled([k for k in kernels if k.architecture == architecture]))
     for guest, host in resources.guests:

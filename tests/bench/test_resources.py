@@ -124,15 +124,15 @@ def test_ptxas_words_are_read_per_kernel_and_architecture() -> None:
     assert found["_Zone", "sm_90a"]["spill_stores"] == 0
 
 
-def test_block_size_and_dynamic_shared_memory_are_read_from_ptx() -> None:
+def test_block_size_dynamic_shared_memory_and_stages_are_read_from_ptx() -> None:
     text = """
-.extern .shared .align 1024 .b8 _ZN3rnc6detail15dynamic_smem_ofILm4096EEE[];
+.extern .shared .align 1024 .b8 _ZN3rnc6detail15dynamic_smem_ofILm4096ELm3EEE[];
 .visible .entry _Zone(
 	.param .align 8 .b8 _Zone_param_0[152]
 )
 .maxntid 128, 2, 1
 {
-	mov.u32 	%r1, _ZN3rnc6detail15dynamic_smem_ofILm4096EEE;
+	mov.u32 	%r1, _ZN3rnc6detail15dynamic_smem_ofILm4096ELm3EEE;
 }
 .weak .entry _Ztwo(
 )
@@ -140,8 +140,8 @@ def test_block_size_and_dynamic_shared_memory_are_read_from_ptx() -> None:
 }
 """
     assert compile_cuda.parse_ptx(text) == {
-        "_Zone": {"threads": 256, "dynamic_shared": 4096},
-        "_Ztwo": {"threads": None, "dynamic_shared": 0},
+        "_Zone": {"threads": 256, "dynamic_shared": 4096, "stages": 3},
+        "_Ztwo": {"threads": None, "dynamic_shared": 0, "stages": 0},
     }
 
 
@@ -194,7 +194,16 @@ def test_a_lost_record_of_an_object_is_an_error_that_says_what_to_do(tmp_path: P
 
 def make(name: str, **figures: int) -> Kernel:
     known = dict.fromkeys(
-        ("static_shared", "dynamic_shared", "stack", "spill_stores", "spill_loads", "constant"), 0
+        (
+            "static_shared",
+            "dynamic_shared",
+            "stages",
+            "stack",
+            "spill_stores",
+            "spill_loads",
+            "constant",
+        ),
+        0,
     )
     known |= {"registers": 32, "threads": 256, "code": 128, **figures}
     return Kernel("conv_fprop", f"_Z{name}", name, "sm_80", **known)
@@ -214,6 +223,15 @@ def test_kernels_have_readable_names() -> None:
     assert (kernel.dtype, kernel.pass_name) == ("bfloat16", "conv_fprop")
     simple = make("void rnc::sum_splits_kernel<double>(rnc::SumSplitsParams<double>)")
     assert (simple.instantiation, simple.dtype) == ("sum_splits_kernel", "float64")
+
+
+def test_tables_have_the_stages_of_those_that_have_some() -> None:
+    kernels = [make(GEMM, stages=3), make(GEMM + "2", stages=5), make(GEMM + "3")]
+    found = Resources("13.0", {"conv_fprop": 4.0}, 2.0, kernels)
+    column = resources.overview(found).header.index("stages")
+    assert resources.overview(found).rows[0][column].text == "3-5"
+    (row,) = resources.overview(replace(found, kernels=[make(GEMM)])).rows
+    assert row[column].text == "-"
 
 
 def test_tables_mark_spills() -> None:

@@ -47,7 +47,7 @@ def test_a_plan_s_figures_are_those_of_the_pass() -> None:
     found = [planned.planned("wrn_28_10", workload, conv, H200) for workload, conv in passes]
     one = next(p for p in found if p.workload == "n4-160x32x32-k160-3x3-p1")
     x, weight = 4 * 160 * 32 * 32, 160 * 160 * 9
-    assert one.pass_name == "conv_dgrad" and one.kernel == "conv_dgrad_sm80_im2col"
+    assert one.pass_name == "conv_dgrad" and one.kernel == "conv_dgrad_sm90_im2col"
     assert one.flops == 2 * x * 160 * 9 and one.bytes == 2 * (2 * x + weight)
     assert one.floor_us == pytest.approx(1e6 * max(one.flops / 790e12, one.bytes / 4.3e12))
     (table,) = planned.tables(found, H200)

@@ -54,7 +54,8 @@ const char* rnc_device_set_option(const char* name, int64_t value) {
                  {"max_errors", &Options::max_errors},
                  {"cp_async", &Options::cp_async},
                  {"tma", &Options::tma},
-                 {"wgmma", &Options::wgmma}};
+                 {"wgmma", &Options::wgmma},
+                 {"multiprocessors", &Options::multiprocessors}};
   for (const auto& member : members) {
     if (std::strcmp(name, member.name) != 0) continue;
     options.*member.member = static_cast<int32_t>(value);

@@ -62,7 +62,7 @@ Status pointwise_with_statistics(const LaunchArguments& arguments, const Prologu
   return matrix_with_statistics<Mainloop, T>(
       arguments, {pixels, filters, channels},
       {PixelRows<T, Prologue>::of_input(arguments.buffer<const T>(2), prologue, problem),
-       FilterRows<T>(arguments.buffer<const T>(3), filters, channels)});
+       FilterRows<T>(arguments.buffer<const T>(3), problem)});
 }
 
 }  // namespace rnc

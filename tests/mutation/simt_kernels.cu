@@ -35,7 +35,7 @@ Status depthwise_conv_with_statistics(const LaunchArguments& arguments) {
   return matrix_with_statistics<DepthwiseMainloop<Window, Filter>, float>(
       arguments, {pixels, channels, taps * channels},
       {Window::of_input(arguments.buffer<const float>(2), {}, problem),
-       Filter(arguments.buffer<const float>(3), 1, taps)});
+       Filter(arguments.buffer<const float>(3), channels, channels, taps)});
 }
 
 // buffers: mean, invstd, scale, bias, partials, gamma, beta; numbers: rows, tiles, channels

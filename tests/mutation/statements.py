@@ -25,6 +25,8 @@ CALLS = "|".join(
         r"(?:\w+\.)*ring\.\w+",
         r"release",
         r"\w+\.advance",
+        # Threads that share a tile (tile/thread_group.cuh).
+        r"(?:\w+::)+sync",
     ]
 )
 STATEMENT = re.compile(rf"(?<![\w.])(?:ptx::)?(?:{CALLS})(?:<[^;<>]*>)?\([^;{{}}]*\);")

@@ -43,6 +43,8 @@ PLAIN_POLICIES = (
     *(Policy(RANDOM, seed, 2, 2, 2) for seed in range(1, 5)),
 )
 LIMIT_SECONDS = 60.0
+# So few that blocks which stay compute several tiles.
+MULTIPROCESSORS = 2
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ def _await(child: int, reading: int) -> Outcome:
 
 def _run(path: Path, program: str, variant: str, policies: tuple[Policy, ...]) -> tuple[str, str]:
     library = DeviceLibrary(path)
-    library.set_options(check=int(variant == "checked"), workers=1)
+    check = int(variant == "checked")
+    library.set_options(check=check, workers=1, multiprocessors=MULTIPROCESSORS)
     for policy in policies:
         library.set_options(**policy.options())
         for problem in problems_of(program):

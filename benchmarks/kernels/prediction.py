@@ -1,0 +1,299 @@
+"""How long a convolution pass should take on a Hopper GPU, from its plan, its bytes and its FLOPs, before it has run.
+
+A block of these kernels has a thread that loads, and warps that multiply and store (docs/kernels.md). What a pass may
+wait for overlaps: memory, the way from the L2 cache to shared memory, and of the busiest multiprocessor the tensor
+cores and shared memory. There the epilogues between tiles come on top, and everywhere the launch's start and end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from resnet_cuda import _host
+from resnet_cuda.bench.workload import Workload
+from resnet_cuda.explain import H200 as _H200
+from resnet_cuda.testing.problems import ConvProblem
+
+MODELLED = "_sm90_"  # in the name of a kernel that the model is about
+
+
+class Figure(NamedTuple):
+    """A number of the model, and where it comes from."""
+
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A Hopper GPU. Rates are of the whole device unless their unit names a multiprocessor (SM)."""
+
+    name: str
+    memory: Figure
+    product: Figure = Figure(
+        _H200.flops[torch.bfloat16], "FLOP/s", "measured on an H200: bfloat16, random data"
+    )
+    multiprocessors: Figure = Figure(132, "SM", "datasheet, SXM")
+    clock: Figure = Figure(1.755e9, "Hz", "assumed under load")
+    tensor: Figure = Figure(4096, "FLOP/clk/SM", "datasheet: 989.4 TFLOP/s of 132 SMs at 1.83 GHz")
+    shared: Figure = Figure(128, "B/clk/SM", "programming guide: 32 banks of 4 bytes")
+    lanes: Figure = Figure(128, "instructions/clk/SM", "datasheet: 4 schedulers, one warp each")
+    l2: Figure = Figure(5.5e12, "B/s", "assumed, L2 to shared memory of all SMs; no probe yet")
+    l2_port: Figure = Figure(64, "B/clk/SM", "assumed, L2 to shared memory of one SM")
+    # Both counts are static, with branches that are not taken: too high rather than too low.
+    epilogue_instructions: Figure = Figure(
+        8, "instructions", "machine code: with statistics 1040 for 32 elements and 4 looks at each"
+    )
+    epilogue_wait: Figure = Figure(250, "clk", "assumed, per look at 64 x 64 elements: barriers")
+    prologue_instructions: Figure = Figure(
+        12, "instructions", "machine code: normalise-on-load, 380 for 32 elements"
+    )
+    start_and_end: Figure = Figure(3e-6, "s", "assumed: launch, first loads, last stores")
+
+    def figures(self) -> Iterable[tuple[str, Figure]]:
+        return ((name, v) for name, v in vars(self).items() if isinstance(v, Figure))
+
+    def seconds(self, clocks: float) -> float:
+        return clocks / self.clock.value
+
+
+H200 = Machine("H200", Figure(_H200.bandwidth, "B/s", "measured on an H200: a copy"))
+H100 = Machine(
+    "H100", Figure(3.0e12, "B/s", "assumed: 90% of the datasheet's 3.35 TB/s, SXM, HBM3")
+)
+MACHINES = {machine.name: machine for machine in (H200, H100)}
+
+
+# Of a slice of the depth: elements, and bytes of a row or column.
+_DEPTH, _LINE = 64, 128
+_WARPGROUPS, _WARPGROUP_ROWS, _STAGED_COLUMNS = 2, 64, 64
+_ACCUMULATOR = 4  # bytes
+_OPS = {"conv_dgrad": "dgrad", "conv_wgrad": "wgrad"}  # the other passes are fprops
+_ON_LOAD, _STATISTICS = " on load", " statistics"
+
+
+@dataclass(frozen=True)
+class Gemms:
+    """What a launch computes: one GEMM for each entry of `slices`, of so many tiles of rows x columns, whose depth has
+    that many slices.
+
+    blocks: that share a multiprocessor. looks: of the epilogue at each element in shared memory. changed: rows or
+    columns of a slice that are changed on load, 0 where none are.
+    """
+
+    rows: int
+    columns: int
+    tiles: int
+    slices: tuple[int, ...]
+    blocks: int = 1
+    looks: int = 1
+    changed: int = 0
+
+    @property
+    def all_tiles(self) -> int:
+        return self.tiles * len(self.slices)
+
+    @property
+    def all_slices(self) -> int:
+        return self.tiles * sum(self.slices)
+
+    @property
+    def slice_bytes(self) -> int:
+        """Of the boxes that make up a slice."""
+        return (self.rows + self.columns) * _LINE
+
+    def clocks_of_tensor_cores(self, machine: Machine) -> float:
+        """For a slice."""
+        return 2 * self.rows * self.columns * _DEPTH / machine.tensor.value
+
+    def clocks_of_shared_memory(self, machine: Machine) -> float:
+        """The same: TMA writes its boxes; each of two warpgroups reads what it multiplies, both of them the operand
+        that they share; what is changed is read and written once more."""
+        down = self.rows // _WARPGROUP_ROWS  # warpgroups one below the other
+        read = self.rows * (2 // down) + self.columns * down
+        lines = self.rows + self.columns + read + 2 * self.changed
+        return lines * _LINE / machine.shared.value
+
+    def clocks_of_prologue(self, machine: Machine) -> float:
+        """The same, for instructions of threads."""
+        instructions = self.changed * _DEPTH * machine.prologue_instructions.value
+        return instructions / machine.lanes.value
+
+    def clocks_of_epilogue(self, machine: Machine) -> float:
+        """For a tile: its rows go through shared memory as float32, once in and once for each look at them."""
+        elements = self.rows * self.columns
+        shared = elements * _ACCUMULATOR * (1 + self.looks) / machine.shared.value
+        instructions = elements * (1 + self.looks) * machine.epilogue_instructions.value
+        parts = elements / (_WARPGROUPS * _WARPGROUP_ROWS * _STAGED_COLUMNS)
+        waits = parts * (1 + self.looks) * machine.epilogue_wait.value
+        return max(shared, instructions / machine.lanes.value) + waits
+
+    def busiest(self, machine: Machine) -> tuple[int, int]:
+        """(tiles, slices) of the block that has most to do: block b takes tiles b, b + blocks, ..."""
+        blocks = min(self.all_tiles, int(machine.multiprocessors.value) * self.blocks)
+
+        def counts(block: int, grid: int) -> int:
+            first, last = grid * self.tiles, (grid + 1) * self.tiles
+            return _stepped(last, block, blocks) - _stepped(first, block, blocks)
+
+        return max(
+            (
+                (sum(mine), sum(n * slices for n, slices in zip(mine, self.slices, strict=True)))
+                for block in range(blocks)
+                for mine in [[counts(block, grid) for grid in range(len(self.slices))]]
+            ),
+            key=lambda found: found[1],
+        )
+
+
+def _stepped(limit: int, first: int, step: int) -> int:
+    """How many of first, first + step, ... are below the limit."""
+    return max(0, _whole(limit - first, step))
+
+
+def _whole(count: int, step: int) -> int:
+    return -(-count // step)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Microseconds. us: of the pass. The rest: what each rate alone would take, `between` what the busiest
+    multiprocessor does between tiles, `added` what overlaps with nothing."""
+
+    us: float
+    memory: float
+    l2: float
+    tensor: float
+    shared: float
+    between: float
+    added: float
+    tiles: int  # of the busiest block
+    evenness: float  # slices of all blocks over those of as many busiest ones
+    limit: str  # what it waits for most
+
+
+def of_workload(
+    workload: Workload, conv: ConvProblem, plan: dict[str, Any], machine: Machine
+) -> Prediction | None:
+    """None of kernels that the model is not about."""
+    if plan["error"] is not None or MODELLED not in plan["kernel"]:
+        return None
+    gemms = gemms_of(workload, conv, plan)
+    sums = 0
+    if op_of(workload) == "wgrad":  # its parts in float32, for the ordered sum behind it
+        weight = conv.K * (conv.C // conv.groups) * conv.R * conv.S
+        sums = plan["splits"] * weight * _ACCUMULATOR
+    return predict(gemms, workload.flops, workload.bytes, sums, machine)
+
+
+def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) -> Prediction:
+    """size: bytes that have to move through memory. sums: bytes of parts that a second launch adds up; 0: there is
+    none."""
+    tiles, slices = gemms.busiest(machine)
+    # Blocks that share a multiprocessor share its units.
+    share = gemms.blocks
+    tensor = machine.seconds(share * slices * gemms.clocks_of_tensor_cores(machine))
+    tensor = max(tensor, flops / machine.product.value)
+    shared = machine.seconds(share * slices * gemms.clocks_of_shared_memory(machine))
+    prologue = machine.seconds(share * slices * gemms.clocks_of_prologue(machine))
+    between = machine.seconds(tiles * gemms.clocks_of_epilogue(machine))
+    multiplied = max(tensor, shared, prologue)
+    if gemms.blocks == 1:
+        busy = multiplied + between
+    else:  # one block's epilogue overlaps with the others' products
+        busy = max(multiplied, multiplied / share + between)
+    l2 = max(
+        gemms.all_slices * gemms.slice_bytes / machine.l2.value,
+        machine.seconds(share * slices * gemms.slice_bytes / machine.l2_port.value),
+    )
+    memory = (size + sums) / machine.memory.value
+    added = machine.start_and_end.value
+    if sums:
+        added += sums / machine.memory.value + machine.start_and_end.value
+    units = {"tensor cores": tensor, "shared memory": shared, "prologue": prologue}
+    busiest = max(units, key=lambda name: units[name])
+    if busy > multiplied and between > multiplied / share:
+        busiest = "epilogues"
+    waits = {"memory": memory, "L2": l2, busiest: busy}
+    limit = max(waits, key=lambda name: waits[name])
+    return Prediction(
+        us=1e6 * (waits[limit] + added),
+        memory=1e6 * memory,
+        l2=1e6 * l2,
+        tensor=1e6 * tensor,
+        shared=1e6 * shared,
+        between=1e6 * between,
+        added=1e6 * added,
+        tiles=tiles,
+        evenness=gemms.all_slices
+        / (slices * min(gemms.all_tiles, int(machine.multiprocessors.value) * gemms.blocks)),
+        limit=limit,
+    )
+
+
+def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gemms:
+    """The launch of a pass with such a plan."""
+    rows, columns, depth = plan["tile"]
+    tiles, groups_and_splits, classes = plan["grid"]
+    on_load = workload.name.endswith(_ON_LOAD)
+    op = op_of(workload)
+    slices: tuple[int, ...]
+    if op == "wgrad":
+        pixels = workload.images * conv.P * conv.Q
+        slices = (_whole(_whole(pixels, plan["splits"]), depth),)
+    elif op == "dgrad":
+        filters = _whole(conv.K // conv.groups, depth)
+        slices = tuple(filters * taps for taps in _taps_of_classes(conv, classes))
+    else:
+        slices = (conv.R * conv.S * _whole(conv.C // conv.groups, depth),)
+    is_pair = op == "fprop" and columns == 64 and not on_load  # Sm90NarrowPairTile
+    return Gemms(
+        rows,
+        columns,
+        tiles * groups_and_splits,
+        slices,
+        blocks=2 if is_pair else 1,
+        looks=3 if workload.name.removesuffix(_ON_LOAD).endswith(_STATISTICS) else 1,
+        changed=0 if not on_load else columns if op == "wgrad" else rows,
+    )
+
+
+def op_of(workload: Workload) -> str:
+    return _OPS.get(workload.pass_name, "fprop")
+
+
+def _taps_of_classes(conv: ConvProblem, classes: int) -> list[int]:
+    """Of dgrad's classes of pixels, which see the same taps."""
+    if classes == 1:
+        return [conv.R * conv.S]
+
+    def along(taps: int, residue: int) -> int:
+        meets = ((residue + conv.padding - t * conv.dilation) % conv.stride for t in range(taps))
+        return sum(offset == 0 for offset in meets)
+
+    return [
+        along(conv.R, h) * along(conv.S, w)
+        for h in range(min(conv.stride, conv.H))
+        for w in range(min(conv.stride, conv.W))
+    ]
+
+
+def plan_of(workload: Workload, conv: ConvProblem) -> dict[str, Any]:
+    """What the launcher of the workload plans."""
+    return _host.conv_plan(
+        op_of(workload),
+        str(workload.dtype).removeprefix("torch."),
+        (workload.images, conv.C, conv.H, conv.W),
+        (conv.K, conv.C // conv.groups, conv.R, conv.S),
+        stride=(conv.stride, conv.stride),
+        padding=(conv.padding, conv.padding),
+        dilation=(conv.dilation, conv.dilation),
+        groups=conv.groups,
+        max_pool=workload.pass_name == "conv_max_pool",
+        normalises=workload.name.endswith(_ON_LOAD),
+    )

@@ -1,0 +1,128 @@
+"""Small problems for the shipped Hopper kernels, one launch each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from tests.mutation.shipped_problems import normalised, with_statistics
+from tests.reference_kernels import problems
+from tests.reference_kernels.launch import Input, Output
+from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, product
+
+SM90 = "mutation_sm90"
+
+
+def conv_with_statistics(height: int, width: int, channels: int, filters: int) -> Problem:
+    return _conv("hopper_conv_with_statistics", height, width, channels, filters)
+
+
+def normalised_conv_with_statistics(
+    height: int, width: int, channels: int, filters: int
+) -> Problem:
+    name = "hopper_normalised_conv_with_statistics"
+    return _conv(name, height, width, channels, filters, **_normalisation(channels))
+
+
+def _conv(
+    name: str, height: int, width: int, channels: int, filters: int, **vectors: Tensor
+) -> Problem:
+    """Windows of 3 x 3."""
+    x = problems.random_tensor(1, height * width, channels, dtype=BFLOAT16)
+    scale = (9 * channels) ** -0.5
+    weight = problems.random_tensor(2, filters, 3, 3, channels, dtype=BFLOAT16, scale=scale)
+    activation = normalised(x, **vectors) if vectors else x
+
+    def convolved(x: Tensor, weight: Tensor) -> Tensor:
+        image = x.double().view(1, height, width, channels).permute(0, 3, 1, 2)
+        y = conv2d(image, weight.double().permute(0, 3, 1, 2), padding=1)
+        return y.permute(0, 2, 3, 1).reshape(height * width, filters)
+
+    exact = convolved(activation, weight), convolved(activation.abs(), weight.abs())
+    sizes = (height, width, channels, filters)
+    return with_statistics(name, SM90, BFLOAT16, exact, x, weight, sizes, **vectors)
+
+
+def input_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem:
+    dz = problems.random_tensor(1, pixels, filters, dtype=BFLOAT16)
+    weight = problems.random_tensor(2, filters, channels, dtype=BFLOAT16, scale=filters**-0.5)
+    more = _batch_norm(pixels, filters)
+    exact = product(_through_batch_norm(dz, **more), weight.T)
+    sizes = (pixels, channels, filters)
+    name = "hopper_input_gradient_on_load"
+    return with_statistics(name, SM90, BFLOAT16, exact, dz, weight, sizes, **more)
+
+
+def weight_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem:
+    dz = problems.random_tensor(1, pixels, filters, dtype=BFLOAT16)
+    x = problems.random_tensor(2, pixels, channels, dtype=BFLOAT16)
+    vectors, more = _normalisation(channels), _batch_norm(pixels, filters)
+    exact = product(_through_batch_norm(dz, **more).T, normalised(x, **vectors).T)
+    dweight, magnitude = exact
+    return Problem(
+        "hopper_weight_gradient_on_load",
+        SM90,
+        "hopper_weight_gradient_on_load",
+        (
+            Output("dweight", (filters, channels), FLOAT32),
+            Input("dz", dz),
+            Input("x", x),
+            *(Input(name, tensor) for name, tensor in {**vectors, **more}.items()),
+        ),
+        (pixels, channels, filters),
+        (dweight,),
+        (problems.allowance(dweight, magnitude, FLOAT32),),
+    )
+
+
+def gram_parts(pixels: int, channels: int, pixels_of_part: int) -> Problem:
+    """The Gram matrix of each part, and behind it the sums of its channels."""
+    x = problems.random_tensor(1, pixels, channels, dtype=BFLOAT16)
+    parts = []
+    for rows in x.split(pixels_of_part):
+        gram, magnitude = product(rows.T, rows.T)
+        sums, sums_magnitude = (values.double().sum(0) for values in (rows, rows.abs()))
+        parts.append(
+            [torch.cat([gram.flatten(), sums]), torch.cat([magnitude.flatten(), sums_magnitude])]
+        )
+    expected, magnitudes = (torch.stack(column) for column in zip(*parts, strict=True))
+    return Problem(
+        "hopper_gram_parts",
+        SM90,
+        "hopper_gram_parts",
+        (Output("parts", tuple(expected.shape), FLOAT32), Input("x", x)),
+        (pixels, channels, len(parts)),
+        (expected,),
+        (problems.allowance(expected, magnitudes, FLOAT32),),
+    )
+
+
+def _normalisation(channels: int) -> dict[str, Tensor]:
+    names = ("scale", "bias")
+    return {
+        name: problems.random_tensor(seed, channels, dtype=FLOAT32)
+        for seed, name in enumerate(names, 3)
+    }
+
+
+def _batch_norm(pixels: int, filters: int) -> dict[str, Tensor]:
+    """What its backward reads on load. Quarters, so that float32 rounds nothing before the result is rounded."""
+
+    def quarters(seed: int, *shape: int) -> Tensor:
+        return (4 * problems.random_tensor(seed, *shape, dtype=FLOAT32)).round() / 4
+
+    return {
+        "y": problems.random_tensor(5, pixels, filters, dtype=BFLOAT16),
+        "coefficients": quarters(6, 4, filters),
+        "gate_scale": quarters(7, filters),
+        "gate_bias": quarters(8, filters),
+    }
+
+
+def _through_batch_norm(
+    dz: Tensor, y: Tensor, coefficients: Tensor, gate_scale: Tensor, gate_bias: Tensor
+) -> Tensor:
+    y, c = y.double(), coefficients.double()
+    gradient = torch.where(y * gate_scale.double() + gate_bias.double() > 0, dz.double(), 0)
+    return (c[0] * gradient + (c[1] * (y - c[3]) + c[2])).float().to(dz.dtype)

@@ -1,0 +1,68 @@
+// The Hopper main loop of fprop and dgrad as it is shipped, with everything that synchronises
+// around it: what tests/mutation deletes from.
+#include "planned.h"
+
+namespace rnc {
+namespace {
+
+using T = bfloat16;
+using OnHopper = Mainloops<Generation::kSm90>;
+
+// With batch norm's statistics.
+// buffers: result, partials, ...
+template <class Mainloop>
+Status with_statistics(const LaunchArguments& arguments, ConvOp op, const Conv2dProblem& problem,
+                       const typename Mainloop::Params& operands) {
+  const ConvPlan plan = plan_of<Mainloop>("with_statistics", op, problem);
+  const StoreWithBnStats<T> epilogue{arguments.buffer<T>(0), arguments.buffer<float>(1),
+                                     problem.gemm_n(op), false};
+  return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), operands, epilogue, nullptr);
+}
+
+// A convolution with windows of 3 x 3.
+// buffers: y, partials, x, weight, ...; numbers: height, width, channels, filters
+template <class Prologue>
+Status convolution(const LaunchArguments& arguments, const Prologue& prologue) {
+  using Window = WindowRows<T, Prologue>;
+  using Filter = FilterRows<T>;
+  const Conv2dProblem problem = same_size_problem(arguments.number(0), arguments.number(1),
+                                                  arguments.number(2), arguments.number(3), 3);
+  return with_statistics<OnHopper::Of<Sm90LargeTile, Window, Filter>>(
+      arguments, ConvOp::kFprop, problem,
+      {Window::of_input(arguments.buffer<const T>(2), prologue, problem),
+       Filter(arguments.buffer<const T>(3), problem)});
+}
+
+Status conv_with_statistics(const LaunchArguments& arguments) {
+  return convolution(arguments, Identity<T>{});
+}
+
+// buffers: ..., scale, bias
+Status normalised_conv_with_statistics(const LaunchArguments& arguments) {
+  return convolution(arguments, ScaleBiasRelu<T>{arguments.buffer<const float>(4),
+                                                 arguments.buffer<const float>(5)});
+}
+
+// The gradient of a 1x1 convolution's input, through batch norm and ReLU.
+// buffers: dx, partials, dz, weight, y, coefficients, gate scale, gate bias; numbers: pixels,
+// channels, filters
+Status input_gradient_on_load(const LaunchArguments& arguments) {
+  using Gradient = PixelRows<T, BnBackward<T>>;
+  using Filter = FilterColumns<T>;
+  const Conv2dProblem problem =
+      same_size_problem(1, arguments.number(0), arguments.number(1), arguments.number(2), 1);
+  return with_statistics<OnHopper::Of<Sm90NarrowTile, Gradient, Filter>>(
+      arguments, ConvOp::kDgrad, problem,
+      {Gradient::of_output(arguments.buffer<const T>(2), bn_backward<T>(arguments, 4, problem.K),
+                           problem),
+       Filter(arguments.buffer<const T>(3), GradientClass(problem, 0), problem)});
+}
+
+const KernelRegistration kRegistrations[] = {
+    {"hopper_conv_with_statistics", conv_with_statistics},
+    {"hopper_normalised_conv_with_statistics", normalised_conv_with_statistics},
+    {"hopper_input_gradient_on_load", input_gradient_on_load},
+};
+
+}  // namespace
+}  // namespace rnc
