@@ -179,13 +179,13 @@ __forceinline__ double rsqrt(double x) { return 1.0 / sqrt(x); }
 template <class A, class B>
 __forceinline__ constexpr std::common_type_t<A, B> max(A a, B b) {
   const std::common_type_t<A, B> x = a, y = b;
-  if constexpr (std::is_floating_point_v<std::common_type_t<A, B> >) return x > y || y != y ? x : y;
+  if constexpr (std::is_floating_point_v<std::common_type_t<A, B>>) return x > y || y != y ? x : y;
   return x > y ? x : y;
 }
 template <class A, class B>
 __forceinline__ constexpr std::common_type_t<A, B> min(A a, B b) {
   const std::common_type_t<A, B> x = a, y = b;
-  if constexpr (std::is_floating_point_v<std::common_type_t<A, B> >) return x < y || y != y ? x : y;
+  if constexpr (std::is_floating_point_v<std::common_type_t<A, B>>) return x < y || y != y ? x : y;
   return x < y ? x : y;
 }
 
