@@ -23,7 +23,7 @@ namespace detail {
 struct alignas(1024) SharedBytes {
   unsigned char bytes[1024];
 };
-// How many stages of operands a storage has, where it has a main loop with stages; else 0.
+// How many stages of operands a storage has, where its main loop counts them (Hopper's); else 0.
 template <class Storage>
 inline constexpr size_t kStagesOf = 0;
 template <class Storage>
