@@ -23,7 +23,7 @@ namespace detail {
 struct alignas(1024) SharedBytes {
   unsigned char bytes[1024];
 };
-// How many stages of operands a storage has, where it has a main loop with stages; else 0.
+// How many stages of operands a storage has, where its main loop counts them (Hopper's); else 0.
 template <class Storage>
 inline constexpr size_t kStagesOf = 0;
 template <class Storage>
@@ -179,13 +179,13 @@ __forceinline__ double rsqrt(double x) { return 1.0 / sqrt(x); }
 template <class A, class B>
 __forceinline__ constexpr std::common_type_t<A, B> max(A a, B b) {
   const std::common_type_t<A, B> x = a, y = b;
-  if constexpr (std::is_floating_point_v<std::common_type_t<A, B> >) return x > y || y != y ? x : y;
+  if constexpr (std::is_floating_point_v<std::common_type_t<A, B>>) return x > y || y != y ? x : y;
   return x > y ? x : y;
 }
 template <class A, class B>
 __forceinline__ constexpr std::common_type_t<A, B> min(A a, B b) {
   const std::common_type_t<A, B> x = a, y = b;
-  if constexpr (std::is_floating_point_v<std::common_type_t<A, B> >) return x < y || y != y ? x : y;
+  if constexpr (std::is_floating_point_v<std::common_type_t<A, B>>) return x < y || y != y ? x : y;
   return x < y ? x : y;
 }
 
