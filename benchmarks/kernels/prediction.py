@@ -82,7 +82,7 @@ class Gemms:
     """What a launch computes: one GEMM for each entry of `slices`, of so many tiles of rows x columns, whose depth has
     that many slices.
 
-    blocks: that share a multiprocessor. looks: of the epilogue at each element in shared memory. changed: rows or
+    blocks: that share a multiprocessor. pair: that load each other's columns, with tiles one below the other. looks: of the epilogue at each element in shared memory. changed: rows or
     columns of a slice that are changed on load, 0 where none are.
     """
 
@@ -91,6 +91,7 @@ class Gemms:
     tiles: int
     slices: tuple[int, ...]
     blocks: int = 1
+    pair: int = 1
     looks: int = 1
     changed: int = 0
 
@@ -104,8 +105,8 @@ class Gemms:
 
     @property
     def slice_bytes(self) -> int:
-        """Of the boxes that make up a slice."""
-        return (self.rows + self.columns) * _LINE
+        """Of the boxes that a block loads for a slice."""
+        return (self.rows + self.columns // self.pair) * _LINE
 
     def clocks_of_tensor_cores(self, machine: Machine) -> float:
         """For a slice."""
@@ -134,11 +135,14 @@ class Gemms:
         return max(shared, instructions / machine.lanes.value) + waits
 
     def busiest(self, machine: Machine) -> tuple[int, int]:
-        """(tiles, slices) of the block that has most to do: block b takes tiles b, b + blocks, ..."""
-        blocks = min(self.all_tiles, int(machine.multiprocessors.value) * self.blocks)
+        """(tiles, slices) of the block that has most to do: block b takes tiles b, b + blocks, ..., and the blocks of a
+        pair as many tiles one below the other."""
+        tiles = self.tiles // self.pair
+        at_once = int(machine.multiprocessors.value) * self.blocks // self.pair
+        blocks = min(tiles * len(self.slices), at_once)
 
         def counts(block: int, grid: int) -> int:
-            first, last = grid * self.tiles, (grid + 1) * self.tiles
+            first, last = grid * tiles, (grid + 1) * tiles
             return _stepped(last, block, blocks) - _stepped(first, block, blocks)
 
         return max(
@@ -251,13 +255,18 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         slices = tuple(filters * taps for taps in _taps_of_classes(conv, classes))
     else:
         slices = (conv.R * conv.S * _whole(conv.C // conv.groups, depth),)
-    is_pair = op == "fprop" and columns == 64 and not on_load  # Sm90NarrowPairTile
+    share_one = op == "fprop" and columns == 64 and not on_load  # Sm90NarrowPairTile
+    pair = 2 if op != "wgrad" and columns > 64 else 1
+    column_tiles = _whole((conv.K if op == "fprop" else conv.C) // conv.groups, columns)
+    if pair > 1:  # the last pair may have rows for one of its blocks only
+        tiles = _whole(tiles // column_tiles, pair) * pair * column_tiles
     return Gemms(
         rows,
         columns,
         tiles * groups_and_splits,
         slices,
-        blocks=2 if is_pair else 1,
+        blocks=2 if share_one else 1,
+        pair=pair,
         looks=3 if workload.name.removesuffix(_ON_LOAD).endswith(_STATISTICS) else 1,
         changed=0 if not on_load else columns if op == "wgrad" else rows,
     )

@@ -28,7 +28,8 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
   limits.newest = second.generation;
   ConvPlan plan = plan_conv(ConvOp::kFprop, problem, dtype, limits);
   if (plan.error) return {plan.error};
-  constexpr GenerationNames kNames = {"bottleneck_expand_project_simt_gemm", "bottleneck_expand_project_sm80_gemm",
+  constexpr GenerationNames kNames = {"bottleneck_expand_project_simt_gemm",
+                                      "bottleneck_expand_project_sm80_gemm",
                                       "bottleneck_expand_project_sm90_gemm"};
   plan.kernel = kNames.of(plan.generation);
   return with_generation(plan.generation, [&](auto generation) {

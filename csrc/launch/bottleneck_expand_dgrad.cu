@@ -17,7 +17,8 @@ Status bottleneck_expand_dgrad(DType dtype, const BottleneckExpandDgradParams& p
   limits.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_conv(ConvOp::kDgrad, first, dtype, limits);
   if (plan.error) return {plan.error};
-  constexpr GenerationNames kNames = {"bottleneck_expand_dgrad_simt_gemm", "bottleneck_expand_dgrad_sm80_gemm",
+  constexpr GenerationNames kNames = {"bottleneck_expand_dgrad_simt_gemm",
+                                      "bottleneck_expand_dgrad_sm80_gemm",
                                       "bottleneck_expand_dgrad_sm90_gemm"};
   plan.kernel = kNames.of(plan.generation);
   return with_generation(plan.generation, [&](auto generation) {

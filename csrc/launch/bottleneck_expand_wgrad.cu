@@ -13,7 +13,8 @@ Status bottleneck_expand_wgrad(DType dtype, const BottleneckExpandWgradParams& p
   limits.allow_tf32 = params.allow_tf32;
   ConvPlan plan = plan_pixel_product(problem, dtype, false, limits);
   if (plan.error) return {plan.error};
-  constexpr GenerationNames kNames = {"bottleneck_expand_wgrad_simt_gemm", "bottleneck_expand_wgrad_sm80_gemm",
+  constexpr GenerationNames kNames = {"bottleneck_expand_wgrad_simt_gemm",
+                                      "bottleneck_expand_wgrad_sm80_gemm",
                                       "bottleneck_expand_wgrad_sm90_gemm"};
   plan.kernel = kNames.of(plan.generation);
 

@@ -29,7 +29,8 @@ inline GemmShape gemm_shape(const ConvPlan& plan, ConvOp op, const Conv2dProblem
           false};
 }
 
-// The kernel that runs a main loop: this one has a block for each tile. Generations may have others.
+// The kernel that runs a main loop: this one has a block for each tile. Generations may have
+// others.
 template <class Mainloop>
 struct GemmKernel {
   template <class RowPlaces, int kGemms, class Epilogue>

@@ -71,8 +71,7 @@ const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
     return "TF32 is allowed; wgmma would cut float32 down to it, not round it: mma.sync";
   }
   // What boxes run along: the depth of fprop and dgrad, the columns of wgrad.
-  const int32_t channels =
-      op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
+  const int32_t channels = op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
   const bool fills_boxes = channels % kBoxChannels == 0;
   const bool sees_taps = op == ConvOp::kWgrad && p.filter_size() > channels;
   if (p.groups != 1 && !fills_boxes) {
@@ -204,8 +203,8 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
   return large ? 128 : 64;
 }
 
-// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its operands:
-// with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
+// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its
+// operands: with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
 // (docs/kernels.md).
 int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms,
                               const PlanLimits& limits) {
@@ -235,7 +234,8 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
   if (plan.generation == Generation::kSm90) {
-    if (!is_wgrad) return {kHopperRows, choose_hopper_columns(op, m, n, gemms, limits), kBoxChannels};
+    if (!is_wgrad)
+      return {kHopperRows, choose_hopper_columns(op, m, n, gemms, limits), kBoxChannels};
     return m <= 64 ? TileChoice{64, 256, kBoxChannels} : TileChoice{128, 128, kBoxChannels};
   }
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
@@ -257,8 +257,12 @@ PlanLimits on_standard_device(PlanLimits limits) {
 
 // Parts of a long reduction with so many output tiles: those that fill that device.
 int32_t choose_splits(Generation generation, int64_t tiles, int64_t groups, int64_t depth) {
-  const int64_t blocks = generation == Generation::kSm90 ? 1 : kBlocksPerMultiprocessor;
-  const int64_t wanted = ceil_div(blocks * PlanDevice().multiprocessors, tiles * groups);
+  const int64_t multiprocessors = PlanDevice().multiprocessors;
+  // On Hopper one block stays on each: one tile more than there are takes as long as twice as many.
+  const int64_t wanted =
+      generation == Generation::kSm90
+          ? multiprocessors / (tiles * groups)
+          : ceil_div(kBlocksPerMultiprocessor * multiprocessors, tiles * groups);
   const int64_t allowed =
       std::min(std::max<int64_t>(depth / kWgradMinDepth, 1), kMaxGridY / groups);
   return int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
@@ -347,11 +351,11 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   plan.column_tiles = ceil_div(p.C, plan.tile_n);
   const int64_t tiles = symmetric ? rows * (rows + 1) / 2 : rows * plan.column_tiles;
   const PlanLimits standard = on_standard_device(given);
-  plan.splits =
-      limits.splits > 0 ? limits.splits
-      : given.device == standard.device
-          ? std::max(choose_splits(plan.generation, tiles, 1, depth), int32_t(ceil_div(depth, kMaxProductDepth)))
-          : plan_pixel_product(p, dtype, symmetric, standard).splits;
+  plan.splits = limits.splits > 0 ? limits.splits
+                : given.device == standard.device
+                    ? std::max(choose_splits(plan.generation, tiles, 1, depth),
+                               int32_t(ceil_div(depth, kMaxProductDepth)))
+                    : plan_pixel_product(p, dtype, symmetric, standard).splits;
   plan.depth_per_split = depth_per_split(depth, plan.splits, plan.tile_k);
   plan.grid[0] = rows * plan.column_tiles;
   plan.grid[1] = plan.splits;

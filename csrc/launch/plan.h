@@ -51,8 +51,8 @@ struct ConvPlan {
 };
 
 // What of the device decides about kernels. The parts of a reduction are always those of a device
-// with as many multiprocessors as are described here, and every tile sums in the same order: results depend on the generation
-// that the capability allows, and on nothing else of a device.
+// with as many multiprocessors as are described here, and every tile sums in the same order:
+// results depend on the generation that the capability allows, and on nothing else of a device.
 struct PlanDevice {
   int32_t multiprocessors = 132;
   int32_t capability = 90;  // compute capability 9.0

@@ -138,9 +138,10 @@ __device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T>
 // Asks for bytes to be brought into the L2 cache (sm_90): a multiple of 16 at a multiple of 16.
 __device__ __forceinline__ void prefetch_l2(const void* address, uint32_t bytes) {
 #if defined(__CUDACC__)
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(address)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(address)),
+      "r"(bytes)
+      : "memory");
 #else
   emulator::prefetch_l2(address, bytes);
 #endif

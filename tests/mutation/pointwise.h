@@ -33,7 +33,8 @@ Status launch_matrix(const char* name, const MatrixSizes& sizes,
   const auto [rows, columns, depth] = sizes;
   const uint32_t column_tiles = divide_up(columns, Mainloop::kColumns);
   const GemmShape shape = {
-      rows, columns, depth, 1, 1, depth, 0, columns, FastDivmod(int32_t(column_tiles)), 0, false};
+      rows, columns, depth, 1, 1, depth, 0, columns, FastDivmod(int32_t(column_tiles)),
+      0,    false,   false};
   const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{{{shape, operands, {}}},
                                                                     epilogue};
   return launch_kernel(name, implicit_gemm_kernel<Mainloop, DenseRows, 1, Epilogue>,

@@ -7,7 +7,7 @@ namespace {
 
 using T = bfloat16;
 template <class Gradient, class Activation, bool kSumsRows = false>
-using Product = Mainloops<Generation::kSm90>::Product<Sm90LargeTile, Transposed<Gradient>,
+using Product = Mainloops<Generation::kSm90>::Product<Sm90SingleTile, Transposed<Gradient>,
                                                       Transposed<Activation>, kSumsRows>;
 
 // The gradient of a 1x1 convolution's weight, through batch norm and ReLU, and from an activation

@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,15 +42,27 @@ def reference_kernels() -> Iterator[tuple[str, Run]]:
 
 
 def shipped_kernels() -> Iterator[tuple[str, Run]]:
-    from resnet_cuda.testing import emulated
+    """Every pass in float32, and in 16 bits those of Hopper, where each block computes several tiles."""
+    from resnet_cuda.testing.emulated import COMPLETIONS, SCHEDULES, emulated
     from tests.kernels.every_pass import every_pass, outputs
 
-    schedules = ("round_robin", "reversed", "random")
-    for name, pass_ in every_pass(torch.float32):
+    sys.path.append(str(Path(__file__).parents[1] / "kernels"))  # its modules name each other so
+    from tests.kernels.hopper_passes import hopper_passes
+
+    passes = list(every_pass(torch.float32))
+    passes += [(f"hopper {name}", pass_) for name, pass_ in hopper_passes().items()]
+    for name, pass_ in passes:
 
         def run(policy: Policy, pass_=pass_) -> Sequence[Tensor]:
-            schedule = schedules[policy.schedule]
-            with emulated(checked=True, schedule=schedule, seed=policy.seed):
+            with emulated(
+                checked=True,
+                schedule=SCHEDULES[policy.schedule],
+                seed=policy.seed,
+                cp_async=COMPLETIONS[policy.cp_async],
+                tma=COMPLETIONS[policy.tma],
+                wgmma=COMPLETIONS[policy.wgmma],
+                multiprocessors=2,
+            ):
                 return outputs(pass_)
 
         yield f"shipped: {name}", run

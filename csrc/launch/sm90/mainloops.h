@@ -16,19 +16,20 @@ struct Mainloops<Generation::kSm90> {
   static constexpr bool kMultiplies = sizeof(T) == 2;
 
   template <class Tile, class OperandA, class OperandB>
-  using Of = Sm90Mainloop<
-      Tile, TmaPixels<typename OperandA::Element, typename OperandA::Prologue, Tile::kRows>,
-      TmaFilters<typename OperandB::Element, Tile::kColumns, OperandB::kDepthIsContiguous,
-                 Tile::kClusterBlocks>>;
+  using Of =
+      Sm90Mainloop<Tile,
+                   TmaPixels<typename OperandA::Element, typename OperandA::Prologue, Tile::kRows>,
+                   TmaFilters<typename OperandB::Element, Tile::kColumns,
+                              OperandB::kDepthIsContiguous, Tile::kClusterBlocks>>;
 
   // Boxes of the pixels that a product sums over.
   template <class Operand>
   using Summed = TmaPixels<typename Operand::Element, typename Operand::Prologue, kPanelRows>;
   template <class Tile, class OperandA, class OperandB, bool kSumsRows>
-  using Product =
-      Sm90PixelProductMainloop<Tile, Summed<OperandA>, Summed<OperandB>, kSumsRows>;
+  using Product = Sm90PixelProductMainloop<Tile, Summed<OperandA>, Summed<OperandB>, kSumsRows>;
 
-  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: of fprop, two sets of accumulators have to fit.
+  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: of fprop, two sets of accumulators
+  // have to fit.
   template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
   static Status of_operands(const ConvPlan& plan, Launch&& launch) {
     if constexpr (!OperandA::kDepthIsContiguous) {
@@ -45,8 +46,8 @@ struct Mainloops<Generation::kSm90> {
       if constexpr (!(kNarrow && kIsFprop)) {
         if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       }
-      return with_tile(
-          std::conditional_t<kIsPlain && kIsFprop, Sm90NarrowPairTile, Sm90NarrowTile>{});
+      return with_tile(std::conditional_t < kIsPlain && kIsFprop, Sm90NarrowPairTile,
+                       Sm90NarrowTile > {});
     }
   }
 

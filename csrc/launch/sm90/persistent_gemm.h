@@ -30,9 +30,8 @@ struct GemmKernel<Mainloop> {
     const int64_t clusters = std::clamp<int64_t>(at_once, 1, tiles.all);
     const Dim3 grid = {uint32_t(clusters * kClusterBlocks), 1, 1};
     const PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of{params, tiles};
-    return launch_kernel(plan.kernel,
-                         persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>, grid,
-                         Dim3{Mainloop::kThreads, 1, 1},
+    return launch_kernel(plan.kernel, persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
+                         grid, Dim3{Mainloop::kThreads, 1, 1},
                          sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of,
                          Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks);
   }

@@ -124,14 +124,14 @@ TmaPixels<T, Prologue, kPixels>::TmaPixels(const Operand& operand) : prologue(op
   by_positions_h = window.by_positions_h;
   by_positions_w = window.by_positions_w;
   is_matrix = tma_operands::sees_every_pixel(window);
-  error = is_matrix ? tma_operands::make_maps(
-                          *this, tma_operands::matrix<T>(
-                                     window.image, int64_t(window.N) * over_h.size * over_w.size,
-                                     C, kPixels))
-                    : tma_operands::make_maps(
-                          *this, tma_operands::image<T>(window.image, window.N, C, h,
-                                                        over_h.positions, w, over_w.positions,
-                                                        kPixels));
+  error =
+      is_matrix
+          ? tma_operands::make_maps(
+                *this, tma_operands::matrix<T>(
+                           window.image, int64_t(window.N) * over_h.size * over_w.size, C, kPixels))
+          : tma_operands::make_maps(
+                *this, tma_operands::image<T>(window.image, window.N, C, h, over_h.positions, w,
+                                              over_w.positions, kPixels));
 }
 
 template <class T, class Prologue, int kPixels>

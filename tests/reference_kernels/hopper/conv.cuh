@@ -69,8 +69,8 @@ __device__ __forceinline__ void load_filter(MnMajorSlice<kColumns>& shared,
   RNC_UNROLL
   for (int panel = 0; panel < MnMajorSlice<kColumns>::kPanels; ++panel) {
     ptx::tma_load(shared.panels[panel], &params.filter, arrived,
-                  {first_column + panel * MnMajorSlice<kColumns>::kMatrixRowsOfPanel, params.s - 1 - s,
-                   params.r - 1 - r, channel});
+                  {first_column + panel * MnMajorSlice<kColumns>::kMatrixRowsOfPanel,
+                   params.s - 1 - s, params.r - 1 - r, channel});
   }
 }
 

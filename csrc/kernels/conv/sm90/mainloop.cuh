@@ -41,8 +41,9 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   static constexpr bool kSumsMatrices = true;
   // The same main loop for other operands.
   template <class A, class B>
-  using With = Sm90Mainloop<Tile, TmaPixels<Element, typename A::Prologue, kRows>,
-                            TmaFilters<Element, kColumns, B::kDepthIsContiguous, Tile::kClusterBlocks>>;
+  using With =
+      Sm90Mainloop<Tile, TmaPixels<Element, typename A::Prologue, kRows>,
+                   TmaFilters<Element, kColumns, B::kDepthIsContiguous, Tile::kClusterBlocks>>;
 
   struct Params {
     Pixels pixels;

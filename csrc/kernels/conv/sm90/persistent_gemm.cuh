@@ -47,8 +47,8 @@ __device__ __forceinline__ void for_each_tile(const Params& params, Fn&& fn) {
     const auto& gemm = params.of.gemms[in_gemm / tiles.groups_and_splits];
     GemmTile at;
     if (!find_tile<kBlocks * Mainloop::kRows, Mainloop::kColumns>(
-            gemm.shape, int32_t(index % tiles.tiles),
-            int32_t(in_gemm % tiles.groups_and_splits), at)) {
+            gemm.shape, int32_t(index % tiles.tiles), int32_t(in_gemm % tiles.groups_and_splits),
+            at)) {
       continue;
     }
     // A block without rows takes part: the others wait for its share of the filters.

@@ -95,8 +95,8 @@ template <class Tile, class PixelsA, class PixelsB, bool kSumsRows = false>
 struct Sm90PixelProductMainloop : Sm90BlockTile<Tile> {
   static_assert(Tile::kClusterBlocks == 1, "products share no operand");
   using BlockTile = Sm90BlockTile<Tile>;
-  using typename BlockTile::Acc;
   using BlockTile::kRows, BlockTile::kColumns, BlockTile::kConsumers;
+  using typename BlockTile::Acc;
   using Element = typename PixelsA::Element;
   using A = PixelPanels<PixelsA, kRows>;
   using B = PixelPanels<PixelsB, kColumns>;

@@ -130,8 +130,8 @@ struct TmaPixels {
 // contiguous along the GEMM's columns. Each of kBlocks blocks of a cluster loads its share for all.
 template <class T, int kTileColumns, bool kDepthIsContiguous, int kBlocks>
 struct TmaFilters {
-  using Slice = std::conditional_t<kDepthIsContiguous, KMajorSlice<kTileColumns>,
-                                   MnMajorSlice<kTileColumns>>;
+  using Slice =
+      std::conditional_t<kDepthIsContiguous, KMajorSlice<kTileColumns>, MnMajorSlice<kTileColumns>>;
 
   static constexpr int kShareColumns = kTileColumns / kBlocks;
   static constexpr uint16_t kAllBlocks = (1 << kBlocks) - 1;
