@@ -82,8 +82,9 @@ class Gemms:
     """What a launch computes: one GEMM for each entry of `slices`, of so many tiles of rows x columns, whose depth has
     that many slices.
 
-    blocks: that share a multiprocessor. pair: that load each other's columns, with tiles one below the other. looks: of the epilogue at each element in shared memory. changed: rows or
-    columns of a slice that are changed on load, 0 where none are.
+    blocks: that share a multiprocessor. pair: blocks that load columns for each other, with tiles one below the other.
+    looks: of the epilogue at each element in shared memory. changed: rows or columns of a slice that are changed on
+    load, 0 where none are.
     """
 
     rows: int

@@ -221,7 +221,7 @@ int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms,
     const int64_t blocks = ceil_div(row_tiles, pair) * pair * ceil_div(n, columns);
     const int64_t cost =
         ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns / pair);
-    if (cost <= least) best = columns, least = cost;
+    if (cost < least) best = columns, least = cost;
   }
   return best;
 }
@@ -259,10 +259,9 @@ PlanLimits on_standard_device(PlanLimits limits) {
 int32_t choose_splits(Generation generation, int64_t tiles, int64_t groups, int64_t depth) {
   const int64_t multiprocessors = PlanDevice().multiprocessors;
   // On Hopper one block stays on each: one tile more than there are takes as long as twice as many.
-  const int64_t wanted =
-      generation == Generation::kSm90
-          ? multiprocessors / (tiles * groups)
-          : ceil_div(kBlocksPerMultiprocessor * multiprocessors, tiles * groups);
+  const int64_t wanted = generation == Generation::kSm90
+                             ? multiprocessors / (tiles * groups)
+                             : ceil_div(kBlocksPerMultiprocessor * multiprocessors, tiles * groups);
   const int64_t allowed =
       std::min(std::max<int64_t>(depth / kWgradMinDepth, 1), kMaxGridY / groups);
   return int32_t(std::max<int64_t>(std::min(wanted, allowed), 1));
