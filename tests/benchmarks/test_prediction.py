@@ -70,11 +70,12 @@ def test_the_busiest_block_is_found_in_the_static_order(
 
 def test_a_prediction_is_the_longest_wait_and_what_overlaps_with_nothing() -> None:
     found = of_layer("n256-256x14x14-k256-3x3-p1 statistics conv_fprop")
-    # 392 tiles of 128 x 256 on 132 multiprocessors, 36 slices of 48 KB each.
-    assert found.l2 == pytest.approx(1e6 * 392 * 36 * 48 * 1024 / 5.5e12)
+    # 392 tiles of 128 x 256 on 132 multiprocessors, 36 slices of 32 KB each: pairs share their filters.
+    assert found.l2 == pytest.approx(1e6 * 392 * 36 * 32 * 1024 / 5.5e12)
     assert found.shared == pytest.approx(1e6 * 3 * 36 * 1024 / 1.755e9)
     assert found.tiles == 3 and found.evenness == pytest.approx(392 / (3 * 132))
-    assert found.limit == "L2" and found.us == pytest.approx(found.l2 + 3)
+    assert found.limit == "tensor cores"
+    assert found.us == pytest.approx(found.tensor + found.between + 3)
 
 
 def test_parts_of_a_weight_s_gradient_are_written_and_added_up() -> None:

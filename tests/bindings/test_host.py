@@ -53,7 +53,7 @@ def test_a_plan_names_its_kernel_and_counts_its_work() -> None:
 
 @pytest.mark.parametrize(
     ("capability", "columns", "product_columns"),
-    [((8, 0), [128, 64], 64), ((9, 0), [256, 128], 128)],
+    [((8, 0), [128, 64], 64), ((9, 0), [256, 64], 128)],
     ids=["8.0", "9.0"],
 )
 def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile(
