@@ -102,7 +102,7 @@ RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow)
   EXPECT_EQ(fprop(32, 128).tile_n, 128);
   EXPECT_EQ(fprop(32, 256).tile_n, 256);
   EXPECT_EQ(fprop(32, 512).tile_n, 256);
-  EXPECT_EQ(fprop(32, 256, {.narrow = true}).tile_n, 128);
+  EXPECT_EQ(fprop(32, 256, {.narrow = true}).tile_n, 64);
   EXPECT_EQ(fprop(32, 256, {.normalises = true}).tile_n, 128);
   EXPECT_EQ(fprop(1, 256).tile_n, 64);
   const auto wgrad_tile = [](int32_t filters) {
