@@ -7,89 +7,120 @@
 
 namespace rnc {
 
-template <class Acc, class RowPieces>
-struct ColumnSums {
-  using Pieces = RowPieces;
-  static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
-  SpreadRows<Acc, Pieces::kRowsAtOnce, Pieces::kColumns, 0> partial;
-  SpreadRows<Acc, 1, Pieces::kColumns, 0> total;
+// Mean and centred sum of squares of each of a thread's columns, found in one pass: distances are
+// taken from the first row. That is a sample itself, so its square is at most as many times the
+// centred sum as there are rows: a large mean cancels nothing.
+template <class Acc>
+struct ColumnMoments {
+  Acc first[kGroupElements], sum[kGroupElements], squares[kGroupElements];
 
-  // Leaves the sums of every column in `total`, visible to every thread. `sums`: of the calling
-  // thread's pieces.
-  __device__ __forceinline__ void reduce(const Acc (&sums)[kGroupElements]) {
-    // Publish this thread's sums.
-    partial.put(Pieces::row(0), Pieces::column(), sums);
-    Pieces::Threads::sync();
-    // Add those of each column, one thread per column.
-    const int column = Pieces::Threads::index();
-    if (column < Pieces::kColumns) {
-      // In runs of 8, so that rounding errors do not grow with the number of threads.
-      constexpr int kRun = 8;
-      static_assert(Pieces::kRowsAtOnce % kRun == 0);
-      Acc sum = Acc(0);
-      RNC_UNROLL
-      for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
-        Acc run = Acc(0);
-        RNC_UNROLL
-        for (int t = 0; t < kRun; ++t) run += partial.at(first + t, column);
-        sum += run;
-      }
-      total.at(0, column) = sum;
-    }
-    Pieces::Threads::sync();
+  __device__ __forceinline__ ColumnMoments() {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) first[e] = sum[e] = squares[e] = Acc(0);
   }
 
-  // The sum of a column.
-  __device__ __forceinline__ Acc of(int column) const { return total.at(0, column); }
+  // The thread's i-th row.
+  __device__ __forceinline__ void add(int i, const Acc (&piece)[kGroupElements]) {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) {
+      if (i == 0) {
+        first[e] = piece[e];
+      } else {
+        const Acc distance = piece[e] - first[e];
+        sum[e] += distance;
+        squares[e] += distance * distance;
+      }
+    }
+  }
 
-  // The same, written to out[column].
-  __device__ __forceinline__ void store(const Acc (&sums)[kGroupElements], int columns, Acc* out) {
-    reduce(sums);
-    const int column = Pieces::Threads::index();
-    if (column < columns) ptx::store_global(out + column, of(column));
+  // inverse_rows: 1 / how many there were, or anything finite where there was none.
+  __device__ __forceinline__ void finish(Acc inverse_rows, Acc (&mean)[kGroupElements],
+                                         Acc (&m2)[kGroupElements]) const {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) {
+      const Acc distance = sum[e] * inverse_rows;
+      mean[e] = first[e] + distance;
+      m2[e] = squares[e] - sum[e] * distance;
+    }
   }
 };
 
-// Writes the mean and the centred sum of squares of every column to mean_out[column],
-// m2_out[column]. `value(i, row, piece)` gives the thread's i-th piece. Centring on the 64 rows'
-// own mean keeps large means from cancelling in fp32 (Chan et al. 1983).
-template <class Acc, class Pieces, class Value>
-__device__ __forceinline__ void store_column_statistics(ColumnSums<Acc, Pieces>& shared, int rows,
-                                                        int columns, Acc* mean_out, Acc* m2_out,
-                                                        Value&& value) {
-  // Find the columns' means.
-  Acc piece[kGroupElements], sums[kGroupElements] = {};
-  Pieces::for_each(rows, [&](int i, int row) {
-    value(i, row, piece);
+// Two sums for each column. Between two uses of the same shared memory the threads must meet.
+template <class Acc, class RowPieces>
+struct ColumnSums {
+  using Pieces = RowPieces;
+  SpreadRows<Acc, Pieces::kRowsAtOnce, Pieces::kColumns, 0> partial[2];
+
+  // Adds up what every thread has of its columns, and writes sums[0] to out[column] and sums[1] to
+  // out[stride + column].
+  __device__ __forceinline__ void store(const Acc (&first)[kGroupElements],
+                                        const Acc (&second)[kGroupElements], int columns, Acc* out,
+                                        int64_t stride) {
+    publish(first, second);
+    // Add those of each column, one thread per column and sum.
     RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) sums[e] += piece[e];
-  });
-  shared.reduce(sums);
-  // Square the distances from them.
-  const Acc inverse_rows = Acc(1) / Acc(rows);
-  Acc mean[kGroupElements];
-  shared.total.get(0, Pieces::column(), mean);
-  RNC_UNROLL
-  for (int e = 0; e < kGroupElements; ++e) {
-    mean[e] *= inverse_rows;
-    sums[e] = Acc(0);
-  }
-  Pieces::for_each(rows, [&](int i, int row) {
-    value(i, row, piece);
-    RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      const Acc distance = piece[e] - mean[e];
-      sums[e] += distance * distance;
+    for (int i = 0; i < 2 * Pieces::kColumns; i += Pieces::kThreads) {
+      const int index = Pieces::Threads::index() + i;
+      const int which = index / Pieces::kColumns, column = index % Pieces::kColumns;
+      if (which < 2 && column < columns) {
+        ptx::store_global(out + which * stride + column, add_up([&](int t) {
+                            return partial[which].at(t, column);
+                          }));
+      }
     }
-  });
-  const int column = Pieces::Threads::index();
-  const Acc column_mean = column < columns ? shared.of(column) * inverse_rows : Acc(0);
-  shared.reduce(sums);
-  // Write both, one thread per column.
-  if (column < columns) {
-    ptx::store_global(mean_out + column, column_mean);
-    ptx::store_global(m2_out + column, shared.of(column));
   }
-}
+
+  // Writes the mean of `rows` rows to out[column], and the centred sum of squares to
+  // out[stride + column] (Chan et al. 1983).
+  __device__ __forceinline__ void store(const ColumnMoments<Acc>& moments, int rows, int columns,
+                                        Acc* out, int64_t stride) {
+    // A thread has one row more where the last ones do not go round.
+    const int each = rows / Pieces::kRowsAtOnce, rest = rows % Pieces::kRowsAtOnce;
+    const auto rows_of = [&](int t) { return t < rest ? Acc(each + 1) : Acc(each); };
+    const auto inverse = [](Acc count) { return Acc(1) / count; };
+    Acc piece_mean[kGroupElements], piece_m2[kGroupElements];
+    moments.finish(rows == Pieces::kRows ? inverse(Acc(Pieces::kPerThread))
+                                         : inverse(max(rows_of(Pieces::row(0)), Acc(1))),
+                   piece_mean, piece_m2);
+    publish(piece_mean, piece_m2);
+    // Merge those of each column, one thread per column.
+    static_assert(Pieces::kColumns <= Pieces::kThreads);
+    const int column = Pieces::Threads::index();
+    if (column >= columns) return;
+    const auto mean_of = [&](int t) { return partial[0].at(t, column); };
+    const Acc mean = add_up([&](int t) { return rows_of(t) * mean_of(t); }) * inverse(Acc(rows));
+    const Acc m2 = add_up([&](int t) {
+      const Acc distance = mean_of(t) - mean;
+      return partial[1].at(t, column) + rows_of(t) * (distance * distance);
+    });
+    ptx::store_global(out + column, mean);
+    ptx::store_global(out + stride + column, m2);
+  }
+
+ private:
+  __device__ __forceinline__ void publish(const Acc (&first)[kGroupElements],
+                                          const Acc (&second)[kGroupElements]) {
+    partial[0].put(Pieces::row(0), Pieces::column(), first);
+    partial[1].put(Pieces::row(0), Pieces::column(), second);
+    Pieces::Threads::sync();
+  }
+
+  // value(0) + value(1) + ..., one for each thread above each other, in runs of 8, so that rounding
+  // errors do not grow with their number.
+  template <class Value>
+  static __device__ __forceinline__ Acc add_up(Value&& value) {
+    constexpr int kRun = 8;
+    static_assert(Pieces::kRowsAtOnce % kRun == 0);
+    Acc sum = Acc(0);
+    RNC_UNROLL
+    for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
+      Acc run = Acc(0);
+      RNC_UNROLL
+      for (int t = 0; t < kRun; ++t) run += value(first + t);
+      sum += run;
+    }
+    return sum;
+  }
+};
 
 }  // namespace rnc

@@ -44,6 +44,16 @@ struct ElementGroup {
 
   __device__ __forceinline__ Acc widened(int e) const { return Acc(widen(v[e])); }
 
+  __device__ __forceinline__ void widen_to(Acc (&values)[kGroupElements]) const {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; ++e) values[e] = widened(e);
+  }
+  // Rounds.
+  __device__ __forceinline__ void narrow_from(const Acc (&values)[kGroupElements]) {
+    RNC_UNROLL
+    for (int e = 0; e < kGroupElements; e += 2) narrow_two(values[e], values[e + 1], &v[e]);
+  }
+
   // Keeps the elements whose bit is set; the others become zero.
   __device__ __forceinline__ void gate(unsigned bits) {
     RNC_UNROLL

@@ -13,7 +13,8 @@ namespace rnc {
 template <class T>
 __device__ __forceinline__ uint32_t pack_pair(float first, float second) {
   static_assert(sizeof(T) == 2);
-  const Vec<T, 2> pair = {{narrow_to<T>(first), narrow_to<T>(second)}};
+  Vec<T, 2> pair;
+  narrow_two(first, second, pair.v);
   uint32_t bits;
   memcpy(&bits, &pair, sizeof bits);
   return bits;

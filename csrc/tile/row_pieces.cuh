@@ -39,6 +39,26 @@ struct RowPieces {
       if (row(i) < rows) fn(i, row(i));
     }
   }
+
+  // The same, with what is loaded for up to kCount pieces on its way together: calls load(row,
+  // loaded) for these before it calls use(row, loaded).
+  template <class Loaded, int kCount, class Load, class Use>
+  static __device__ __forceinline__ void for_each_loaded(int rows, Load&& load, Use&& use) {
+    constexpr int kAhead = kPerThread < kCount ? kPerThread : kCount;
+    static_assert(kPerThread % kAhead == 0);
+    RNC_UNROLL
+    for (int first = 0; first < kPerThread; first += kAhead) {
+      Loaded loaded[kAhead];
+      RNC_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        if (row(first + i) < rows) load(row(first + i), loaded[i]);
+      }
+      RNC_UNROLL
+      for (int i = 0; i < kAhead; ++i) {
+        if (row(first + i) < rows) use(row(first + i), loaded[i]);
+      }
+    }
+  }
 };
 
 // The tile of the kernels that work on rows without multiplying: 64 x 64 by 256 threads.
@@ -82,6 +102,7 @@ struct ColumnVector {
 template <class Acc, int kRowCount, int kTileColumns, int kPadding>
 struct SpreadRows {
   static constexpr int kColumns = kTileColumns;
+  static constexpr bool kAreRounded = false;  // to what will be stored of them
   using Run = ColumnRun<Acc>;
   alignas(Run) Acc v[kRowCount][kColumns + kPadding];
 

@@ -69,9 +69,13 @@ __global__ void __launch_bounds__(StatsPieces::kThreads)
   const LoadedPieces<T> tile(params.y, params.C, at, params.aligned);
 
   // Reduce it.
-  Acc* mean = at.slot(params.partials, params.C);
-  store_column_statistics(shared, at.rows, at.columns, mean, mean + params.C,
-                          [&](int i, int, Acc(&piece)[kGroupElements]) { tile.get(i, piece); });
+  ColumnMoments<Acc> moments;
+  StatsPieces::for_each(at.rows, [&](int i, int) {
+    Acc piece[kGroupElements];
+    tile.get(i, piece);
+    moments.add(i, piece);
+  });
+  shared.store(moments, at.rows, at.columns, at.slot(params.partials, params.C), params.C);
 }
 
 template <class T>
@@ -116,9 +120,7 @@ __global__ void __launch_bounds__(StatsPieces::kThreads)
   });
 
   // Reduce both.
-  Acc* sums = at.slot(params.partials, params.C);
-  shared.store(gradient, at.columns, sums);
-  shared.store(moment, at.columns, sums + params.C);
+  shared.store(gradient, moment, at.columns, at.slot(params.partials, params.C), params.C);
 }
 
 }  // namespace rnc

@@ -30,11 +30,19 @@ __device__ __forceinline__ Acc bn_gradient(Acc g, Acc y, Acc c0, Acc c1, Acc c2,
   return fma(c0, g, c1 != Acc(0) ? c2 + c1 * (y - c3) : c2);
 }
 
+// The largest number that T rounds to zero: half of its smallest one, which is tied to even.
+template <class T>
+inline constexpr AccOf<T> kRoundsToZero = 0;
+template <>
+inline constexpr float kRoundsToZero<bfloat16> = 0x1p-134f;
+template <>
+inline constexpr float kRoundsToZero<float16> = 0x1p-25f;
+
 // Whether the gradient passes a ReLU whose input was v: judged on the value as it is stored in T,
-// and NaN passes, as in torch.
+// which need not be computed for that, and NaN passes, as in torch.
 template <class T, class Acc>
 __device__ __forceinline__ bool relu_passes(Acc v) {
-  return !(widen(narrow_to<T>(v)) <= Acc(0));
+  return !(v <= kRoundsToZero<T>);
 }
 
 }  // namespace rnc

@@ -2,7 +2,8 @@
 // memory. Each is one functor; its fields are its parameters, SharedStorage<Pieces> is what it
 // needs of shared memory beside the rows. Threads take pieces of 8 neighbouring columns
 // (RowPieces). One that reads rows of other matrices beside the tile's says which:
-// for_each_input(fn) calls fn(matrix, row stride), where these are whole vectors.
+// for_each_input(fn) calls fn(matrix, row stride), where these are whole vectors. One that
+// kSeesOnlyStored looks at the tile as y has it: it may come rounded, and be `stored` already.
 #pragma once
 
 #include "kernels/conv/conv_problem.h"
@@ -86,11 +87,13 @@ struct ScaleBiasAddReluStore {
                                    columns.are_whole(aligned));
     const ColumnVector<Acc> residual_scales(residual_scale, columns.channel, columns.count, Acc(1),
                                             columns.are_whole(aligned));
-    Pieces::for_each(at.rows, [&](int, int row) {
+    const auto load = [&](int row, ElementGroup<T>& shortcut) {
+      if (residual) shortcut.load(residual, columns.offset(row), columns.count, aligned);
+    };
+    const auto store = [&](int row, const ElementGroup<T>& shortcut) {
       const int64_t offset = columns.offset(row);
-      ElementGroup<T> shortcut, out;
+      ElementGroup<T> out;
       unsigned bits = 0;
-      if (residual) shortcut.load(residual, offset, columns.count, aligned);
       Acc v[kGroupElements];
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
@@ -99,11 +102,13 @@ struct ScaleBiasAddReluStore {
         v[e] = affine(v[e], scales.v[e], biases.v[e]);
         if (residual) v[e] = affine(shortcut.widened(e), residual_scales.v[e], v[e]);
         if (relu_passes<T>(v[e])) bits |= 1u << e;
-        out.v[e] = narrow_to<T>(relu ? rnc::relu(v[e]) : v[e]);
+        if (relu) v[e] = rnc::relu(v[e]);
       }
+      out.narrow_from(v);
       out.store(y, offset, columns.count, aligned);
       if (mask) ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
-    });
+    };
+    Pieces::template for_each_loaded<ElementGroup<T>, 4>(at.rows, load, store);
   }
 };
 
@@ -112,39 +117,34 @@ struct ScaleBiasAddReluStore {
 template <class T>
 struct StoreWithBnStats {
   using Acc = AccOf<T>;
+  using Element = T;
+  static constexpr bool kSeesOnlyStored = true;
   template <class Pieces>
   using SharedStorage = ColumnSums<Acc, Pieces>;
   T* y;
   Acc* partials;  // [row tiles][2][row_stride]
   int64_t row_stride;
   bool aligned;
+  bool stored = false;
 
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>& shared) const {
     const PieceColumns<Pieces, RowPlaces> columns(at, places, row_stride);
-    const auto rounded = [&](int row, Acc(&v)[kGroupElements], ElementGroup<T>& out) {
-      tile.get(row, Pieces::column(), v);
-      RNC_UNROLL
-      for (int e = 0; e < kGroupElements; ++e) {
-        out.v[e] = narrow_to<T>(v[e]);
-        v[e] = out.widened(e);
-      }
-    };
     // Store.
-    Pieces::for_each(at.rows, [&](int, int row) {
+    ColumnMoments<Acc> moments;
+    Pieces::for_each(at.rows, [&](int i, int row) {
       Acc v[kGroupElements];
       ElementGroup<T> out;
-      rounded(row, v, out);
-      if (columns.count) out.store(y, columns.offset(row), columns.count, aligned);
+      tile.get(row, Pieces::column(), v);
+      if (!stored || !Rows::kAreRounded) out.narrow_from(v);
+      if (!stored && columns.count) out.store(y, columns.offset(row), columns.count, aligned);
+      if constexpr (!Rows::kAreRounded) out.widen_to(v);
+      moments.add(i, v);
     });
     // Reduce.
-    Acc* mean = partials + int64_t(at.tile_row) * 2 * row_stride + at.channel;
-    store_column_statistics(shared, at.rows, at.columns, mean, mean + row_stride,
-                            [&](int, int row, Acc(&v)[kGroupElements]) {
-                              ElementGroup<T> out;
-                              rounded(row, v, out);
-                            });
+    shared.store(moments, at.rows, at.columns,
+                 partials + int64_t(at.tile_row) * 2 * row_stride + at.channel, row_stride);
   }
 };
 
@@ -180,26 +180,33 @@ struct AddGateStore {
                                    columns.are_whole(aligned));
     const ColumnVector<Acc> biases(act_bias, columns.channel, columns.count, Acc(0),
                                    columns.are_whole(aligned));
-    Pieces::for_each(at.rows, [&](int, int row) {
-      const int64_t offset = columns.offset(row);
-      ElementGroup<T> other, activation, out;
-      const bool adds =
-          addend.load(other, columns.pixel(row), columns.channel, columns.count, aligned);
-      if (act) activation.load(act, offset, columns.count, aligned);
+    struct Loaded {
+      ElementGroup<T> other, activation;
+      bool adds;
+    };
+    const auto load = [&](int row, Loaded& beside) {
+      beside.adds =
+          addend.load(beside.other, columns.pixel(row), columns.channel, columns.count, aligned);
+      if (act) beside.activation.load(act, columns.offset(row), columns.count, aligned);
+    };
+    const auto store = [&](int row, const Loaded& beside) {
+      ElementGroup<T> out;
       Acc v[kGroupElements];
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
         if (e >= columns.count) break;
-        if (adds) v[e] += other.widened(e);
-        if (act && !relu_passes<T>(affine(activation.widened(e), scales.v[e], biases.v[e]))) {
-          v[e] = Acc(0);
-        }
-        out.v[e] = narrow_to<T>(v[e]);
+        if (beside.adds) v[e] += beside.other.widened(e);
+        const auto before = [&] {
+          return affine(beside.activation.widened(e), scales.v[e], biases.v[e]);
+        };
+        if (act && !relu_passes<T>(before())) v[e] = Acc(0);
       }
-      out.store(dx, offset, columns.count, aligned);
-      then(columns.count, out, activation);
-    });
+      out.narrow_from(v);
+      out.store(dx, columns.offset(row), columns.count, aligned);
+      then(columns.count, out, beside.activation);
+    };
+    Pieces::template for_each_loaded<Loaded, 2>(at.rows, load, store);
   }
 
   template <class Pieces, class RowPlaces, class Rows>
@@ -243,9 +250,9 @@ struct AddGateStoreWithBnReduce {
           }
         });
     if (!partials) return;
-    Acc* sums = partials + int64_t(at.tile_row) * 2 * gate.row_stride + at.channel;
-    shared.store(gradient, at.columns, sums);
-    shared.store(moment, at.columns, sums + gate.row_stride);
+    shared.store(gradient, moment, at.columns,
+                 partials + int64_t(at.tile_row) * 2 * gate.row_stride + at.channel,
+                 gate.row_stride);
   }
 };
 

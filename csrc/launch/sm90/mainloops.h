@@ -36,18 +36,18 @@ struct Mainloops<Generation::kSm90> {
       return of_products<OperandA, OperandB, false>(plan, launch);
     } else {
       constexpr bool kIsPlain = OperandA::Prologue::kChangesNothing;
+      constexpr bool kIsFprop = OperandB::kDepthIsContiguous;
       const auto with_tile = [&](auto tile) {
         return launch(MainloopTag<Of<decltype(tile), OperandA, OperandB>, OperandB>{});
       };
       if constexpr (kIsPlain) {
         if (plan.tile_n == Sm90WideTile::kColumns) return with_tile(Sm90WideTile{});
       }
-      constexpr bool kIsFprop = OperandB::kDepthIsContiguous;
       if constexpr (!(kNarrow && kIsFprop)) {
         if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       }
-      return with_tile(std::conditional_t < kIsPlain && kIsFprop, Sm90NarrowPairTile,
-                       Sm90NarrowTile > {});
+      constexpr bool kMayShare = kIsPlain && kIsFprop;
+      return with_tile(std::conditional_t<kMayShare, Sm90NarrowPairTile, Sm90NarrowTile>{});
     }
   }
 

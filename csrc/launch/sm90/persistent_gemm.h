@@ -5,6 +5,7 @@
 
 #include "kernels/conv/sm90/persistent_gemm.cuh"
 #include "launch/implicit_gemm.h"
+#include "launch/sm90/tma_operands.h"
 
 namespace rnc {
 
@@ -29,11 +30,32 @@ struct GemmKernel<Mainloop> {
         int64_t(current_device().multiprocessors) * Mainloop::kBlocks / kClusterBlocks;
     const int64_t clusters = std::clamp<int64_t>(at_once, 1, tiles.all);
     const Dim3 grid = {uint32_t(clusters * kClusterBlocks), 1, 1};
-    const PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of{params, tiles};
+    PersistentGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of{params, tiles, {}};
+    if constexpr (requires { of.output.map; }) {
+      of.output.is_on = of.of.epilogue.stored = maps_output<RowPlaces>(of);
+    }
     return launch_kernel(plan.kernel, persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
                          grid, Dim3{Mainloop::kThreads, 1, 1},
                          sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of,
                          Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks);
+  }
+ private:
+  // Makes the map of the output; false: TMA cannot store it.
+  template <class RowPlaces, class Params>
+  static bool maps_output(Params& params) {
+    using Epilogue = decltype(params.of.epilogue);
+    const Epilogue& epilogue = params.of.epilogue;
+    const GemmShape& shape = params.of.gemms[0].shape;
+    if constexpr (std::is_same_v<RowPlaces, DenseRows>) {
+      const int64_t columns = shape.columns, rows = shape.rows;
+      // A single group's stride only has to be a possible one.
+      const int64_t of_group = shape.groups > 1 ? shape.group_columns : epilogue.row_stride;
+      const TiledTensorMap description = tma_operands::tiled<typename Epilogue::Element, 3>(
+          epilogue.y, {columns, shape.groups, rows}, {of_group, epilogue.row_stride},
+          {kBoxChannels, 1, kStatsTileRows});
+      return tma_operands::cached(&params.output.map, description).ok();
+    }
+    return false;
   }
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/conv/sm90/tile.h"
-#include "tile/row_pieces.cuh"
+#include "tile/warpgroup_rows.cuh"
 
 namespace rnc {
 
@@ -20,9 +20,8 @@ struct Sm90BlockTile {
   static constexpr int kWarpgroupColumns = Tile::kWarpgroupColumns;
   static constexpr int kAccumulators = kWarpgroupColumns / 2;
   static constexpr int kStagedColumns = Tile::kStagedColumns;
-  // A warp stages 8 rows of 8 neighbouring columns at a time.
-  using Rows = StagedRows<Acc, kStagedColumns, 8>;
-  static_assert(kWarpgroupColumns % kStagedColumns == 0);
+  using Rows = WarpgroupRows;
+  static_assert(kWarpgroupColumns % kStagedColumns == 0 && kStagedColumns == Rows::kColumns);
 
   Acc accumulators[kAccumulators];
 
@@ -52,18 +51,22 @@ struct Sm90BlockTile {
     for (int i = 0; i < kAccumulators; ++i) accumulators[i] += other.accumulators[i];
   }
 
-  // Puts the next kStagedColumns columns of the warpgroup's tile into shared memory, which are the
-  // first ones no more: registers have no index at run time, so the others move up.
-  __device__ __forceinline__ void stage_next(Rows& rows) {
+  // Puts kStagedColumns columns of the warpgroup's tile into shared memory, one part after the
+  // other. Registers have no index at run time: of few accumulators each part has code of its own.
+  // Of many the others move up, so that those which are there already occupy no registers.
+  template <class Rows>
+  __device__ __forceinline__ void stage(int part, Rows& rows) {
     constexpr int kStaged = kStagedColumns / 2;
-    Acc staged[kStaged];
+    constexpr bool kMoves = kAccumulators > 2 * kStaged && !Rows::kAreRounded;
     RNC_UNROLL
-    for (int i = 0; i < kStaged; ++i) staged[i] = accumulators[i];
-    for_each_accumulator_pair(staged, [&](int row, int column, Acc left, Acc right) {
-      rows.template put<2>(row, column, {{left, right}});
-    });
+    for (int first = 0; first < (kMoves ? kStaged : kAccumulators); first += kStaged) {
+      if (!kMoves && first / kStaged != part) continue;
+      rows.put_warpgroup(reinterpret_cast<const Acc(&)[kStaged]>(accumulators[first]));
+    }
     RNC_UNROLL
-    for (int i = kStaged; i < kAccumulators; ++i) accumulators[i - kStaged] = accumulators[i];
+    for (int i = kStaged; kMoves && i < kAccumulators; ++i) {
+      accumulators[i - kStaged] = accumulators[i];
+    }
   }
 };
 

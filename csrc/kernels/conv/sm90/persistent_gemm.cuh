@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/conv/implicit_gemm.cuh"
+#include "kernels/conv/sm90/row_store.cuh"
 #include "ptx/warpgroup.cuh"
 
 namespace rnc {
@@ -20,6 +21,7 @@ template <class Mainloop, class RowPlaces, int kGemms, class Epilogue>
 struct PersistentGemmParams {
   ImplicitGemmParams<Mainloop, RowPlaces, kGemms, Epilogue> of;
   PersistentTiles tiles;
+  RowStore<Mainloop, Epilogue> output;
 };
 
 template <class Mainloop>
@@ -30,7 +32,7 @@ template <class Mainloop, class Epilogue>
 struct PersistentGemmStorage {
   typename Mainloop::Storage mainloop;
   struct Output {
-    typename Mainloop::Rows rows;
+    typename RowStore<Mainloop, Epilogue>::Rows rows;
     typename Epilogue::template SharedStorage<WarpgroupPieces<Mainloop>> epilogue;
   } outputs[Mainloop::kConsumers / WarpgroupThreads::kCount];
 };
@@ -144,14 +146,18 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
       const int32_t first_column =
           at.first_column + Mainloop::warpgroup_column() + part * Mainloop::kStagedColumns;
       if (first_column >= shape.columns) break;
+      params.output.wait_until_read();
       WarpgroupThreads::sync();  // the rows before have been read
-      tile.stage_next(output.rows);
+      tile.stage(part, output.rows);
+      params.output.before_store();
       WarpgroupThreads::sync();
+      params.output.store(output.rows, {first_column, at.group, first_row});
       coord.channel = at.group * shape.group_columns + first_column;
       coord.columns = min(shape.columns - first_column, int32_t(Mainloop::kStagedColumns));
       params.of.epilogue.template run<Pieces>(coord, gemm.places, output.rows, output.epilogue);
     }
   });
+  params.output.wait_until_read();
   finish<Shape>();
 }
 

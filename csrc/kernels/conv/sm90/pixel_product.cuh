@@ -192,8 +192,8 @@ struct Sm90PixelProductMainloop : Sm90BlockTile<Tile> {
     if constexpr (kSumsRows) ptx::keep_registers(row_sums);
   }
 
-  __device__ __forceinline__ void stage_next(Rows& rows) {
-    BlockTile::stage_next(rows);
+  __device__ __forceinline__ void stage(int part, Rows& rows) {
+    BlockTile::stage(part, rows);
     if constexpr (kSumsRows) {
       const int lane = int(threadIdx.x) % 32;
       if (lane % 4 != 0) return;
