@@ -42,4 +42,5 @@ def conv_plan(
     allow_tf32: bool = ...,
     max_pool: bool = ...,
     capability: tuple[int, int] = ...,
+    multiprocessors: int = ...,
 ) -> dict[str, Any]: ...

@@ -120,12 +120,13 @@ def emulator_library(checked: bool) -> Path:
 
 
 class Selection(NamedTuple):
-    """The library that runs raw ops on CPU tensors, whether its convolutions may use TF32, and the compute
-    capability of the GPU that it plays."""
+    """The library that runs raw ops on CPU tensors, whether its convolutions may use TF32, and of the GPU that it plays
+    the compute capability and how many multiprocessors it has."""
 
     library: Path | None
     allow_tf32: bool = False
     capability: tuple[int, int] = (9, 0)
+    multiprocessors: int = 132
 
 
 _selected = Selection(None)
@@ -135,11 +136,12 @@ def select_emulator(
     library: Path | None,
     allow_tf32: bool = False,
     capability: tuple[int, int] = (9, 0),
+    multiprocessors: int = 132,
 ) -> None:
     """Opens the library that runs raw ops on CPU tensors; None deselects. TF32 needs asking for: torch's
     switch, on by default, only concerns GPUs."""
     global _selected
-    wanted = Selection(library, allow_tf32, capability)
+    wanted = Selection(library, allow_tf32, capability, multiprocessors)
     if wanted != _selected:
         path = "" if library is None else str(library)
         major, minor = capability
@@ -156,6 +158,13 @@ def capability_of(device: torch.device) -> tuple[int, int]:
     """The compute capability of a GPU; for the CPU, of the GPU that the emulator plays."""
     is_gpu = device.type == "cuda"
     return torch.cuda.get_device_capability(device) if is_gpu else _selected.capability
+
+
+def multiprocessors_of(device: torch.device) -> int:
+    """The same for how many multiprocessors it has."""
+    if device.type != "cuda":
+        return _selected.multiprocessors
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @torch.compiler.assume_constant_result

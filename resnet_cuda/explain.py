@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _backend, ops
+from resnet_cuda import _backend, _raw, ops
 from resnet_cuda.fuse import FuseEntry, copied, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
@@ -104,6 +104,7 @@ class Report:
 
     backend: str
     gpu: Gpu
+    device: str  # the GPU that kernels are planned for: of the inputs, or the one that the emulator plays
     units: list[UnitPlan] = field(default_factory=list)
     left: list[FuseEntry] = field(default_factory=list)
 
@@ -125,6 +126,7 @@ class Report:
     def __str__(self) -> str:
         lines = [
             f"served here by the {self.backend!r} backend; kernels are those that the CUDA build plans",
+            f"planned for {self.device}",
             f"floors: {self.gpu.name}, {self.gpu.bandwidth / 1e12:.1f} TB/s",
             "",
             *_table(self._rows()),
@@ -252,7 +254,23 @@ def _explain_op(
 
 
 def _report(x: Tensor | None) -> Report:
-    return Report(_backend.backend() if x is None else _backend.resolve(x).name, H200)
+    backend = _backend.backend() if x is None else _backend.resolve(x).name
+    device = torch.device("cpu") if x is None else x.device
+    return Report(backend, H200, device_numbers(device))
+
+
+def device_numbers(device: torch.device) -> str:
+    """What of a GPU plans know, and for a real one what its kernels share besides."""
+    capability = ".".join(map(str, _raw.capability_of(device)))
+    numbers = f"compute capability {capability}, {_raw.multiprocessors_of(device)} multiprocessors"
+    if device.type != "cuda":
+        return f"a GPU that is not here: {numbers}"
+    gpu = torch.cuda.get_device_properties(device)
+    shared = gpu.shared_memory_per_block_optin / 1024
+    return (
+        f"{gpu.name}: {numbers}, {shared:.0f} KB of shared memory for a block, "
+        f"{gpu.L2_cache_size / 2**20:.0f} MB of L2 cache"
+    )
 
 
 def _unit_from(arguments: dict[str, Any], relu: bool = True) -> ConvUnit:

@@ -45,11 +45,11 @@ class Machine:
     lanes: Figure = Figure(128, "instructions/clk/SM", "datasheet: 4 schedulers, one warp each")
     l2: Figure = Figure(5.5e12, "B/s", "assumed, L2 to shared memory of all SMs; no probe yet")
     l2_port: Figure = Figure(64, "B/clk/SM", "assumed, L2 to shared memory of one SM")
-    # Both counts are static, with branches that are not taken: too high rather than too low.
     epilogue_instructions: Figure = Figure(
-        8, "instructions", "machine code: with statistics 1040 for 32 elements and 4 looks at each"
+        16, "instructions", "machine code, of paths that are taken: with statistics 504 for 32"
     )
-    epilogue_wait: Figure = Figure(250, "clk", "assumed, per look at 64 x 64 elements: barriers")
+    epilogue_wait: Figure = Figure(500, "clk", "assumed, for 64 x 64 elements: two or three barriers")
+    # A static count, with branches that are not taken: too high rather than too low.
     prologue_instructions: Figure = Figure(
         12, "instructions", "machine code: normalise-on-load, 380 for 32 elements"
     )
@@ -74,7 +74,7 @@ _DEPTH, _LINE = 64, 128
 _WARPGROUPS, _WARPGROUP_ROWS, _STAGED_COLUMNS = 2, 64, 64
 _ACCUMULATOR = 4  # bytes
 _OPS = {"conv_dgrad": "dgrad", "conv_wgrad": "wgrad"}  # the other passes are fprops
-_ON_LOAD, _STATISTICS = " on load", " statistics"
+_ON_LOAD = " on load"
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ class Gemms:
     that many slices.
 
     blocks: that share a multiprocessor. pair: blocks that load columns for each other, with tiles one below the other.
-    looks: of the epilogue at each element in shared memory. changed: rows or columns of a slice that are changed on
-    load, 0 where none are.
+    changed: rows or columns of a slice that are changed on load, 0 where none are.
     """
 
     rows: int
@@ -93,7 +92,6 @@ class Gemms:
     slices: tuple[int, ...]
     blocks: int = 1
     pair: int = 1
-    looks: int = 1
     changed: int = 0
 
     @property
@@ -126,14 +124,15 @@ class Gemms:
         instructions = self.changed * _DEPTH * machine.prologue_instructions.value
         return instructions / machine.lanes.value
 
-    def clocks_of_epilogue(self, machine: Machine) -> float:
-        """For a tile: its rows go through shared memory as float32, once in and once for each look at them."""
+    def clocks_of_epilogue(self, machine: Machine) -> tuple[float, float]:
+        """For a tile, what its multiprocessor does, and what it waits for: its rows go through shared memory as float32, in and out. (Those whose statistics are taken go
+        as 16 bits, in, out, and out by TMA: fewer bytes.)"""
         elements = self.rows * self.columns
-        shared = elements * _ACCUMULATOR * (1 + self.looks) / machine.shared.value
-        instructions = elements * (1 + self.looks) * machine.epilogue_instructions.value
+        shared = elements * _ACCUMULATOR * 2 / machine.shared.value
+        instructions = elements * machine.epilogue_instructions.value
         parts = elements / (_WARPGROUPS * _WARPGROUP_ROWS * _STAGED_COLUMNS)
-        waits = parts * (1 + self.looks) * machine.epilogue_wait.value
-        return max(shared, instructions / machine.lanes.value) + waits
+        waits = parts * machine.epilogue_wait.value
+        return max(shared, instructions / machine.lanes.value), waits
 
     def busiest(self, machine: Machine) -> tuple[int, int]:
         """(tiles, slices) of the block that has most to do: block b takes tiles b, b + blocks, ..., and the blocks of a
@@ -206,12 +205,14 @@ def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) ->
     tensor = max(tensor, flops / machine.product.value)
     shared = machine.seconds(share * slices * gemms.clocks_of_shared_memory(machine))
     prologue = machine.seconds(share * slices * gemms.clocks_of_prologue(machine))
-    between = machine.seconds(tiles * gemms.clocks_of_epilogue(machine))
+    stores, waits_between = gemms.clocks_of_epilogue(machine)
+    between = machine.seconds(tiles * (stores + waits_between))
     multiplied = max(tensor, shared, prologue)
     if gemms.blocks == 1:
         busy = multiplied + between
     else:  # one block's epilogue overlaps with the others' products
-        busy = max(multiplied, multiplied / share + between)
+        both = machine.seconds(share * tiles * stores)
+        busy = max(multiplied, multiplied / share + between, both)
     l2 = max(
         gemms.all_slices * gemms.slice_bytes / machine.l2.value,
         machine.seconds(share * slices * gemms.slice_bytes / machine.l2_port.value),
@@ -268,7 +269,6 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         slices,
         blocks=2 if share_one else 1,
         pair=pair,
-        looks=3 if workload.name.removesuffix(_ON_LOAD).endswith(_STATISTICS) else 1,
         changed=0 if not on_load else columns if op == "wgrad" else rows,
     )
 

@@ -203,31 +203,50 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
   return large ? 128 : 64;
 }
 
-// The same on Hopper. What a block takes for a slice of the depth follows the bytes of its
-// operands: with tiles of up to 256 columns it waits for the L2 cache, not for the tensor cores
-// (docs/kernels.md).
-int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms,
+// What a multiprocessor takes for a Hopper tile of so many columns, in tenths of clocks: for a slice
+// of the depth 4 a column on the tensor cores, and 5.4 a row or column that comes from the L2 cache;
+// then the epilogue, 24 a column, of which 16 are instructions. The next tile is loaded meanwhile. Of
+// two blocks one multiplies while the other one stores. (benchmarks/kernels/prediction.py has the
+// numbers' sources.)
+struct HopperTile {
+  int32_t columns;
+  int32_t pair = 1;    // blocks that load columns for each other
+  int32_t blocks = 1;  // that a multiprocessor has room for
+
+  int64_t cost(int64_t slices, int32_t together) const {
+    const int64_t multiply = 40 * slices * columns, store = 240 * columns;
+    const int64_t load = 54 * slices * (kHopperRows + columns / pair);
+    if (together == 1) return std::max(load, multiply + store);
+    return std::max({2 * load, 2 * multiply, 2 * 160 * int64_t(columns), multiply + store});
+  }
+};
+
+// Widest first: among equals it loads least.
+int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t k, int64_t gemms,
                               const PlanLimits& limits) {
-  if (op == ConvOp::kFprop && limits.narrow) return 64;  // two sets of accumulators
-  const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
+  const bool is_fprop = op == ConvOp::kFprop;
+  if (is_fprop && limits.narrow) return 64;  // two sets of accumulators
   // Operands that are changed on load leave no registers for 256.
   const bool prepared = limits.narrow || limits.normalises;
-  int32_t best = 64;
+  const HopperTile tiles[] = {{256, 2}, {128, 2}, {64, 1, is_fprop && !prepared ? 2 : 1}};
+  const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
+  int32_t best = 0;
   int64_t least = INT64_MAX;
-  for (const int32_t columns : {64, 128, 256}) {
-    if (columns == 256 && prepared) continue;
-    // All but the narrow tiles come in pairs that share their filters.
-    const int32_t pair = columns > 64 ? 2 : 1;
-    const int64_t blocks = ceil_div(row_tiles, pair) * pair * ceil_div(n, columns);
-    const int64_t cost =
-        ceil_div(blocks, limits.device.multiprocessors) * (kHopperRows + columns / pair);
-    if (cost < least) best = columns, least = cost;
+  for (const HopperTile& tile : tiles) {
+    const bool half_would_do = tile.columns > 64 && tile.columns / 2 >= n;
+    if (half_would_do || (tile.columns == 256 && prepared)) continue;
+    const int64_t multiprocessors = limits.device.multiprocessors;
+    const int64_t blocks = ceil_div(row_tiles, tile.pair) * tile.pair * ceil_div(n, tile.columns);
+    const int32_t together = blocks > multiprocessors ? tile.blocks : 1;
+    const int64_t cost = ceil_div(blocks, together * multiprocessors) *
+                         tile.cost(ceil_div(k, kBoxChannels), together);
+    if (cost < least) best = tile.columns, least = cost;
   }
   return best;
 }
 
 TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, int64_t n,
-                       int64_t gemms, const PlanLimits& limits) {
+                       int64_t k, int64_t gemms, const PlanLimits& limits) {
   const bool is_wgrad = op == ConvOp::kWgrad;
   if (plan.path == ConvPath::kDepthwise) {
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
@@ -235,7 +254,7 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
   if (plan.generation == Generation::kSm90) {
     if (!is_wgrad)
-      return {kHopperRows, choose_hopper_columns(op, m, n, gemms, limits), kBoxChannels};
+      return {kHopperRows, choose_hopper_columns(op, m, n, k, gemms, limits), kBoxChannels};
     return m <= 64 ? TileChoice{64, 256, kBoxChannels} : TileChoice{128, 128, kBoxChannels};
   }
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
@@ -295,7 +314,7 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   const bool columns_are_taps = plan.path == ConvPath::kDepthwise && op == ConvOp::kWgrad;
   const int64_t n = columns_are_taps ? p.filter_size() : gemm.gemm_n(op);
   const int64_t k = gemm.gemm_k(op);
-  const TileChoice tile = choose_tile(plan, op, dtype, m, n, classes * plan.groups, limits);
+  const TileChoice tile = choose_tile(plan, op, dtype, m, n, ceil_div(k, classes), classes * plan.groups, limits);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;

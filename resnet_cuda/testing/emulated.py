@@ -79,7 +79,8 @@ def emulated(
         raise ValueError(f"capability is {capability}; accepted: {_raw.OLDEST_GPU} and newer")
     if multiprocessors < 1:
         raise ValueError(f"multiprocessors is {multiprocessors}; accepted: 1 and more")
-    selection = _raw.Selection(_raw.emulator_library(checked), allow_tf32, capability)
+    library = _raw.emulator_library(checked)
+    selection = _raw.Selection(library, allow_tf32, capability, multiprocessors)
     from resnet_cuda import _host
     from resnet_cuda.ops._kernels import EmulatedBackend
 

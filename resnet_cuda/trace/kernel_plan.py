@@ -77,6 +77,7 @@ def planned(convolution: Convolution, dtype: torch.dtype, device: torch.device =
         **options,
         allow_tf32=_raw.allows_tf32(),
         capability=_raw.capability_of(device),
+        multiprocessors=_raw.multiprocessors_of(device),
     )
     if plan["error"] is not None:
         return Planned("none", None, plan["error"], False)

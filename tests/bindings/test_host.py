@@ -60,7 +60,7 @@ def test_what_has_to_fit_beside_the_accumulators_decides_about_the_tile(
     capability: tuple[int, int], columns: list[int], product_columns: int
 ) -> None:
     images = {"dtype": "bfloat16", "padding": (0, 0), "capability": capability}
-    pointwise = {"x_size": (256, 64, 56, 56), "weight_size": (256, 64, 1, 1), **images}
+    pointwise = {"x_size": (256, 256, 56, 56), "weight_size": (256, 256, 1, 1), **images}
     assert [plan(narrow=narrow, **pointwise)["tile"][1] for narrow in (False, True)] == columns
     product = plan("product", **pointwise)
     assert product["tile"][:2] == (128, product_columns)

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "common/dtype.h"
+#include "kernels/fusion/activation.cuh"
 
 namespace {
 
@@ -67,4 +68,38 @@ RNC_TEST(every_16_bit_pattern_survives_a_round_trip) {
     }
   }
   EXPECT_EQ(wrong, 0);
+}
+
+RNC_TEST(two_are_narrowed_as_each_alone) {
+  for (const float value : {1.0f + 0x1p-8f, -3.1415927f, 65520.0f, 0x1p-25f, 0.0f}) {
+    bfloat16 b[2];
+    float16 h[2];
+    rnc::narrow_two(value, -value, b);
+    rnc::narrow_two(value, -value, h);
+    EXPECT_EQ(rnc::widen(b[0]), rounded<bfloat16>(value));
+    EXPECT_EQ(rnc::widen(b[1]), rounded<bfloat16>(-value));
+    EXPECT_EQ(rnc::widen(h[0]), rounded<float16>(value));
+    EXPECT_EQ(rnc::widen(h[1]), rounded<float16>(-value));
+  }
+}
+
+RNC_TEST(a_relu_s_gate_is_judged_on_the_value_as_it_is_stored) {
+  const auto check = [](auto element) {
+    using T = decltype(element);
+    const auto passes = [](float v) { return !(rounded<T>(v) <= 0.0f); };
+    for (const float smallest : {0x1p-24f, 0x1p-133f}) {  // of float16, of bfloat16
+      for (const float v : {smallest / 4, smallest / 2, smallest, 3 * smallest}) {
+        for (const float near : {std::nextafter(v, 0.0f), v, std::nextafter(v, 1.0f)}) {
+          EXPECT_EQ(rnc::relu_passes<T>(near), passes(near));
+          EXPECT_EQ(rnc::relu_passes<T>(-near), false);
+        }
+      }
+    }
+    EXPECT_EQ(rnc::relu_passes<T>(0.0f), false);
+    EXPECT(rnc::relu_passes<T>(std::numeric_limits<float>::quiet_NaN()));
+    EXPECT(rnc::relu_passes<T>(std::numeric_limits<float>::infinity()));
+  };
+  check(float16{});
+  check(bfloat16{});
+  check(float{});
 }

@@ -104,7 +104,13 @@ RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow)
   EXPECT_EQ(fprop(32, 512).tile_n, 256);
   EXPECT_EQ(fprop(32, 256, {.narrow = true}).tile_n, 64);
   EXPECT_EQ(fprop(32, 256, {.normalises = true}).tile_n, 128);
-  EXPECT_EQ(fprop(1, 256).tile_n, 64);
+  EXPECT_EQ(fprop(1, 256).tile_n, 128);
+  // Two blocks on a multiprocessor pay where there is little to multiply for what is stored.
+  const auto expand = [](int32_t channels) {
+    return rnc::plan_conv(ConvOp::kFprop, square(256, 56, channels, 256, 1, 1), DType::kBFloat16);
+  };
+  EXPECT_EQ(expand(64).tile_n, 64);
+  EXPECT_EQ(expand(256).tile_n, 256);
   const auto wgrad_tile = [](int32_t filters) {
     const ConvPlan plan =
         rnc::plan_conv(ConvOp::kWgrad, square(8, 56, 64, filters, 3, 1), DType::kBFloat16);

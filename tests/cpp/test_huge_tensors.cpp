@@ -2,6 +2,7 @@
 // that a convolution with a huge stride samples.
 #include "check.h"
 #include "emulated_device.h"
+#include "plan_problems.h"
 
 namespace {
 
@@ -16,23 +17,7 @@ constexpr int32_t kChannels = 64, kFilters = 8, kSize = 5900, kStride = kSize - 
 
 // Samples the four corners of one image, each with its neighbours where the filter has some.
 Conv2dProblem corners(int32_t kernel) {
-  const int32_t pad = kernel / 2;
-  return {.N = 1,
-          .H = kSize,
-          .W = kSize,
-          .C = kChannels,
-          .K = kFilters,
-          .R = kernel,
-          .S = kernel,
-          .P = 2,
-          .Q = 2,
-          .pad_h = pad,
-          .pad_w = pad,
-          .stride_h = kStride,
-          .stride_w = kStride,
-          .dilation_h = 1,
-          .dilation_w = 1,
-          .groups = 1};
+  return rnc::test::square(1, kSize, kChannels, kFilters, kernel, kStride);
 }
 
 // Corner i has i + 1 in its first channel, all else is zero.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from resnet_cuda import _raw, explain, fuse, models, ops, reference, testing, use_backend
-from resnet_cuda.explain import PassPlan, Report
+from resnet_cuda.explain import PassPlan, Report, device_numbers
 
 
 def test_every_convolution_of_a_network_is_listed_once() -> None:
@@ -205,3 +206,33 @@ def test_the_backend_is_named() -> None:
     with use_backend("reference"):
         report = explain(models.resnet18().eval(), torch.zeros(1, 3, 64, 64))
     assert report.backend == "reference"
+
+
+def test_the_gpu_that_kernels_are_planned_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with testing.emulated(capability=(8, 0), multiprocessors=108):
+        text = str(explain(models.resnet18().eval(), torch.zeros(1, 3, 32, 32)))
+    line = "planned for a GPU that is not here: compute capability 8.0, 108 multiprocessors"
+    assert line in text.splitlines(), text.splitlines()[:3]
+
+    gpu = SimpleNamespace(
+        name="Some GPU",
+        multi_processor_count=78,
+        shared_memory_per_block_optin=232448,
+        L2_cache_size=50 * 2**20,
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert device_numbers(torch.device("cuda:0")) == (
+        "Some GPU: compute capability 9.0, 78 multiprocessors, 227 KB of shared memory for a block, 50 MB of L2 cache"
+    )
+
+
+def test_tiles_are_planned_for_as_many_multiprocessors_as_there_are() -> None:
+    x = torch.zeros(1, 512, 56, 56, dtype=torch.bfloat16)
+    weight, one = torch.zeros(256, 512, 1, 1, dtype=torch.bfloat16), torch.ones(256)
+    tiles = set()
+    for multiprocessors in (1, 132):
+        with testing.emulated(multiprocessors=multiprocessors):
+            report = explain(ops.conv_bn_relu, x, weight, None, None, one, one)
+        tiles.add(report.units[0].passes[0].tile)
+    assert len(tiles) == 2, f"1 and 132 multiprocessors both get the tile {tiles}"

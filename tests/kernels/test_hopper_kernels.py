@@ -125,7 +125,7 @@ def as_list(result: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
 
 @pytest.mark.parametrize("filters", [64, 128, 256])
 def test_a_block_computes_several_tiles_as_wide_as_the_filters(filters: int) -> None:
-    conv = Conv(2, 64, 14, 13, filters, **POINTWISE)
+    conv = Conv(2, 512, 14, 13, filters, **POINTWISE)
     x, weight, _ = conv.random(torch.bfloat16)
     none = (None,) * 5
     run = lambda: raw._conv_fprop(x, weight, *none, False, *conv.geometry, False)  # noqa: E731
