@@ -1,0 +1,63 @@
+// The pixels under 3x3 windows without stride, as boxes that the windows of a square share.
+// launch/sm90/halo_pixels.h makes their tensor map.
+#pragma once
+
+#include "kernels/conv/sm90/halo_square.h"
+#include "kernels/conv/sm90/tma_operands.cuh"
+
+namespace rnc {
+
+template <class T, class PrologueType>
+struct HaloPixels {
+  using Element = T;
+  using Prologue = PrologueType;
+  // Bytes of a box, its companion included.
+  static constexpr int kBytes =
+      HaloSquare::kBoxPixels * kSliceBytes * (Prologue::kHasCompanion ? 2 : 1);
+
+  ptx::TensorMap map;  // tiled over [N, H, W, C]
+  CompanionMap<Prologue::kHasCompanion> companion;
+  Prologue prologue;
+  BoxAxis h, w;
+  int32_t taps_h, taps_w;
+  int32_t C, channels_per_group;
+  HaloRows places;
+  const char* error;  // of making the maps, or null
+
+  // From WindowRows.
+  template <class Operand>
+  explicit HaloPixels(const Operand& operand);
+
+  // The first pixel of a box, inside the image or before it.
+  struct Corner {
+    int32_t n, h, w;
+  };
+  // Of what the square at `first_row` sees under tap column s.
+  __device__ __forceinline__ Corner corner(int32_t first_row, int s) const {
+    const HaloRows::Pixel at = places.pixel(first_row);
+    return {at.n, h.base(at.h), w.base(at.w) + w.offset(s)};
+  }
+
+  // The box's line where the square starts under tap row r.
+  __device__ __forceinline__ int first_line(int r) const {
+    return h.offset(r) * HaloSquare::kSide;
+  }
+
+  // Loads the box, and its companion.
+  template <class Stage>
+  __device__ __forceinline__ void load(Stage& stage, ptx::Mbarrier& arrived,
+                                       const Corner& from) const {
+    ptx::tma_load(stage.slice.bytes, &map, arrived, {0, from.w, from.h, from.n});
+    if constexpr (Prologue::kHasCompanion) {
+      ptx::tma_load(stage.companion.bytes, &companion.map, arrived, {0, from.w, from.h, from.n});
+    }
+  }
+
+  // Whether a line of the box is a pixel of the image.
+  __device__ __forceinline__ bool is_inside(const Corner& from, int line) const {
+    return uint32_t(from.h + line / HaloSquare::kSide) < uint32_t(h.size) &&
+           uint32_t(from.w + line % HaloSquare::kSide) < uint32_t(w.size);
+  }
+};
+
+}  // namespace rnc
