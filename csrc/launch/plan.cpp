@@ -106,12 +106,12 @@ const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
 bool takes_halo(ConvOp op, const Conv2dProblem& p, const PlanLimits& limits) {
   constexpr int32_t kMost = HaloSquare::kChannels;
   if (op == ConvOp::kWgrad || p.groups != 1 || p.C > kMost || p.K > kMost) return false;
-  if (limits.narrow || limits.normalises) return false;
   if (op == ConvOp::kDgrad) {
     const GradientClass at(p, 0);
     return GradientClass::count(p) == 1 && fits_halo(at.h.window) && fits_halo(at.w.window);
   }
-  return fits_halo(fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h)) &&
+  return !limits.narrow &&  // no second set of accumulators
+         fits_halo(fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h)) &&
          fits_halo(fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w));
 }
 

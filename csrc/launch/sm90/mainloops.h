@@ -63,11 +63,7 @@ struct Mainloops<Generation::kSm90> {
   // The same for windows of an image and filters.
   template <class Window, class Filter, class PackedFilter, class Launch>
   static Status of_windows(const ConvPlan& plan, const Conv2dProblem&, Launch&& launch) {
-    if constexpr (Window::Prologue::kChangesNothing) {
-      if (plan.path == ConvPath::kHalo) {
-        return launch(MainloopTag<Halo<Window, Filter>, Filter>{});
-      }
-    }
+    if (plan.path == ConvPath::kHalo) return launch(MainloopTag<Halo<Window, Filter>, Filter>{});
     return of_operands<Window, Filter>(plan, launch);
   }
 

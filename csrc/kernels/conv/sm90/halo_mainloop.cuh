@@ -87,7 +87,7 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
   }
 
   // The warpgroups: the tile at `at`.
-  __device__ __forceinline__ void run(const Params& params, const GemmTile&, Storage& shared,
+  __device__ __forceinline__ void run(const Params& params, const GemmTile& at, Storage& shared,
                                       Position& position) {
     const Pixels& pixels = params.pixels;
     const auto multiply = [&](int box, int s) {
@@ -111,8 +111,28 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
     // [warpgroups, tap columns]: the boxes of the others are passed over.
     const int before = WarpgroupThreads::warpgroup() * kTaps;
     position.advance(before);
-    wgmma_mainloop(shared.ring, position, kTaps, this->accumulators, multiply, release);
-    position.advance((Tile::kWarpgroups - 1) * kTaps - before);
+    if constexpr (Prologue::kChangesNothing) {
+      wgmma_mainloop(shared.ring, position, kTaps, this->accumulators, multiply, release);
+    } else {
+      const int32_t first_row = at.first_row + BlockTile::warpgroup_row();
+      const auto prepare = [&](int box, int s) {
+        activate(shared.buffers[box % kBuffers], pixels, pixels.corner(first_row, s));
+      };
+      prepared_wgmma_mainloop(shared.ring, position, kTaps, this->accumulators, prepare, multiply,
+                              release);
+    }
+    position.advance(kBoxes - kTaps - before);
+  }
+
+ private:
+  // Applies the prologue to the warpgroup's box, once for the three taps that see it.
+  static __device__ __forceinline__ void activate(Stage& box, const Pixels& pixels,
+                                                  const typename Pixels::Corner& from) {
+    using Pieces = BoxPieces<Pixels, WarpgroupThreads, HaloSquare::kBoxPixels>;
+    Pieces::apply(box, 0, pixels, 0, pixels.channels_per_group,
+                  [&](int i) { return pixels.row(from, Pieces::line(i)); });
+    ptx::fence_proxy_async();
+    WarpgroupThreads::sync();
   }
 };
 

@@ -53,10 +53,11 @@ struct HaloPixels {
     }
   }
 
-  // Whether a line of the box is a pixel of the image.
-  __device__ __forceinline__ bool is_inside(const Corner& from, int line) const {
-    return uint32_t(from.h + line / HaloSquare::kSide) < uint32_t(h.size) &&
-           uint32_t(from.w + line % HaloSquare::kSide) < uint32_t(w.size);
+  // Which pixel [N H W] a line of the box is; negative: it is outside of the image.
+  __device__ __forceinline__ int32_t row(const Corner& from, int line) const {
+    const int32_t i = from.h + line / HaloSquare::kSide, j = from.w + line % HaloSquare::kSide;
+    const bool is_inside = uint32_t(i) < uint32_t(h.size) && uint32_t(j) < uint32_t(w.size);
+    return is_inside ? (from.n * h.size + i) * w.size + j : -1;
   }
 };
 
