@@ -20,7 +20,9 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
 // Of every Hopper kernel but wgrad's and those with halos.
-constexpr int32_t kHopperRows = 128, kHaloRows = 256;
+constexpr int32_t kHopperRows = 128;
+// Of those, with an operand of one tensor and of two.
+constexpr int32_t kHaloRows = 256, kNarrowHaloRows = 192;
 // Of the kernels that read windows out of the image, with and without a max-pool behind them.
 constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
@@ -257,7 +259,9 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
-  if (plan.path == ConvPath::kHalo) return {kHaloRows, HaloSquare::kChannels, kBoxChannels};
+  if (plan.path == ConvPath::kHalo) {
+    return {limits.narrow ? kNarrowHaloRows : kHaloRows, HaloSquare::kChannels, kBoxChannels};
+  }
   if (plan.generation == Generation::kSm90) {
     if (!is_wgrad)
       return {kHopperRows, choose_hopper_columns(op, m, n, gemms, limits), kBoxChannels};

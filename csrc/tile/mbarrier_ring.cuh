@@ -26,14 +26,13 @@ struct MbarrierRing {
   }
 
   // Producer: waits until the stage is free and announces the bytes of the copies that follow.
-  // Where stages share kBuffers buffers, stage i has buffer i % kBuffers, and is free when the stage
-  // before it in there has been released.
-  template <int kBuffers = kStages>
-  __device__ __forceinline__ void acquire(const Position& at, uint32_t bytes) {
-    static_assert(kStages % kBuffers == 0);
+  // Where stages share fewer buffers, of which they are a multiple, stage i has buffer i % buffers,
+  // and is free when the stage before it in there has been released.
+  __device__ __forceinline__ void acquire(const Position& at, uint32_t bytes,
+                                          int buffers = kStages) {
     // On the first lap the phase before phase 0 is asked for, which counts as complete.
-    const bool is_first = at.stage < kBuffers;
-    ptx::mbarrier_wait(empty[at.stage - kBuffers + (is_first ? kStages : 0)],
+    const bool is_first = at.stage < buffers;
+    ptx::mbarrier_wait(empty[at.stage - buffers + (is_first ? kStages : 0)],
                        is_first ? at.parity ^ 1 : at.parity);
     ptx::mbarrier_arrive_expect_tx(full[at.stage], bytes);
   }

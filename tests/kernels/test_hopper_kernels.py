@@ -133,7 +133,8 @@ APART = [
 def test_windows_share_pixels_where_squares_cover_the_image(name: str) -> None:
     for options in ({}, {"narrow": True} if name == "dgrad" else {"normalises": True}):
         found = plan_of(name, Conv(1, 64, 8, 16, 64), torch.bfloat16, **options)
-        assert found["kernel"] == f"conv_{name}_sm90_halo" and found["tile"] == (256, 64, 64)
+        assert found["kernel"] == f"conv_{name}_sm90_halo"
+        assert found["tile"] == (192 if "narrow" in options else 256, 64, 64)
         assert "squares of pixels" in found["why"]
     for conv in APART:
         assert plan_of(name, conv, torch.bfloat16)["kernel"] == f"conv_{name}_sm90_im2col", conv

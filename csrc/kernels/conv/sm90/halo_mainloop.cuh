@@ -36,6 +36,7 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
   // for it; which buffers they share decides how far the producer runs ahead.
   static constexpr int kBoxes = Tile::kWarpgroups * kTaps;
   static constexpr int kBuffers = (Tile::kRingBytes - kFilterBytes) / Pixels::kBytes;
+  static_assert(kBoxes % kBuffers == 0);
   using Position = RingPosition<kBoxes>;
   using Storage = HaloStorage<FilterSlice, Stage, kBuffers, kBoxes>;
 
@@ -78,7 +79,7 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
     for (int32_t row = at.first_row; row < at.first_row + BlockTile::kRows;
          row += Warpgroup::kRows) {
       for (int s = 0; s < kTaps; ++s) {
-        shared.ring.template acquire<kBuffers>(position, Pixels::kBytes);
+        shared.ring.acquire(position, Pixels::kBytes, kBuffers);
         pixels.load(shared.buffers[position.stage % kBuffers], shared.ring.full[position.stage],
                     pixels.corner(row, s));
         position.advance();
