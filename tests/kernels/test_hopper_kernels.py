@@ -41,8 +41,8 @@ from resnet_cuda.testing.emulated import COMPLETIONS
 POINTWISE = {"r": 1, "s": 1, "padding": (0, 0)}
 # Tiles of 64, 128 and 256 columns, and several of them; rows and channels that are cut off; strides and classes of
 # pixels without a tap; windows of every shape, padded by more and by less than keeps the image's size; dilation; groups
-# of 64 channels; images of one pixel, and smaller than the window; squares of pixels that share their halos, several and
-# one, of all passes and of fprop alone.
+# of 64 channels; images of one pixel, and smaller than the window; squares of pixels that share their halos, several of
+# them and one, of both passes and of fprop alone.
 PROBLEMS = [
     Conv(1, 64, 1, 1, 64, **POINTWISE),
     Conv(2, 64, 9, 9, 128, **POINTWISE),

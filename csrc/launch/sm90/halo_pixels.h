@@ -21,9 +21,9 @@ HaloPixels<T, Prologue>::HaloPixels(const Operand& window)
              FastDivmod(window.axis_h.positions / HaloSquare::kSide)} {
   const int64_t row = int64_t(w.size) * C;
   error = tma_operands::make_maps(
-      *this, tma_operands::tiled<T, 4>(window.image, {C, w.size, h.size, window.N},
-                                       {C, row, row * h.size},
-                                       {kBoxChannels, HaloSquare::kSide, HaloSquare::kBoxRows, 1}));
+      *this,
+      tma_operands::tiled<T, 4>(window.image, {C, w.size, h.size, window.N}, {C, row, row * h.size},
+                                {kBoxChannels, HaloSquare::kSide, HaloSquare::kBoxRows, 1}));
 }
 
 }  // namespace rnc

@@ -25,10 +25,10 @@ struct Mainloops<Generation::kSm90> {
                               OperandB::kDepthIsContiguous, Tile::kClusterBlocks>>;
 
   template <class Window, class Filter>
-  using Halo = HaloMainloop<Sm90HaloTile<Window::Prologue::kHasCompanion>,
-                            HaloPixels<typename Window::Element, typename Window::Prologue>,
-                            TmaFilters<typename Filter::Element, HaloSquare::kChannels,
-                                       Filter::kDepthIsContiguous, 1>>;
+  using Halo = HaloMainloop<
+      Sm90HaloTile<Window::Prologue::kHasCompanion>,
+      HaloPixels<typename Window::Element, typename Window::Prologue>,
+      TmaFilters<typename Filter::Element, HaloSquare::kChannels, Filter::kDepthIsContiguous, 1>>;
 
   // Boxes of the pixels that a product sums over.
   template <class Operand>

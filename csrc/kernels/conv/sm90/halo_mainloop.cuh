@@ -103,9 +103,7 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
         }
       }
     };
-    const auto release = [&](int box, bool condition) {
-      shared.ring.release_if(box, condition);
-    };
+    const auto release = [&](int box, bool condition) { shared.ring.release_if(box, condition); };
 
     this->clear();
     ptx::mbarrier_wait(shared.filters_arrived, 0);  // completes once

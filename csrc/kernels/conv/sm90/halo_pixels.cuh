@@ -39,9 +39,7 @@ struct HaloPixels {
   }
 
   // The box's line where the square starts under tap row r.
-  __device__ __forceinline__ int first_line(int r) const {
-    return h.offset(r) * HaloSquare::kSide;
-  }
+  __device__ __forceinline__ int first_line(int r) const { return h.offset(r) * HaloSquare::kSide; }
 
   // Loads the box, and its companion.
   template <class Stage>

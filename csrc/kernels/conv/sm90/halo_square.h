@@ -2,6 +2,8 @@
 // of what all windows of a square see. Host-safe.
 #pragma once
 
+#include <cstdlib>
+
 #include "common/fast_divmod.h"
 #include "kernels/conv/window.h"
 #include "ptx/keywords.h"
@@ -24,8 +26,8 @@ struct HaloSquare {
 
 // Whether squares cover all positions of such windows, and a box all that a square sees.
 inline bool fits_halo(const WindowAxis& window) {
-  return window.taps == HaloSquare::kTaps && window.stride == 1 && std::abs(window.tap_shift) == 1 &&
-         window.positions % HaloSquare::kSide == 0;
+  return window.taps == HaloSquare::kTaps && window.stride == 1 &&
+         std::abs(window.tap_shift) == 1 && window.positions % HaloSquare::kSide == 0;
 }
 
 // Row m = (n, i, j, y, x) of [N, squares_h, squares_w, 8, 8] is pixel (n, 8 i + y, 8 j + x) of

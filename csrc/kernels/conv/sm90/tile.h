@@ -52,8 +52,8 @@ using Sm90SingleTile = Sm90Tile<128, 128, 1>;
 // For 3x3 windows of at most 64 channels, whose filters stay beside the ring. An operand of two
 // tensors takes registers of a fourth warpgroup.
 template <bool kHasCompanion>
-using Sm90HaloTile = std::conditional_t<kHasCompanion, Sm90Tile<192, 64, 1, 1, 3>,
-                                        Sm90Tile<256, 64, 1, 1, 4>>;
+using Sm90HaloTile =
+    std::conditional_t<kHasCompanion, Sm90Tile<192, 64, 1, 1, 3>, Sm90Tile<256, 64, 1, 1, 4>>;
 // For gradients of at most 64 filters.
 using Sm90FlatTile = Sm90Tile<64, 256, 1>;
 
