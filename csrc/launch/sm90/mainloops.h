@@ -25,7 +25,7 @@ struct Mainloops<Generation::kSm90> {
                               OperandB::kDepthIsContiguous, Tile::kClusterBlocks>>;
 
   template <class Window, class Filter>
-  using Halo = HaloMainloop<
+  using Halo = Sm90HaloMainloop<
       Sm90HaloTile<Window::Prologue::kHasCompanion>,
       HaloPixels<typename Window::Element, typename Window::Prologue>,
       TmaFilters<typename Filter::Element, HaloSquare::kChannels, Filter::kDepthIsContiguous, 1>>;

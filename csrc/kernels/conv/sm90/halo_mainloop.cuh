@@ -21,7 +21,7 @@ struct HaloStorage {
 };
 
 template <class Tile, class PixelOperand, class FilterOperand>
-struct HaloMainloop : Sm90BlockTile<Tile> {
+struct Sm90HaloMainloop : Sm90BlockTile<Tile> {
   using BlockTile = Sm90BlockTile<Tile>;
   using Pixels = PixelOperand;
   using Filters = FilterOperand;
@@ -105,9 +105,10 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
     };
     const auto release = [&](int box, bool condition) { shared.ring.release_if(box, condition); };
 
+    // Wait for the filters, whose barrier completes once.
     this->clear();
-    ptx::mbarrier_wait(shared.filters_arrived, 0);  // completes once
-    // [warpgroups, tap columns]: the boxes of the others are passed over.
+    ptx::mbarrier_wait(shared.filters_arrived, 0);
+    // Multiply this warpgroup's boxes of [warpgroups, tap columns], and pass over the others.
     const int before = WarpgroupThreads::warpgroup() * kTaps;
     position.advance(before);
     if constexpr (Prologue::kChangesNothing) {
@@ -126,7 +127,7 @@ struct HaloMainloop : Sm90BlockTile<Tile> {
  private:
   // Applies the prologue to the warpgroup's box, once for the three taps that see it.
   static __device__ __forceinline__ void activate(Stage& box, const Pixels& pixels,
-                                                  const typename Pixels::Corner& from) {
+                                                  const HaloRows::Pixel& from) {
     using Pieces = BoxPieces<Pixels, WarpgroupThreads, HaloSquare::kBoxPixels>;
     Pieces::apply(box, 0, pixels, 0, pixels.channels_per_group,
                   [&](int i) { return pixels.row(from, Pieces::line(i)); });

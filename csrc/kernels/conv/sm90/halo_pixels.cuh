@@ -28,14 +28,11 @@ struct HaloPixels {
   template <class Operand>
   explicit HaloPixels(const Operand& operand);
 
-  // The first pixel of a box, inside the image or before it.
-  struct Corner {
-    int32_t n, h, w;
-  };
-  // Of what the square at `first_row` sees under tap column s.
-  __device__ __forceinline__ Corner corner(int32_t first_row, int s) const {
-    const HaloRows::Pixel at = places.pixel(first_row);
-    return {at.n, h.base(at.h), w.base(at.w) + w.offset(s)};
+  // Where the box begins that the square at `first_row` sees under tap column s: at a pixel of the
+  // image, or outside of it.
+  __device__ __forceinline__ HaloRows::Pixel corner(int32_t first_row, int s) const {
+    const HaloRows::Pixel first = places.pixel(first_row);
+    return {first.n, h.base(first.h), w.base(first.w) + w.offset(s)};
   }
 
   // The box's line where the square starts under tap row r.
@@ -44,7 +41,7 @@ struct HaloPixels {
   // Loads the box, and its companion.
   template <class Stage>
   __device__ __forceinline__ void load(Stage& stage, ptx::Mbarrier& arrived,
-                                       const Corner& from) const {
+                                       const HaloRows::Pixel& from) const {
     ptx::tma_load(stage.slice.bytes, &map, arrived, {0, from.w, from.h, from.n});
     if constexpr (Prologue::kHasCompanion) {
       ptx::tma_load(stage.companion.bytes, &companion.map, arrived, {0, from.w, from.h, from.n});
@@ -52,7 +49,7 @@ struct HaloPixels {
   }
 
   // Which pixel [N H W] a line of the box is; negative: it is outside of the image.
-  __device__ __forceinline__ int32_t row(const Corner& from, int line) const {
+  __device__ __forceinline__ int32_t row(const HaloRows::Pixel& from, int line) const {
     const int32_t i = from.h + line / HaloSquare::kSide, j = from.w + line % HaloSquare::kSide;
     const bool is_inside = uint32_t(i) < uint32_t(h.size) && uint32_t(j) < uint32_t(w.size);
     return is_inside ? (from.n * h.size + i) * w.size + j : -1;
