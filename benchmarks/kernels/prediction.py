@@ -73,6 +73,8 @@ MACHINES = {machine.name: machine for machine in (H200, H100)}
 _DEPTH, _LINE = 64, 128
 _WARPGROUPS, _WARPGROUP_ROWS, _STAGED_COLUMNS = 2, 64, 64
 _ACCUMULATOR = 4  # bytes
+# Kernels with halos: a square of 8 x 8 pixels under one of three tap columns sees 10 x 8.
+_HALO, _BOX_ROWS, _TAP_COLUMNS = "_halo", 80, 3
 _OPS = {"conv_dgrad": "dgrad", "conv_wgrad": "wgrad"}  # the other passes are fprops
 _ON_LOAD = " on load"
 
@@ -83,7 +85,9 @@ class Gemms:
     that many slices.
 
     blocks: that share a multiprocessor. pair: blocks that load columns for each other, with tiles one below the other.
-    changed: rows or columns of a slice that are changed on load, 0 where none are.
+    changed: rows or columns of a slice that are changed on load, 0 where none are. teams: of a multiprocessor's
+    warpgroups, each of which stores while the others multiply. shared_rows: those that a tile loads for all slices
+    together, None where every slice has its own; resident: bytes that a block loads once for all of its tiles.
     """
 
     rows: int
@@ -92,7 +96,11 @@ class Gemms:
     slices: tuple[int, ...]
     blocks: int = 1
     pair: int = 1
-    changed: int = 0
+    changed: float = 0
+    warpgroups: int = _WARPGROUPS
+    teams: int = 1
+    shared_rows: int | None = None
+    resident: int = 0
 
     @property
     def all_tiles(self) -> int:
@@ -103,20 +111,28 @@ class Gemms:
         return self.tiles * sum(self.slices)
 
     @property
-    def slice_bytes(self) -> int:
+    def loaded(self) -> float:
+        """Rows and columns that TMA brings to a block for a slice."""
+        if self.shared_rows is None:
+            return self.rows + self.columns
+        return self.shared_rows / self.slices[0]
+
+    @property
+    def slice_bytes(self) -> float:
         """Of the boxes that a block loads for a slice."""
-        return (self.rows + self.columns // self.pair) * _LINE
+        of_others = self.columns - self.columns // self.pair
+        return (self.loaded - of_others) * _LINE
 
     def clocks_of_tensor_cores(self, machine: Machine) -> float:
         """For a slice."""
         return 2 * self.rows * self.columns * _DEPTH / machine.tensor.value
 
     def clocks_of_shared_memory(self, machine: Machine) -> float:
-        """The same: TMA writes its boxes; each of two warpgroups reads what it multiplies, both of them the operand
-        that they share; what is changed is read and written once more."""
+        """The same: TMA writes its boxes; each warpgroup reads what it multiplies, all of them the operand that they
+        share; what is changed is read and written once more."""
         down = self.rows // _WARPGROUP_ROWS  # warpgroups one below the other
-        read = self.rows * (2 // down) + self.columns * down
-        lines = self.rows + self.columns + read + 2 * self.changed
+        read = self.rows * (self.warpgroups // down) + self.columns * down
+        lines = self.loaded + read + 2 * self.changed
         return lines * _LINE / machine.shared.value
 
     def clocks_of_prologue(self, machine: Machine) -> float:
@@ -124,15 +140,26 @@ class Gemms:
         instructions = self.changed * _DEPTH * machine.prologue_instructions.value
         return instructions / machine.lanes.value
 
-    def clocks_of_epilogue(self, machine: Machine) -> tuple[float, float]:
-        """For a tile, what its multiprocessor does, and what it waits for: its rows go through shared memory as float32, in and out. (Those whose statistics are taken go
-        as 16 bits, in, out, and out by TMA: fewer bytes.)"""
-        elements = self.rows * self.columns
-        shared = elements * _ACCUMULATOR * 2 / machine.shared.value
+    @property
+    def team_elements(self) -> int:
+        """Of a tile, those that a team has."""
+        return self.rows * self.columns * self.blocks // self.teams
+
+    def clocks_of_storing(self, machine: Machine) -> tuple[float, float]:
+        """For a team's part of a tile, of shared memory and of instructions: its rows go through shared memory as
+        float32, in and out. (Those whose statistics are taken go as 16 bits, in, out, and out by TMA: fewer bytes.)"""
+        elements = self.team_elements
         instructions = elements * machine.epilogue_instructions.value
-        parts = elements / (_WARPGROUPS * _WARPGROUP_ROWS * _STAGED_COLUMNS)
-        waits = parts * machine.epilogue_wait.value
-        return max(shared, instructions / machine.lanes.value), waits
+        return (
+            elements * _ACCUMULATOR * 2 / machine.shared.value,
+            instructions / machine.lanes.value,
+        )
+
+    def clocks_of_epilogue(self, machine: Machine) -> float:
+        """The same, with its waits."""
+        warpgroups = self.warpgroups * self.blocks // self.teams
+        parts = self.team_elements / (warpgroups * _WARPGROUP_ROWS * _STAGED_COLUMNS)
+        return max(self.clocks_of_storing(machine)) + parts * machine.epilogue_wait.value
 
     def busiest(self, machine: Machine) -> tuple[int, int]:
         """(tiles, slices) of the block that has most to do: block b takes tiles b, b + blocks, ..., and the blocks of a
@@ -205,17 +232,24 @@ def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) ->
     tensor = max(tensor, flops / machine.product.value)
     shared = machine.seconds(share * slices * gemms.clocks_of_shared_memory(machine))
     prologue = machine.seconds(share * slices * gemms.clocks_of_prologue(machine))
-    stores, waits_between = gemms.clocks_of_epilogue(machine)
-    between = machine.seconds(tiles * (stores + waits_between))
+    between = machine.seconds(tiles * gemms.clocks_of_epilogue(machine))
     multiplied = max(tensor, shared, prologue)
-    if gemms.blocks == 1:
+    teams = gemms.teams
+    if teams == 1:
         busy = multiplied + between
-    else:  # one block's epilogue overlaps with the others' products
-        both = machine.seconds(share * tiles * stores)
-        busy = max(multiplied, multiplied / share + between, both)
+    else:  # one team's epilogue overlaps with the others' products, by the same units
+        of_shared, of_lanes = (
+            machine.seconds(teams * tiles * clocks) for clocks in gemms.clocks_of_storing(machine)
+        )
+        busy = max(
+            multiplied, multiplied / teams + between, shared + of_shared, prologue + of_lanes
+        )
+    blocks = min(gemms.all_tiles, int(machine.multiprocessors.value) * share)
     l2 = max(
-        gemms.all_slices * gemms.slice_bytes / machine.l2.value,
-        machine.seconds(share * slices * gemms.slice_bytes / machine.l2_port.value),
+        (gemms.all_slices * gemms.slice_bytes + blocks * gemms.resident) / machine.l2.value,
+        machine.seconds(
+            share * (slices * gemms.slice_bytes + gemms.resident) / machine.l2_port.value
+        ),
     )
     memory = (size + sums) / machine.memory.value
     added = machine.start_and_end.value
@@ -223,7 +257,7 @@ def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) ->
         added += sums / machine.memory.value + machine.start_and_end.value
     units = {"tensor cores": tensor, "shared memory": shared, "prologue": prologue}
     busiest = max(units, key=lambda name: units[name])
-    if busy > multiplied and between > multiplied / share:
+    if busy > multiplied and between > multiplied / teams:
         busiest = "epilogues"
     waits = {"memory": memory, "L2": l2, busiest: busy}
     limit = max(waits, key=lambda name: waits[name])
@@ -262,6 +296,20 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
     column_tiles = _whole((conv.K if op == "fprop" else conv.C) // conv.groups, columns)
     if pair > 1:  # the last pair may have rows for one of its blocks only
         tiles = _whole(tiles // column_tiles, pair) * pair * column_tiles
+    if plan["kernel"].endswith(_HALO):
+        warpgroups = rows // _WARPGROUP_ROWS
+        boxes = warpgroups * _BOX_ROWS * _TAP_COLUMNS
+        return Gemms(
+            rows,
+            columns,
+            tiles,
+            slices,
+            changed=boxes / slices[0] if on_load else 0,
+            warpgroups=warpgroups,
+            teams=warpgroups,
+            shared_rows=boxes,
+            resident=slices[0] * columns * _LINE,
+        )
     return Gemms(
         rows,
         columns,
@@ -270,6 +318,7 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         blocks=2 if share_one else 1,
         pair=pair,
         changed=0 if not on_load else columns if op == "wgrad" else rows,
+        teams=2 if share_one else 1,
     )
 
 

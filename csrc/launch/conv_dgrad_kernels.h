@@ -60,9 +60,17 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologu
   using Packed = PackedFilterColumns<T>;
   return Mainloops<kGeneration>::template of_windows<Window, Filter, Packed>(
       plan, problem, [&](auto tag) {
-        using Tag = decltype(tag);
-        return launch_classes<typename Tag::type, typename Tag::B, T>(plan, params, prologue,
-                                                                      epilogue, stream);
+        using Mainloop = typename decltype(tag)::type;
+        using B = typename decltype(tag)::B;
+        if constexpr (OrdersRows<Mainloop>) {  // of convolutions without stride: one class
+          const GradientClass all(problem, 0);
+          return launch_gemm<Mainloop>(plan, gemm_shape(plan, ConvOp::kDgrad, problem),
+                                       {Window::of_gradient(params.dy, prologue, all, problem),
+                                        B(params.weight, all, problem)},
+                                       epilogue, stream);
+        } else {
+          return launch_classes<Mainloop, B, T>(plan, params, prologue, epilogue, stream);
+        }
       });
 }
 

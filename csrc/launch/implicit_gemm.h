@@ -58,13 +58,28 @@ struct MainloopTag {
   using B = OperandB;
 };
 
+// A main loop that takes the GEMM's rows in an order of its own.
+template <class Mainloop>
+concept OrdersRows = requires(const typename Mainloop::Params& operands) { operands.places(); };
+
+// Which rows of the output its rows are.
+template <class Mainloop>
+auto row_places(const typename Mainloop::Params& operands) {
+  if constexpr (OrdersRows<Mainloop>) {
+    return operands.places();
+  } else {
+    return DenseRows{};
+  }
+}
+
 // A pass that is one GEMM, by one main loop.
 template <class Mainloop, class Epilogue>
 Status launch_gemm(const ConvPlan& plan, const GemmShape& shape,
                    const typename Mainloop::Params& operands, const Epilogue& epilogue,
                    Stream stream) {
-  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> params{{{shape, operands, {}}},
-                                                                    epilogue};
+  auto places = row_places<Mainloop>(operands);
+  const ImplicitGemmParams<Mainloop, decltype(places), 1, Epilogue> params{
+      {{shape, operands, places}}, epilogue};
   return launch_gemms(plan, params, 1, stream);
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/sm90/box_axis.h"
+#include "kernels/conv/sm90/halo_square.h"
 #include "kernels/conv/window.h"
 
 namespace rnc {
@@ -18,8 +19,10 @@ constexpr int64_t kBlocksPerMultiprocessor = 2;
 // shared memory per product, 288 cycles of shared memory.
 constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
-// Of every Hopper kernel but wgrad's.
+// Of every Hopper kernel but wgrad's and those with halos.
 constexpr int32_t kHopperRows = 128;
+// Of those, with an operand of one tensor and of two.
+constexpr int32_t kHaloRows = 256, kNarrowHaloRows = 192;
 // Of the kernels that read windows out of the image, with and without a max-pool behind them.
 constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
@@ -100,6 +103,20 @@ const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
                  : "strides, padding or dilation are beyond what TMA's windows describe: mma.sync";
 }
 
+// Whether the windows of squares of pixels share what TMA brings, under filters that stay in shared
+// memory.
+bool takes_halo(ConvOp op, const Conv2dProblem& p, const PlanLimits& limits) {
+  constexpr int32_t kMost = HaloSquare::kChannels;
+  if (op == ConvOp::kWgrad || p.groups != 1 || p.C > kMost || p.K > kMost) return false;
+  if (op == ConvOp::kDgrad) {
+    const GradientClass at(p, 0);
+    return GradientClass::count(p) == 1 && fits_halo(at.h.window) && fits_halo(at.w.window);
+  }
+  return !limits.narrow &&  // no second set of accumulators
+         fits_halo(fprop_axis(p.H, p.P, p.stride_h, p.pad_h, p.R, p.dilation_h)) &&
+         fits_halo(fprop_axis(p.W, p.Q, p.stride_w, p.pad_w, p.S, p.dilation_w));
+}
+
 struct PathChoice {
   Generation generation;
   ConvPath path;
@@ -154,6 +171,10 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
   if (limits.device.capability == kSm90Capability && limits.newest == Generation::kSm90) {
     const ConvPath path = is_gemm ? ConvPath::kGemm : ConvPath::kIm2col;
     if (const char* not_by_tma = why_not_by_tma(op, p, dtype)) return sm80(path, not_by_tma);
+    if (takes_halo(op, p, limits)) {
+      return {Generation::kSm90, ConvPath::kHalo,
+              "3x3 of at most 64 channels: TMA loads squares of pixels once for three taps"};
+    }
     return {Generation::kSm90, path,
             is_gemm ? "1x1 without padding: pixels are GEMM rows, loaded by TMA"
                     : "general window: TMA's im2col mode loads it"};
@@ -169,7 +190,7 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
 }
 
 // By generation, path and op.
-constexpr const char* kKernelNames[][6][3] = {
+constexpr const char* kKernelNames[][7][3] = {
     {{"conv_fprop_simt_im2col", "conv_dgrad_simt_im2col", "conv_wgrad_simt_im2col"},
      {"conv_fprop_simt_gemm", "conv_dgrad_simt_gemm", "conv_wgrad_simt_gemm"},
      {},
@@ -181,7 +202,12 @@ constexpr const char* kKernelNames[][6][3] = {
      {"conv_fprop_sm80_gathered", "conv_dgrad_sm80_gathered", "conv_wgrad_sm80_gathered"},
      {"conv_fprop_sm80_few_channels"}},
     {{"conv_fprop_sm90_im2col", "conv_dgrad_sm90_im2col", "conv_wgrad_sm90_im2col"},
-     {"conv_fprop_sm90_gemm", "conv_dgrad_sm90_gemm", "conv_wgrad_sm90_gemm"}},
+     {"conv_fprop_sm90_gemm", "conv_dgrad_sm90_gemm", "conv_wgrad_sm90_gemm"},
+     {},
+     {},
+     {},
+     {},
+     {"conv_fprop_sm90_halo", "conv_dgrad_sm90_halo"}},
 };
 
 struct TileChoice {
@@ -204,17 +230,18 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
 }
 
 // What a multiprocessor takes for a Hopper tile of so many columns, in tenths of clocks: for a slice
-// of the depth 4 a column on the tensor cores, and 5.4 a row or column that comes from the L2 cache;
-// then the epilogue, 24 a column, of which 16 are instructions. The next tile is loaded meanwhile. Of
-// two blocks one multiplies while the other one stores. (benchmarks/kernels/prediction.py has the
-// numbers' sources.)
+// of the depth one a line of shared memory, written or read, which is not less than the tensor cores
+// take, and 5.4 a line that comes from the L2 cache; then the epilogue, 24 a column, of which 16 are
+// instructions. The next tile is loaded meanwhile. Of two blocks one multiplies while the other one
+// stores. (benchmarks/kernels/prediction.py has the numbers' sources.)
 struct HopperTile {
   int32_t columns;
   int32_t pair = 1;    // blocks that load columns for each other
   int32_t blocks = 1;  // that a multiprocessor has room for
 
   int64_t cost(int64_t slices, int32_t together) const {
-    const int64_t multiply = 40 * slices * columns, store = 240 * columns;
+    const int64_t multiply = 10 * slices * (2 * kHopperRows + 3 * columns);
+    const int64_t store = 240 * columns;
     const int64_t load = 54 * slices * (kHopperRows + columns / pair);
     if (together == 1) return std::max(load, multiply + store);
     return std::max({2 * load, 2 * multiply, 2 * 160 * int64_t(columns), multiply + store});
@@ -252,6 +279,9 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
+  if (plan.path == ConvPath::kHalo) {
+    return {limits.narrow ? kNarrowHaloRows : kHaloRows, HaloSquare::kChannels, kBoxChannels};
+  }
   if (plan.generation == Generation::kSm90) {
     if (!is_wgrad)
       return {kHopperRows, choose_hopper_columns(op, m, n, k, gemms, limits), kBoxChannels};

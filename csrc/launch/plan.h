@@ -31,6 +31,7 @@ enum class ConvPath : int32_t {
   kDepthwise,    // windows; every channel is a column, and meets its own filter only
   kGathered,     // windows, fetched element by element
   kFewChannels,  // windows of the image, which lies in shared memory itself
+  kHalo,         // windows in squares, whose pixels lie in shared memory for several taps
 };
 
 struct ConvPlan {

@@ -26,9 +26,14 @@ struct MbarrierRing {
   }
 
   // Producer: waits until the stage is free and announces the bytes of the copies that follow.
-  __device__ __forceinline__ void acquire(const Position& at, uint32_t bytes) {
+  // Where stages share fewer buffers, of which they are a multiple, stage i has buffer i % buffers,
+  // and is free when the stage before it in there has been released.
+  __device__ __forceinline__ void acquire(const Position& at, uint32_t bytes,
+                                          int buffers = kStages) {
     // On the first lap the phase before phase 0 is asked for, which counts as complete.
-    ptx::mbarrier_wait(empty[at.stage], at.parity ^ 1);
+    const bool is_first = at.stage < buffers;
+    ptx::mbarrier_wait(empty[at.stage - buffers + (is_first ? kStages : 0)],
+                       is_first ? at.parity ^ 1 : at.parity);
     ptx::mbarrier_arrive_expect_tx(full[at.stage], bytes);
   }
 

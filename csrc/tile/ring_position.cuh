@@ -20,6 +20,11 @@ struct RingPosition {
       parity ^= 1;
     }
   }
+
+  // Passes over so many.
+  __device__ __forceinline__ void advance(int stages) {
+    for (stage += stages; stage >= kStages; stage -= kStages) parity ^= 1;
+  }
 };
 
 }  // namespace rnc

@@ -78,6 +78,23 @@ def test_a_prediction_is_the_longest_wait_and_what_overlaps_with_nothing() -> No
     assert found.us == pytest.approx(found.tensor + found.between + 3)
 
 
+def test_squares_load_their_pixels_once_for_three_taps_and_store_beside_each_other() -> None:
+    found = of_layer("n256-64x56x56-k64-3x3-p1 statistics conv_fprop")
+    # 49 squares of each image in tiles of 4; of each 3 boxes of 10 x 8 pixels, and 9 filters once in each block.
+    tiles, boxes, filters = 256 * 49 // 4, 4 * 3 * 80 * 128, 9 * 64 * 128
+    of_block = 24 * boxes + filters
+    assert found.tiles == 24
+    assert found.l2 == pytest.approx(
+        1e6 * max((tiles * boxes + 132 * filters) / 5.5e12, of_block / 64 / 1.755e9)
+    )
+    # In shared memory a box is written once; 4 warpgroups read 64 rows and 64 columns under each of 9 taps.
+    products = boxes + 9 * 4 * (64 + 64) * 128
+    assert found.shared == pytest.approx(1e6 * 24 * products / 128 / 1.755e9)
+    # Epilogues overlap with products, but their float32 goes through the same memory: in once, and 3 looks.
+    stored = 24 * 4 * 256 * 64 * 4 / 128 / 1.755e9
+    assert found.us == pytest.approx(found.shared + 1e6 * stored + 3)
+
+
 def test_parts_of_a_weight_s_gradient_are_written_and_added_up() -> None:
     found = of_layer("n256-512x28x28-k128-1x1 conv_wgrad")
     tensors = 2 * 256 * 28 * 28 * (512 + 128) + 2 * 512 * 128

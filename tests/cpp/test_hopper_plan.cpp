@@ -1,7 +1,9 @@
 #include <cstring>
+#include <vector>
 
 #include "check.h"
 #include "kernels/conv/sm90/box_axis.h"
+#include "kernels/conv/sm90/halo_square.h"
 #include "launch/plan.h"
 #include "plan_problems.h"
 
@@ -118,6 +120,65 @@ RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow)
   };
   EXPECT_EQ(wgrad_tile(64), 64256);
   EXPECT_EQ(wgrad_tile(72), 128128);
+}
+
+RNC_TEST(windows_that_share_their_pixels_say_so_and_say_how_many_rows_they_take) {
+  const Conv2dProblem p = square(4, 56, 64, 64, 3, 1);
+  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad}) {
+    const ConvPlan plan = rnc::plan_conv(op, p, DType::kBFloat16);
+    EXPECT(plan.generation == Generation::kSm90 && plan.path == ConvPath::kHalo);
+    EXPECT(std::strstr(plan.kernel, "_sm90_halo") != nullptr);
+    EXPECT_EQ(plan.tile_m, 256);
+    EXPECT_EQ(plan.tile_n, 64);
+    EXPECT_EQ(plan.grid[0], 4 * 49 / 4);
+    // Ampere has no such kernels, and sums of other shapes know nothing of squares.
+    EXPECT(rnc::plan_conv(op, p, DType::kBFloat16, {.device = {.capability = 80}}).path ==
+           ConvPath::kIm2col);
+  }
+  // An operand of two tensors takes registers of a fourth warpgroup; two sets of accumulators too.
+  EXPECT_EQ(rnc::plan_conv(ConvOp::kDgrad, p, DType::kBFloat16, {.narrow = true}).tile_m, 192);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kBFloat16, {.narrow = true}).path ==
+         ConvPath::kIm2col);
+  EXPECT(rnc::plan_conv(ConvOp::kWgrad, p, DType::kBFloat16).path == ConvPath::kIm2col);
+}
+
+RNC_TEST(squares_have_every_pixel_of_an_image_once) {
+  constexpr int kSide = rnc::HaloSquare::kSide;
+  constexpr int32_t kImages = 3, kHeight = 2 * kSide, kWidth = 5 * kSide;
+  const rnc::HaloRows places{rnc::FastDivmod(kWidth / kSide), rnc::FastDivmod(kHeight / kSide)};
+  std::vector<int> seen(kImages * kHeight * kWidth);
+  for (int32_t m = 0; m < int32_t(seen.size()); ++m) {
+    const int64_t row = places.row(m);
+    EXPECT(row >= 0 && row < int64_t(seen.size()) && seen[row]++ == 0);
+    const rnc::HaloRows::Pixel at = places.pixel(m);
+    const rnc::HaloRows::Pixel first = places.pixel(m / rnc::HaloSquare::kPixels * 64);
+    EXPECT(at.n == first.n && first.h % kSide == 0 && first.w % kSide == 0);
+    EXPECT_EQ((at.h - first.h) * kSide + at.w - first.w, m % 64);
+  }
+}
+
+RNC_TEST(a_box_holds_what_the_windows_of_a_square_see) {
+  for (const int32_t pad : {0, 1, 2, 5}) {
+    const int32_t size = 16 + 2 - 2 * pad;
+    const rnc::WindowAxis fprop = rnc::fprop_axis(size, 16, 1, pad, 3, 1);
+    const rnc::WindowAxis dgrad = rnc::gradient_axis(0, 16, 16 + 2 * pad - 2, 1, pad, 3, 1).window;
+    for (const rnc::WindowAxis& window : {fprop, dgrad}) {
+      EXPECT(rnc::fits_halo(window));
+      const rnc::BoxAxis box = rnc::box_axis(window);
+      for (int32_t i = 0; i < window.positions; ++i) {
+        const int32_t first = box.base(i / 8 * 8);
+        for (int32_t tap = 0; tap < window.taps; ++tap) {
+          const int32_t seen = i + window.origin + tap * window.tap_shift;
+          EXPECT_EQ(seen - first, i % 8 + box.offset(tap));
+          EXPECT(seen - first >= 0 && seen - first < rnc::HaloSquare::kBoxRows);
+        }
+      }
+    }
+  }
+  EXPECT(!rnc::fits_halo(rnc::fprop_axis(16, 8, 2, 1, 3, 1)));
+  EXPECT(!rnc::fits_halo(rnc::fprop_axis(16, 16, 1, 2, 3, 2)));
+  EXPECT(!rnc::fits_halo(rnc::fprop_axis(16, 16, 1, 2, 5, 1)));
+  EXPECT(!rnc::fits_halo(rnc::fprop_axis(15, 15, 1, 1, 3, 1)));
 }
 
 RNC_TEST(a_box_of_tma_lies_where_the_window_lies) {

@@ -17,9 +17,10 @@ import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 raw = torch.ops.resnet_cuda
 DTYPE = torch.bfloat16
 POINTWISE = {"r": 1, "s": 1, "padding": (0, 0)}
-# Several tiles, the last ones cut off: windows, classes of a strided dgrad, pixels.
+# Several tiles, the last ones cut off: windows, squares of them, classes of a strided dgrad, pixels.
 CONVOLUTIONS = {
     "windows": Conv(2, 64, 14, 13, 128),
+    "squares": Conv(5, 64, 16, 8, 64),
     "strided windows": Conv(2, 64, 17, 18, 192, stride=(2, 2)),
     "pixels": Conv(3, 128, 11, 13, 256, **POINTWISE),
 }

@@ -126,6 +126,13 @@ def rows(y: Tensor) -> Tensor:
     return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
 
 
+def in_squares(y: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, C, squares, 8 x 8], whose rows are those that share a tile of kernels with halos."""
+    n, c, h, w = y.shape
+    squares = y.reshape(n, c, h // 8, 8, w // 8, 8).transpose(3, 4)
+    return squares.reshape(n, c, -1, STATS_ROWS)
+
+
 def tile_statistics(y: Tensor) -> Tensor:
     """Mean and M2 of every 64-row tile: [tiles, 2, C]."""
     tiles = rows(y).split(STATS_ROWS)

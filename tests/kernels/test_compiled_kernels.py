@@ -32,14 +32,15 @@ LOADS = {
 }
 
 
-# Of Hopper's kernels: boxes of a matrix and of windows, products of a warpgroup, and the registers that the producing
-# warps hand to those that multiply.
+# Of Hopper's kernels: boxes of a matrix and of windows, those of a square's halo, products of a warpgroup, and the
+# registers that the producing warps hand to those that multiply.
 HOPPER_TILE = re.compile(r"Sm90Tile(?:<|ILi)(\d+)(?:, |ELi)(\d+)(?:, |ELi)(\d+)")
 HOPPER_PRODUCTS = {
     "13__nv_bfloat16": r"HGMMA\.64x{}x16\.F32\.BF16 ",
     "6__half": r"HGMMA\.64x{}x16\.F32 ",
 }
 HOPPER_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.IM2COL"
+HALO_COPIES = (r"UTMALDG\.4D ",)
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
@@ -118,10 +119,11 @@ def hopper_tile(name: str) -> tuple[int, int, int]:
 def without_hopper_s_instructions(kernels: list[sass.Kernel]) -> Iterator[str]:
     for kernel in kernels:
         rows, columns, _ = hopper_tile(kernel.name)
-        # Two warpgroups of 64 rows each, one below the other or side by side.
-        of_warpgroup = columns if rows == 128 else columns // 2
+        # Warpgroups of 64 rows each, one below the other, or two side by side.
+        of_warpgroup = columns // 2 if rows == 64 else columns
+        copies = HALO_COPIES if "Halo" in kernel.name else HOPPER_COPIES
         product = next(p for dtype, p in HOPPER_PRODUCTS.items() if dtype in kernel.name)
-        for pattern in (product.format(of_warpgroup), *HOPPER_COPIES, *HANDED_REGISTERS):
+        for pattern in (product.format(of_warpgroup), *copies, *HANDED_REGISTERS):
             if not kernel.count(pattern):
                 yield f"{kernel.architecture} {kernel.name}: no {pattern}"
         if others := kernel.count("HMMA|HGMMA|LDGSTS") - kernel.count(product.format(r"\d+")):

@@ -19,6 +19,7 @@ from pass_checks import (
     check_wgrad,
     kernels_of,
     launches,
+    plan_of,
     raw,
     runs,
 )
@@ -34,14 +35,14 @@ from test_tensor_core_kernels import (  # their `conv` and `device` are this fil
 )
 from torch import Tensor
 
-from resnet_cuda import _host
 from resnet_cuda.testing import emulated
 from resnet_cuda.testing.emulated import COMPLETIONS
 
 POINTWISE = {"r": 1, "s": 1, "padding": (0, 0)}
 # Tiles of 64, 128 and 256 columns, and several of them; rows and channels that are cut off; strides and classes of
 # pixels without a tap; windows of every shape, padded by more and by less than keeps the image's size; dilation; groups
-# of 64 channels; images of one pixel, and smaller than the window.
+# of 64 channels; images of one pixel, and smaller than the window; squares of pixels that share their halos, several of
+# them and one, of both passes and of fprop alone.
 PROBLEMS = [
     Conv(1, 64, 1, 1, 64, **POINTWISE),
     Conv(2, 64, 9, 9, 128, **POINTWISE),
@@ -60,11 +61,15 @@ PROBLEMS = [
     Conv(1, 128, 7, 6, 128, groups=2),
     Conv(1, 128, 9, 8, 256, stride=(2, 1), groups=2),
     Conv(1, 64, 2, 3, 64, 5, 5, padding=(2, 2)),
+    Conv(3, 64, 16, 24, 64),
+    Conv(1, 48, 8, 8, 56),
+    Conv(5, 64, 6, 12, 56, padding=(2, 3)),
 ]
 # Passes of these that Hopper's kernels do not take, and why.
 ELSEWHERE = {
     ("dgrad", PROBLEMS[3]): "too few channels to fill boxes of 64",
     ("wgrad", PROBLEMS[9]): "would share boxes of TMA between taps",
+    ("wgrad", PROBLEMS[18]): "would share boxes of TMA between taps",
 }
 
 
@@ -79,20 +84,13 @@ def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
 
 
-def plan(name: str, conv: Conv, **options: object) -> dict:
-    sizes = (conv.n, conv.c, conv.h, conv.w), (conv.k, conv.c // conv.groups, conv.r, conv.s)
-    stride, padding, dilation, groups = conv.geometry
-    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _host.conv_plan(name, "bfloat16", *sizes, **geometry, **options)
-
-
 @pytest.mark.parametrize("name", PASSES)
 def test_hopper_s_kernels_take_every_pass_that_tma_can_feed(conv: Conv, name: str) -> None:
     kernel = kernels_of(runs(conv, torch.bfloat16)[name])[0]
     if why := ELSEWHERE.get((name, conv)):
-        assert "_sm80_" in kernel and why in plan(name, conv)["why"]
+        assert "_sm80_" in kernel and why in plan_of(name, conv, torch.bfloat16)["why"]
     else:
-        assert "_sm90_" in kernel, f"{kernel}: {plan(name, conv)['why']}"
+        assert "_sm90_" in kernel, f"{kernel}: {plan_of(name, conv, torch.bfloat16)['why']}"
 
 
 # Where TMA or its boxes would not do; the first operand of each pass decides, wgrad's second.
@@ -108,7 +106,7 @@ REFUSED = {
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_tma_cannot_feed_takes_ampere_s_kernels_and_says_why(why: str) -> None:
     name, conv = REFUSED[why]
-    assert why in plan(name, conv)["why"]
+    assert why in plan_of(name, conv, torch.bfloat16)["why"]
     assert "_sm80_" in kernels_of(runs(conv, torch.bfloat16)[name])[0]
     with emulated(capability=HOPPER):
         if name == "fprop":
@@ -117,6 +115,46 @@ def test_what_tma_cannot_feed_takes_ampere_s_kernels_and_says_why(why: str) -> N
             check_dgrad(conv, torch.bfloat16, "cpu")
         else:
             check_wgrad(conv, torch.bfloat16, "cpu", normalise=True)
+
+
+# What keeps windows from sharing their pixels: a stride, dilation, another window, images that no squares cover, more
+# channels or filters than stay in shared memory.
+APART = [
+    Conv(1, 64, 16, 16, 64, stride=(2, 2)),
+    Conv(1, 64, 8, 8, 64, padding=(2, 2), dilation=(2, 2)),
+    Conv(1, 64, 8, 8, 64, 3, 1, padding=(1, 0)),
+    Conv(1, 64, 8, 9, 64),
+    Conv(1, 128, 8, 8, 64),
+    Conv(1, 64, 8, 8, 128),
+]
+
+
+@pytest.mark.parametrize("name", ["fprop", "dgrad"])
+def test_windows_share_pixels_where_squares_cover_the_image(name: str) -> None:
+    for options in ({}, {"narrow": True} if name == "dgrad" else {"normalises": True}):
+        found = plan_of(name, Conv(1, 64, 8, 16, 64), torch.bfloat16, **options)
+        assert found["kernel"] == f"conv_{name}_sm90_halo"
+        assert found["tile"] == (192 if "narrow" in options else 256, 64, 64)
+        assert "squares of pixels" in found["why"]
+    for conv in APART:
+        assert plan_of(name, conv, torch.bfloat16)["kernel"] == f"conv_{name}_sm90_im2col", conv
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 3, 132])
+def test_squares_load_a_pixel_three_times_and_its_halo_and_blocks_load_filters_once(
+    multiprocessors: int,
+) -> None:
+    conv = Conv(1, 64, 56, 56, 64)
+    x, weight, _ = conv.random(torch.bfloat16)
+    run = lambda: raw._conv_fprop(x, weight, *(None,) * 5, False, *conv.geometry, False)  # noqa: E731
+    (launch,) = launches(run, multiprocessors=multiprocessors)
+    assert launch["kernel"] == "conv_fprop_sm90_halo"
+    squares = 7  # along each axis
+    # Of each tap column 8 columns and 10 rows of a square, of which those behind the image's edges are no bytes.
+    columns, rows = 3 * 8 * squares - 2, 10 * squares - 2
+    blocks = launch["grid"][0]
+    assert blocks == min(multiprocessors, 13)
+    assert launch["counters"]["global_load_bytes"] == columns * rows * 128 + blocks * weight.nbytes
 
 
 def as_list(result: Tensor | tuple[Tensor, ...]) -> list[Tensor]:

@@ -25,10 +25,32 @@ def normalised_conv_with_statistics(
     return _conv(name, height, width, channels, filters, **_normalisation(channels))
 
 
+def halo_with_statistics(height: int, width: int) -> Problem:
+    return _conv("hopper_halo_with_statistics", height, width, 64, 64, _in_squares(height, width))
+
+
+def normalised_halo_with_statistics(height: int, width: int) -> Problem:
+    name = "hopper_normalised_halo_with_statistics"
+    order = _in_squares(height, width)
+    return _conv(name, height, width, 64, 64, order, **_normalisation(64))
+
+
+def _in_squares(height: int, width: int) -> Tensor:
+    """The pixels of an image, square by square of 8 x 8."""
+    pixels = torch.arange(height * width).view(height // 8, 8, width // 8, 8)
+    return pixels.transpose(1, 2).flatten()
+
+
 def _conv(
-    name: str, height: int, width: int, channels: int, filters: int, **vectors: Tensor
+    name: str,
+    height: int,
+    width: int,
+    channels: int,
+    filters: int,
+    order: Tensor | None = None,
+    **vectors: Tensor,
 ) -> Problem:
-    """Windows of 3 x 3."""
+    """Windows of 3 x 3. order: of the pixels in tiles."""
     x = problems.random_tensor(1, height * width, channels, dtype=BFLOAT16)
     scale = (9 * channels) ** -0.5
     weight = problems.random_tensor(2, filters, 3, 3, channels, dtype=BFLOAT16, scale=scale)
@@ -41,7 +63,7 @@ def _conv(
 
     exact = convolved(activation, weight), convolved(activation.abs(), weight.abs())
     sizes = (height, width, channels, filters)
-    return with_statistics(name, SM90, BFLOAT16, exact, x, weight, sizes, **vectors)
+    return with_statistics(name, SM90, BFLOAT16, exact, x, weight, sizes, order, **vectors)
 
 
 def input_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem:

@@ -53,6 +53,7 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
     "csrc/kernels/conv/simt/mainloop.cuh": ("simt",),
     "csrc/kernels/conv/sm80/gathered.cuh": ("sm80_gathered",),
+    "csrc/kernels/conv/sm90/halo_mainloop.cuh": ("sm90_taps",),
     "csrc/kernels/conv/sm90/mainloop.cuh": ("sm90_taps",),
     "csrc/kernels/conv/sm90/persistent_gemm.cuh": ("sm90_taps", "sm90_products"),
     "csrc/kernels/conv/sm90/pixel_product.cuh": ("sm90_products",),
@@ -130,6 +131,8 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             hopper_problems.conv_with_statistics(15, 20, 64, 72),
             hopper_problems.normalised_conv_with_statistics(15, 20, 64, 72),
             hopper_problems.input_gradient_on_load(300, 64, 328),
+            hopper_problems.halo_with_statistics(24, 40),
+            hopper_problems.normalised_halo_with_statistics(24, 40),
         ),
         "sm90_products": lambda: (
             hopper_problems.weight_gradient_on_load(230, 136, 136),

@@ -107,16 +107,18 @@ def with_statistics(
     x: torch.Tensor,
     weight: torch.Tensor,
     numbers: tuple[int, ...] = (),
+    order: torch.Tensor | None = None,
     **more: torch.Tensor,
 ) -> Problem:
     """exact: the output [pixels, filters], and the sum of its products' magnitudes. numbers: pixels, channels, filters
-    unless given."""
+    unless given. order: in which tiles take the pixels, if not as they come."""
     tile = 64
     y, magnitude = exact
+    ordered = y if order is None else y[order]
     partials = torch.stack(
         [
             statistic
-            for rows in y.split(tile)
+            for rows in ordered.split(tile)
             for statistic in (rows.mean(0), (rows - rows.mean(0)).square().sum(0))
         ]
     )

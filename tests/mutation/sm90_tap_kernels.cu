@@ -1,4 +1,4 @@
-// The Hopper main loop of fprop and dgrad as it is shipped, with everything that synchronises
+// The Hopper main loops of fprop and dgrad as they are shipped, with everything that synchronises
 // around it: what tests/mutation deletes from.
 #include "planned.h"
 
@@ -19,28 +19,35 @@ Status with_statistics(const LaunchArguments& arguments, ConvOp op, const Conv2d
   return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), operands, epilogue, nullptr);
 }
 
+using Filter = FilterRows<T>;
+template <class Prologue>
+using Large = OnHopper::Of<Sm90LargeTile, WindowRows<T, Prologue>, Filter>;
+template <class Prologue>
+using Halo = OnHopper::Halo<WindowRows<T, Prologue>, Filter>;
+
 // A convolution with windows of 3 x 3.
 // buffers: y, partials, x, weight, ...; numbers: height, width, channels, filters
-template <class Prologue>
+template <template <class> class Mainloop, class Prologue>
 Status convolution(const LaunchArguments& arguments, const Prologue& prologue) {
   using Window = WindowRows<T, Prologue>;
-  using Filter = FilterRows<T>;
   const Conv2dProblem problem = same_size_problem(arguments.number(0), arguments.number(1),
                                                   arguments.number(2), arguments.number(3), 3);
-  return with_statistics<OnHopper::Of<Sm90LargeTile, Window, Filter>>(
+  return with_statistics<Mainloop<Prologue>>(
       arguments, ConvOp::kFprop, problem,
       {Window::of_input(arguments.buffer<const T>(2), prologue, problem),
        Filter(arguments.buffer<const T>(3), problem)});
 }
 
+template <template <class> class Mainloop>
 Status conv_with_statistics(const LaunchArguments& arguments) {
-  return convolution(arguments, Identity<T>{});
+  return convolution<Mainloop>(arguments, Identity<T>{});
 }
 
 // buffers: ..., scale, bias
+template <template <class> class Mainloop>
 Status normalised_conv_with_statistics(const LaunchArguments& arguments) {
-  return convolution(arguments, ScaleBiasRelu<T>{arguments.buffer<const float>(4),
-                                                 arguments.buffer<const float>(5)});
+  return convolution<Mainloop>(arguments, ScaleBiasRelu<T>{arguments.buffer<const float>(4),
+                                                           arguments.buffer<const float>(5)});
 }
 
 // The gradient of a 1x1 convolution's input, through batch norm and ReLU.
@@ -48,19 +55,21 @@ Status normalised_conv_with_statistics(const LaunchArguments& arguments) {
 // channels, filters
 Status input_gradient_on_load(const LaunchArguments& arguments) {
   using Gradient = PixelRows<T, BnBackward<T>>;
-  using Filter = FilterColumns<T>;
+  using Columns = FilterColumns<T>;
   const Conv2dProblem problem =
       same_size_problem(1, arguments.number(0), arguments.number(1), arguments.number(2), 1);
-  return with_statistics<OnHopper::Of<Sm90NarrowTile, Gradient, Filter>>(
+  return with_statistics<OnHopper::Of<Sm90NarrowTile, Gradient, Columns>>(
       arguments, ConvOp::kDgrad, problem,
       {Gradient::of_output(arguments.buffer<const T>(2), bn_backward<T>(arguments, 4, problem.K),
                            problem),
-       Filter(arguments.buffer<const T>(3), GradientClass(problem, 0), problem)});
+       Columns(arguments.buffer<const T>(3), GradientClass(problem, 0), problem)});
 }
 
 const KernelRegistration kRegistrations[] = {
-    {"hopper_conv_with_statistics", conv_with_statistics},
-    {"hopper_normalised_conv_with_statistics", normalised_conv_with_statistics},
+    {"hopper_conv_with_statistics", conv_with_statistics<Large>},
+    {"hopper_normalised_conv_with_statistics", normalised_conv_with_statistics<Large>},
+    {"hopper_halo_with_statistics", conv_with_statistics<Halo>},
+    {"hopper_normalised_halo_with_statistics", normalised_conv_with_statistics<Halo>},
     {"hopper_input_gradient_on_load", input_gradient_on_load},
 };
 

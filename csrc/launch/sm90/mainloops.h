@@ -3,8 +3,10 @@
 // pixels share their kernels.
 #pragma once
 
+#include "kernels/conv/sm90/halo_mainloop.cuh"
 #include "kernels/conv/sm90/mainloop.cuh"
 #include "kernels/conv/sm90/pixel_product.cuh"
+#include "launch/sm90/halo_pixels.h"
 #include "launch/sm90/persistent_gemm.h"
 #include "launch/sm90/tma_operands.h"
 
@@ -21,6 +23,12 @@ struct Mainloops<Generation::kSm90> {
                    TmaPixels<typename OperandA::Element, typename OperandA::Prologue, Tile::kRows>,
                    TmaFilters<typename OperandB::Element, Tile::kColumns,
                               OperandB::kDepthIsContiguous, Tile::kClusterBlocks>>;
+
+  template <class Window, class Filter>
+  using Halo = Sm90HaloMainloop<
+      Sm90HaloTile<Window::Prologue::kHasCompanion>,
+      HaloPixels<typename Window::Element, typename Window::Prologue>,
+      TmaFilters<typename Filter::Element, HaloSquare::kChannels, Filter::kDepthIsContiguous, 1>>;
 
   // Boxes of the pixels that a product sums over.
   template <class Operand>
@@ -54,6 +62,7 @@ struct Mainloops<Generation::kSm90> {
   // The same for windows of an image and filters.
   template <class Window, class Filter, class PackedFilter, class Launch>
   static Status of_windows(const ConvPlan& plan, const Conv2dProblem&, Launch&& launch) {
+    if (plan.path == ConvPath::kHalo) return launch(MainloopTag<Halo<Window, Filter>, Filter>{});
     return of_operands<Window, Filter>(plan, launch);
   }
 

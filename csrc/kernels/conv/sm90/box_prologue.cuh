@@ -8,16 +8,16 @@
 
 namespace rnc {
 
-// One thread's share of a panel of 64 pixels: the same 8 channels of some of its lines.
-template <class Pixels, class Threads>
+// One thread's share of a panel of so many pixels: the same 8 channels of some of its lines.
+template <class Pixels, class Threads, int kLines = kPanelRows>
 struct BoxPieces {
   using T = typename Pixels::Element;
   using Prologue = typename Pixels::Prologue;
   static constexpr int kElements = 8;
   static constexpr int kPerLine = kBoxChannels / kElements;
   static constexpr int kLinesAtOnce = Threads::kCount / kPerLine;
-  static constexpr int kPerThread = kPanelRows / kLinesAtOnce;
-  static_assert(kPanelRows % kLinesAtOnce == 0);
+  static constexpr int kPerThread = kLines / kLinesAtOnce;
+  static_assert(kLines % kLinesAtOnce == 0);
 
   static __device__ __forceinline__ int line(int i) {
     return Threads::index() / kPerLine + i * kLinesAtOnce;

@@ -81,6 +81,16 @@ __device__ __forceinline__ void prefetch_inputs(const Epilogue& epilogue, const 
   }
 }
 
+// The producing thread: loads what a main loop keeps in shared memory for all tiles of the block.
+template <class Mainloop, class Params>
+__device__ __forceinline__ void load_resident(const Params& params,
+                                              typename Mainloop::Storage& shared) {
+  if constexpr (requires { Mainloop::load_resident(params.of.gemms[0].operands, shared); }) {
+    if (ptx::elect_one()) Mainloop::load_resident(params.of.gemms[0].operands, shared);
+    __syncwarp();
+  }
+}
+
 // Of all threads that may reach each other's shared memory.
 template <class Shape>
 __device__ __forceinline__ void synchronise() {
@@ -115,6 +125,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
   if (threadIdx.x >= Mainloop::kConsumers) {
     ptx::set_max_registers_decrease<Shape::kProducerRegisters>();
     if (threadIdx.x < Mainloop::kConsumers + 32) {
+      load_resident<Mainloop>(params, shared.mainloop);
       for_each_tile<Mainloop>(params, [&](const auto& gemm, const GemmTile& at) {
         prefetch_inputs<Mainloop>(params.of.epilogue, gemm, at);
         if (ptx::elect_one()) Mainloop::load(gemm.operands, at, shared.mainloop, position);

@@ -1,6 +1,9 @@
-// The tiles of the Hopper main loops: two warpgroups that multiply, 64 rows each, and a warp
-// whose elected thread feeds them by TMA. The warpgroups lie one below the other, or side by side.
+// The tiles of the Hopper main loops: two to four warpgroups that multiply, 64 rows each, and a
+// warp whose elected thread feeds them by TMA. The warpgroups lie one below the other, or side by
+// side.
 #pragma once
+
+#include <type_traits>
 
 #include "tile/wgmma_accumulators.cuh"
 #include "tile/wgmma_slices.cuh"
@@ -13,9 +16,10 @@ namespace rnc {
 //
 // Two blocks may form a cluster: their tiles lie one below the other, and each loads half of the
 // filters for both.
-template <int kTileRows, int kTileColumns, int kTileBlocks, int kTileClusterBlocks = 1>
+template <int kTileRows, int kTileColumns, int kTileBlocks, int kTileClusterBlocks = 1,
+          int kTileWarpgroups = 2>
 struct Sm90Tile {
-  static constexpr int kWarpgroups = 2;
+  static constexpr int kWarpgroups = kTileWarpgroups;
   static constexpr int kRows = kTileRows;
   static constexpr int kColumns = kTileColumns;
   static constexpr int kWarpgroupsDown = kRows / Warpgroup::kRows;
@@ -24,12 +28,15 @@ struct Sm90Tile {
   static constexpr int kClusterBlocks = kTileClusterBlocks;
   static constexpr int kConsumers = kWarpgroups * Warpgroup::kThreads;
   static constexpr int kThreads = kConsumers + Warpgroup::kThreads;
-  static constexpr int kProducerRegisters = kBlocks == 2 ? 40 : 56;
-  static constexpr int kConsumerRegisters = kBlocks == 2 ? 96 : 224;
+  static constexpr int kProducerRegisters = kBlocks == 2 ? 40 : kWarpgroups == 4 ? 32 : 56;
+  static constexpr int kConsumerRegisters = kBlocks == 2       ? 96
+                                            : kWarpgroups == 4 ? 112
+                                            : kWarpgroups == 3 ? 152
+                                                               : 224;
   // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
   static constexpr int kStagedColumns = 64;
   // Shared memory for the ring of operand slices; the epilogues take 46 KB beside it.
-  static constexpr int kRingBytes = (kBlocks == 2 ? 64 : 168) * 1024;
+  static constexpr int kRingBytes = (kBlocks == 2 ? 64 : kWarpgroups > 2 ? 132 : 168) * 1024;
 };
 
 using Sm90LargeTile = Sm90Tile<128, 128, 1, 2>;
@@ -42,6 +49,11 @@ using Sm90NarrowPairTile = Sm90Tile<128, 64, 2>;
 // As large as the large tile, without a cluster: for products over pixels, of which blocks share no
 // operand.
 using Sm90SingleTile = Sm90Tile<128, 128, 1>;
+// For 3x3 windows of at most 64 channels, whose filters stay beside the ring. An operand of two
+// tensors takes registers of a fourth warpgroup.
+template <bool kHasCompanion>
+using Sm90HaloTile =
+    std::conditional_t<kHasCompanion, Sm90Tile<192, 64, 1, 1, 3>, Sm90Tile<256, 64, 1, 1, 4>>;
 // For gradients of at most 64 filters.
 using Sm90FlatTile = Sm90Tile<64, 256, 1>;
 
