@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/conv/implicit_gemm.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/warpgroup.cuh"
 
 namespace rnc {
