@@ -1,28 +1,21 @@
-#include <string>
 #include <tuple>
 
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
 #include "bindings/stage.h"
-#include "launch/plan.h"
 
 namespace rnc::bindings {
 namespace {
 
-// The 1x1 convolution `weight` of `x`.
+// The 1x1 convolution `weight` of activations `x`, which are said to have so many channels.
 Conv2dProblem pointwise_problem(const Arguments& args, const char* weight_name, const Shape& x,
-                                const Tensor& weight) {
+                                const Tensor& weight, const char* channels) {
   const Shape shape = args.weight(weight_name, weight);
   args.require(shape.H == 1 && shape.W == 1, weight_name, " has ", shape.H, "x", shape.W,
                " filters, expected 1x1");
+  args.require(shape.C == x.C, weight_name, " has ", shape.C,
+               " channels in each filter, expected the ", channels, ", ", x.C);
   return conv_problem(args, x, shape, {{1, 1}, {0, 0}, {1, 1}, 1});
-}
-
-// Both convolutions, the second of what the first makes of `x`.
-std::tuple<Conv2dProblem, Conv2dProblem> problems(const Arguments& args, const Tensor& x,
-                                                  const Tensor& weight, const Tensor& next_weight) {
-  const Conv2dProblem expand = pointwise_problem(args, "weight", args.activation("x", x), weight);
-  return {expand, pointwise_problem(args, "next_weight", output_shape(expand), next_weight)};
 }
 
 std::tuple<Tensor, Tensor> bottleneck_expand_reduce(const Tensor& x, const Tensor& weight,
@@ -32,7 +25,10 @@ std::tuple<Tensor, Tensor> bottleneck_expand_reduce(const Tensor& x, const Tenso
                                                     const Tensor& next_scale,
                                                     const Tensor& next_bias) {
   const Arguments args("bottleneck_expand_reduce", "x", x);
-  const auto [expand, reduce] = problems(args, x, weight, next_weight);
+  const Conv2dProblem expand =
+      pointwise_problem(args, "weight", args.activation("x", x), weight, "channels of x");
+  const Conv2dProblem reduce = pointwise_problem(args, "next_weight", output_shape(expand),
+                                                 next_weight, "filters of weight");
   args.accumulators("scale", scale, {expand.K});
   args.accumulators("bias", bias, {expand.K});
   args.activation("residual", residual, output_shape(expand));
@@ -59,6 +55,7 @@ std::tuple<Tensor, Tensor> bottleneck_expand_reduce(const Tensor& x, const Tenso
   params.next_scale = stage.in("next_scale", next_scale);
   params.next_bias = stage.in("next_bias", next_bias);
   params.z = stage.out("z", z);
+  params.allow_tf32 = stage.allows_tf32();
   stage.run(&KernelLibrary::bottleneck_expand_reduce, params);
   return {y, z};
 }

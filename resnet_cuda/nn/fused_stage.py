@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from resnet_cuda import _backend
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._fused_block import FusedBlock
 from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit, touched
@@ -19,8 +20,9 @@ class FusedStage(FusedModule, nn.Sequential):
     """`nn.Sequential` with the same children and keys, which
     - runs each Conv2d, BatchNorm2d or SyncBatchNorm (, ReLU) run of its children as one fused call, and
     - at inference lets a fused block overwrite its input where that is the previous fused block's output, which nobody
-      else holds: half the activation traffic of an identity shortcut. Hooks on either block, or global module hooks,
-      could hold it and therefore switch this off.
+      else holds: half the activation traffic of an identity shortcut. Where the backend computes one bottleneck's end
+      and the next one's beginning in one pass, the first hands over both. Hooks on either block, or global module
+      hooks, could hold what flows between them and therefore switch this off.
     """
 
     plain_class = nn.Sequential
@@ -30,18 +32,24 @@ class FusedStage(FusedModule, nn.Sequential):
             out: Tensor = super().forward(x)
             return out
         children = list(self)
-        may_donate = not (
+        may_bypass = not (
             self.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or _has_global_hooks()
         )
+        may_chain = may_bypass and _backend.resolve(x).fuses_next_reduce
         owned = False  # nobody but this loop holds x
+        begun: Tensor | None = (
+            None  # what the next block's first unit makes of x, where that is known
+        )
         i = 0
         while i < len(children):
             child = children[i]
-            if may_donate and isinstance(child, FusedBlock) and _may_bypass_call(child):
-                x = child.run_fused(x, donate_input=owned)
+            if may_bypass and _may_bypass_call(child):
+                behind = children[i + 1] if may_chain and i + 1 < len(children) else None
+                follower = behind if _may_bypass_call(behind) else None
+                x, begun = child.run_chained(x, owned, begun, follower)
                 owned = True
                 i += 1
                 continue
@@ -76,10 +84,11 @@ def conv_run(children: Sequence[nn.Module], i: int) -> ConvRun | None:
     return ConvRun(3 if relu else 2, relu)
 
 
-def _may_bypass_call(block: FusedBlock) -> bool:
+def _may_bypass_call(block: nn.Module | None) -> TypeGuard[FusedBlock]:
     """Calling `run_fused` directly means the same as calling the block."""
     return (
-        type(block).forward is FusedBlock.forward
+        isinstance(block, FusedBlock)
+        and type(block).forward is FusedBlock.forward
         and not block._forward_hooks
         and not block._forward_pre_hooks
         and not block._backward_hooks

@@ -44,10 +44,12 @@ struct ExpandReduce {
     int64_t tiles;  // of all blocks of a cluster
 
     const char* error() const {
-      for (const char* of : {x.error, residual.error, y.error, z.error, expand.error}) {
-        if (of) return of;
+      const char* const errors[] = {x.error, residual.error, y.error,
+                                    z.error, expand.error,   reduce.error};
+      for (const char* error : errors) {
+        if (error) return error;
       }
-      return reduce.error;
+      return nullptr;
     }
   };
 

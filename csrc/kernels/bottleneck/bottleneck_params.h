@@ -67,6 +67,7 @@ struct BottleneckExpandReduceParams {
   const void* next_scale;    // Acc [L]
   const void* next_bias;     // Acc [L]
   void* z;                   // T [N, P, Q, L]
+  bool allow_tf32;           // float may be multiplied as TF32
 };
 
 // Batch norm behind a pointwise convolution of x [N, H, W, C] in closed form: of `problem` these
