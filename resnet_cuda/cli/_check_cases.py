@@ -134,7 +134,10 @@ def _chained_cases(
     for mode, training, differentiated in _MODES:
 
         def call(op: Callable[..., Any], training: bool, x: Tensor, *a: Tensor) -> Tensor:
-            units = [ops.ConvUnit(*of, training=training) for of in (a[:5], a[6:])]
+            units = [
+                ops.ConvUnit(*(of[0], of[1], of[2], of[3], of[4]), training=training)
+                for of in (a[:5], a[6:])
+            ]
             return torch.cat(op(x, units[0], a[5], units[1]), dim=1)
 
         yield Case(

@@ -150,6 +150,11 @@ struct ExpandReduce {
           },
           release_expand);
       release_reduce(column > 0);
+      // Give x back behind its last product.
+      for (int slice = 0; slice < slices; ++slice) {
+        shared.pixel_ring.release_if((first_pixels + slice) % kPixelStages,
+                                     column + kBoxChannels >= params.K);
+      }
 
       // Finish y over the shortcut.
       shared.panel_ring.wait(at.panel);
@@ -175,15 +180,10 @@ struct ExpandReduce {
       at.reduce.advance();
     }
 
-    // Give x back.
-    for (int slice = 0; slice < slices; ++slice) {
-      shared.pixel_ring.release_if((first_pixels + slice) % kPixelStages, true);
-    }
+    // Finish z.
     ptx::wgmma_wait<0>();
     ptx::keep_registers(reduced.accumulators);
     release_reduce(true);
-
-    // Finish z.
     constexpr int kStaged = Expanded::kAccumulators;
     RNC_UNROLL
     for (int part = 0; part < Reduced::kAccumulators / kStaged; ++part) {
