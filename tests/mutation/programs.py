@@ -137,6 +137,6 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             hopper_problems.weight_gradient_on_load(230, 136, 136),
             hopper_problems.gram_parts(1000, 72, 256),
         ),
-        # Two tiles for each block, and more slices and columns than the rings have stages.
-        "sm90_chain": lambda: (hopper_problems.expand_reduce(500, 192, 384),),
+        # More tiles for each block than its ring has slices of x; one slice each, so that a warpgroup may run ahead.
+        "sm90_chain": lambda: (hopper_problems.expand_reduce(1300, 64, 256),),
     }[program]()
