@@ -203,7 +203,7 @@ struct ExpandReduce {
   }
 
  private:
-  // Fills the next stage of a ring by load(slice, arrived), which announces so many bytes.
+  // Announces so many bytes for the next stage of a ring, which load(slice, arrived) brings.
   template <class Slice, int kStages, class Load>
   static __device__ __forceinline__ void fill(Slice (&slices)[kStages], MbarrierRing<kStages>& ring,
                                               RingPosition<kStages>& at, uint32_t bytes,
