@@ -119,10 +119,12 @@ class FusedBlock(FusedModule):
         )
 
     def _first_unit(self, x: Tensor) -> ConvUnit | None:
-        """What this block begins with, where that is a convolution of its input at inference."""
+        """What this block begins with, where that is a convolution of its input and nothing in it is trained."""
         conv, bn = self.layout.pairs[0]
-        if self.layout.entry is not None or bn is None or getattr(self, bn).training:
+        if self.layout.entry is not None or bn is None:
             return None
+        if any(part.training for part in self.parts_of(self)):
+            return None  # one call differentiates the block, and counts its batch
         return self._unit(x, getattr(self, conv), getattr(self, bn), True, conv)
 
     @classmethod

@@ -39,24 +39,22 @@ class FusedStage(FusedModule, nn.Sequential):
             or _has_global_hooks()
         )
         may_chain = may_bypass and _backend.resolve(x).fuses_next_reduce
+        blocks = [c if may_bypass and _may_bypass_call(c) else None for c in children]
+        blocks.append(None)  # behind the last child
         owned = False  # nobody but this loop holds x
-        begun: Tensor | None = (
-            None  # what the next block's first unit makes of x, where that is known
-        )
+        begun: Tensor | None = None  # what the block before has made of x for this one
         i = 0
         while i < len(children):
-            child = children[i]
-            if may_bypass and _may_bypass_call(child):
-                behind = children[i + 1] if may_chain and i + 1 < len(children) else None
-                follower = behind if _may_bypass_call(behind) else None
-                x, begun = child.run_chained(x, owned, begun, follower)
+            block = blocks[i]
+            if block is not None:
+                x, begun = block.run_chained(x, owned, begun, blocks[i + 1] if may_chain else None)
                 owned = True
                 i += 1
                 continue
             owned = False
             run = conv_run(children, i)
             if run is None:
-                x = child(x)
+                x = children[i](x)
                 i += 1
             else:
                 cache = partial(self.folded, str(i))
@@ -84,7 +82,7 @@ def conv_run(children: Sequence[nn.Module], i: int) -> ConvRun | None:
     return ConvRun(3 if relu else 2, relu)
 
 
-def _may_bypass_call(block: nn.Module | None) -> TypeGuard[FusedBlock]:
+def _may_bypass_call(block: nn.Module) -> TypeGuard[FusedBlock]:
     """Calling `run_fused` directly means the same as calling the block."""
     return (
         isinstance(block, FusedBlock)

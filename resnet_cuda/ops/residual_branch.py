@@ -135,10 +135,12 @@ def _shares_last_launch(
     shortcut: Shortcut | None,
     following: ConvUnit,
 ) -> bool:
-    """Whether the branch ends with a bottleneck's expand and an identity, and the one behind begins with a reduce."""
+    """Whether the branch, of which nothing is trained, ends with a bottleneck's expand and an identity, and the one
+    behind begins with a reduce."""
     return (
         following.relu
         and len(units) > 1
+        and not any(unit.training for unit in units)
         and isinstance(shortcut, Identity)
         and may_share_launch(x, units[-1], x, following)
     )

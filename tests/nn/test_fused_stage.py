@@ -268,9 +268,11 @@ def test_nothing_is_handed_over_where_somebody_may_look() -> None:
 
 
 @pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
-def test_a_batch_norm_in_training_mode_is_not_begun_by_the_block_before() -> None:
+@pytest.mark.parametrize("name", ["bn1", "bn2", "bn3"])
+def test_a_block_that_is_trained_in_part_begins_on_its_own(name: str) -> None:
     fused = make_wide_stage()
-    fused[2].bn1.train()
-    with emulated(), torch.no_grad():
-        fused(wide_input(256))
-    assert fused[2].bn1.num_batches_tracked == 1, "each batch counts once"
+    norm = getattr(fused[2], name).train()
+    x = wide_input(256)
+    launches = run_on_kernels(fused, x)[1]
+    assert norm.num_batches_tracked == 1, "each batch counts once"
+    assert kernels(launches).count("expand_reduce") == 1, "only the first block hands over"
