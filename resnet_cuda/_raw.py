@@ -363,6 +363,21 @@ def _bottleneck_expand(
     return z, partials, _bit_mask(z, mask)
 
 
+def _bottleneck_expand_reduce(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    next_weight: Tensor,
+    next_scale: Tensor,
+    next_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    n, _, p, q = x.shape
+    y = _activation(x, (n, weight.shape[0], p, q))
+    return y, _activation(x, (n, next_weight.shape[0], p, q))
+
+
 def _bottleneck_gram(
     x: Tensor,
     x_scale: Tensor | None,
@@ -520,6 +535,7 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _conv_max_pool,
     _bottleneck_reduce,
     _bottleneck_expand,
+    _bottleneck_expand_reduce,
     _bottleneck_gram,
     _bottleneck_expand_wgrad,
     _bottleneck_expand_dgrad,

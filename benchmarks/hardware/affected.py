@@ -28,6 +28,10 @@ PASSES_OF_OP = {
         *("bottleneck_expand", "conv_fprop", *_CONV_BACKWARD, *_BATCH_NORM),
         "add_relu_backward",
     ),
+    "bottleneck_expand_reduce": (
+        *("bottleneck_expand_reduce", "bottleneck_expand", "bottleneck_reduce", "conv_fprop"),
+        *(*_CONV_BACKWARD, *_BATCH_NORM, "add_relu_backward"),
+    ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
         *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad", "bn_statistics"),
@@ -187,7 +191,7 @@ class _Sources:
                 self._passes_of_file.setdefault(file, set()).update(passes)
         self._ops_of_file: dict[str, set[str]] = {}
         for op in PASSES_OF_OP:
-            # bottleneck_reduce and bottleneck_expand share a module.
+            # What begins with "bottleneck_" shares a module.
             module = ROOT / f"resnet_cuda/ops/{op}.py"
             module = module if module.exists() else module.with_name(op.split("_")[0] + ".py")
             for file in _closure(module, _imported):

@@ -89,6 +89,20 @@ ConvPlan plan_named(const std::string& op, const Conv2dProblem& problem, DType d
   return plan_conv(op_named(op), problem, dtype, limits);
 }
 
+py::dict described(const ConvPlan& plan, const std::string& dtype) {
+  py::dict out;
+  out["kernel"] = plan.kernel;
+  out["why"] = plan.why;
+  out["tile"] = py::make_tuple(plan.tile_m, plan.tile_n, plan.tile_k);
+  out["splits"] = plan.splits;
+  out["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
+  out["tf32"] = dtype == "float32" && plan.generation != Generation::kSimt;
+  out["macs"] = plan.macs;
+  out["bytes"] = plan.bytes;
+  out["error"] = plan.error ? py::object(py::str(plan.error)) : py::object(py::none());
+  return out;
+}
+
 py::dict conv_plan(const std::string& op, const std::string& dtype,
                    const std::array<int64_t, 4>& x_size, const std::array<int64_t, 4>& weight_size,
                    Pair stride, Pair padding, Pair dilation, int64_t groups, bool narrow,
@@ -101,20 +115,21 @@ py::dict conv_plan(const std::string& op, const std::string& dtype,
   limits.max_pools = max_pool;
   limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
   limits.device.multiprocessors = checked("multiprocessors", multiprocessors, 1);
-  const ConvPlan plan =
+  return described(
       plan_named(op, problem_of(x_size, weight_size, stride, padding, dilation, groups),
-                 dtype_named(dtype), limits);
-  py::dict out;
-  out["kernel"] = plan.kernel;
-  out["why"] = plan.why;
-  out["tile"] = py::make_tuple(plan.tile_m, plan.tile_n, plan.tile_k);
-  out["splits"] = plan.splits;
-  out["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
-  out["tf32"] = dtype == "float32" && plan.generation != Generation::kSimt;
-  out["macs"] = plan.macs;
-  out["bytes"] = plan.bytes;
-  out["error"] = plan.error ? py::object(py::str(plan.error)) : py::object(py::none());
-  return out;
+                 dtype_named(dtype), limits),
+      dtype);
+}
+
+py::dict expand_reduce_plan(const std::string& dtype, const std::array<int64_t, 4>& x_size,
+                            const std::array<int64_t, 4>& weight_size, int64_t reduced,
+                            Pair capability) {
+  PlanLimits limits;
+  limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
+  const Conv2dProblem expand = problem_of(x_size, weight_size, {1, 1}, {0, 0}, {1, 1}, 1);
+  return described(
+      plan_expand_reduce(expand, checked("reduced", reduced, 1), dtype_named(dtype), limits),
+      dtype);
 }
 
 }  // namespace
@@ -136,6 +151,12 @@ void bind_conv_plan(py::module_& m) {
       "switch says; max_pool: of the kernel that also pools 3x3 windows with stride 2 and padding "
       "1; capability: the GPU's (major, minor); multiprocessors: how many it has. "
       "Raises ValueError for impossible geometry.");
+  m.def(
+      "expand_reduce_plan", &expand_reduce_plan, py::arg("dtype"), py::arg("x_size"),
+      py::arg("weight_size"), py::arg("reduced"), py::kw_only(), py::arg("capability") = Pair{9, 0},
+      "The plan of a bottleneck's expand, weight_size [K, C, 1, 1], and of the `reduced` filters "
+      "that the next block reduces with, in one kernel; as conv_plan. error says why each runs in "
+      "a kernel of its own instead.");
 }
 
 }  // namespace rnc::host

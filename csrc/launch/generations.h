@@ -34,6 +34,9 @@ Status expand_with_projection_by(const ConvPlan& plan, DType dtype, const Conv2d
                                  const BottleneckExpandParams& params, Stream stream);
 
 template <Generation kGeneration>
+Status bottleneck_expand_reduce_by(const ConvPlan& plan, DType dtype,
+                                   const BottleneckExpandReduceParams& params, Stream stream);
+template <Generation kGeneration>
 Status bottleneck_expand_dgrad_by(const ConvPlan& plan, DType dtype,
                                   const BottleneckExpandDgradParams& params, Stream stream);
 // The parts of the products, into the workspace.

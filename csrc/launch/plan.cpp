@@ -34,6 +34,8 @@ constexpr int64_t kMaxGridY = 65535;
 constexpr int32_t kSm80Capability = 80, kSm90Capability = 90;
 // Channels of a box that TMA loads: 128 bytes of 16 bits.
 constexpr int32_t kBoxChannels = 64;
+// Of an expand that shares its kernel with a reduce: those of its slices of activation.
+constexpr int32_t kMostExpandChannels = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -298,6 +300,36 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   return {128, choose_columns(op, m, n, gemms, limits), depth};
 }
 
+// Null, or why an expand and a reduce cannot share a kernel.
+const char* why_not_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType dtype,
+                                  const PlanLimits& limits) {
+  if (limits.device.capability != kSm90Capability) {
+    return "bottleneck_expand_reduce needs compute capability 9.0";
+  }
+  if (size_of(dtype) != 2) return "bottleneck_expand_reduce needs bfloat16 or float16";
+  if (!p.is_pointwise() || p.stride_h != 1 || p.stride_w != 1 || p.groups != 1) {
+    return "bottleneck_expand_reduce needs 1x1 filters without padding, stride or groups";
+  }
+  if (p.C % kBoxChannels != 0 || p.K % kBoxChannels != 0) {
+    return "bottleneck_expand_reduce needs channels that are multiples of 64";
+  }
+  if (p.C > kMostExpandChannels) {
+    return "bottleneck_expand_reduce needs at most 256 channels to expand: all of a tile's stay in "
+           "shared memory";
+  }
+  if (reduced != 64 && reduced != 128 && reduced != 256) {
+    return "bottleneck_expand_reduce needs 64, 128 or 256 filters that reduce: all of a tile's "
+           "sums stay in registers";
+  }
+  if (!limits.aligned) {
+    return "bottleneck_expand_reduce needs operands that start at multiples of 16 bytes";
+  }
+  // The last cluster of blocks may pass the end.
+  return p.output_pixels() > INT32_MAX - 2 * kHopperRows
+             ? "bottleneck_expand_reduce needs fewer than 2^31 pixels"
+             : nullptr;
+}
+
 // The device whose results all devices of its capability have.
 PlanLimits on_standard_device(PlanLimits limits) {
   limits.device.multiprocessors = PlanDevice().multiprocessors;
@@ -408,6 +440,30 @@ ConvPlan plan_pixel_product(const Conv2dProblem& p, DType dtype, bool symmetric,
   plan.grid[0] = rows * plan.column_tiles;
   plan.grid[1] = plan.splits;
   if (plan.splits > kMaxGridY) plan.error = "there are more than 2^28 pixels to sum over";
+  return plan;
+}
+
+ConvPlan plan_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType dtype,
+                            const PlanLimits& limits) {
+  ConvPlan plan{};
+  plan.generation = Generation::kSm90;
+  plan.path = ConvPath::kGemm;
+  plan.kernel = "bottleneck_expand_reduce_sm90_gemm";
+  plan.why = "the next block's reduce multiplies what the expand has stored before it leaves";
+  plan.groups = plan.splits = 1;
+  plan.tile_m = kHopperRows;
+  plan.tile_n = reduced;
+  plan.tile_k = kBoxChannels;
+  plan.depth_per_split = p.K;
+  plan.column_tiles = 1;
+  const int64_t rows = p.output_pixels();
+  plan.grid[0] = ceil_div(rows, kHopperRows);
+  plan.grid[1] = plan.grid[2] = 1;
+  plan.macs = p.macs() + rows * p.K * reduced;
+  // x, the shortcut, y and z, and both filters.
+  plan.bytes = (rows * (p.C + 2 * int64_t(p.K) + reduced) + int64_t(p.K) * (p.C + reduced)) *
+               int64_t(size_of(dtype));
+  plan.error = why_not_expand_reduce(p, reduced, dtype, limits);
   return plan;
 }
 

@@ -91,6 +91,11 @@ constexpr int32_t kMaxProductDepth = 4096;
 ConvPlan plan_pixel_product(const Conv2dProblem& problem, DType dtype, bool symmetric,
                             const PlanLimits& limits = {});
 
+// fprop's plan for a bottleneck's expand and the reduce of the block behind it in one kernel:
+// `expand` is a 1x1 convolution, `reduced` the reduce's filters.
+ConvPlan plan_expand_reduce(const Conv2dProblem& expand, int32_t reduced, DType dtype,
+                            const PlanLimits& limits = {});
+
 // Tiles of rows of which dgrad writes sums: every class of pixels that see the same taps has tiles
 // of its own.
 int64_t conv_dgrad_stats_tiles(const Conv2dProblem& problem);

@@ -29,7 +29,7 @@ struct RoundedWarpgroupRows {
 
   __device__ __forceinline__ void get(int row, int column, float (&piece)[kGroupElements]) const {
     using Piece = Vec<T, kGroupElements>;
-    const uint32_t offset = uint32_t(row * TilePanel::kRowBytes + column * int(sizeof(T)));
+    const uint32_t offset = uint32_t(row * kSliceBytes + column * int(sizeof(T)));
     const Piece rounded = ptx::load_shared(
         reinterpret_cast<const Piece*>(panel.bytes + swizzle_offset(offset, Swizzle::k128)));
     RNC_UNROLL

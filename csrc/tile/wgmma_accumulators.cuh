@@ -1,11 +1,11 @@
-// Where the accumulators of a warpgroup's 64 x N tile lie in its threads, and their way back to
-// shared memory.
+// Where the accumulators of a warpgroup's 64 x N tile lie in its threads, and their way to shared
+// memory and back.
 #pragma once
 
 #include "ptx/ldmatrix.cuh"
 #include "ptx/shared_address.cuh"
 #include "tile/packed_pair.cuh"
-#include "tile/smem_descriptor.h"
+#include "tile/wgmma_slices.cuh"
 
 namespace rnc {
 
@@ -30,34 +30,58 @@ __device__ __forceinline__ void for_each_accumulator_pair(
   }
 }
 
-// A part of a tile that one TMA box with 128-byte swizzle moves: 64 rows of 64 16-bit elements.
-struct alignas(1024) TilePanel {
+// A part of a tile that one TMA box with 128-byte swizzle moves, or that wgmma multiplies again: 64
+// rows of 64 16-bit elements.
+struct TilePanel : KMajorSlice<Warpgroup::kRows> {
   static constexpr int kColumns = 64;
-  static constexpr int kRowBytes = 128;
-  unsigned char bytes[Warpgroup::kRows * kRowBytes];
 };
+
+// Calls fn(i, address) for the calling warp's rows of N / 64 panels, of which ldmatrix and stmatrix
+// move four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns, accumulators i
+// .. i + 7 of its threads.
+template <int kAccumulators, class Fn>
+__device__ __forceinline__ void for_each_panel_chunk(TilePanel* panels, Fn&& fn) {
+  static_assert(kAccumulators % 8 == 0);
+  const int thread = int(threadIdx.x) % Warpgroup::kThreads;
+  const int row = thread / 32 * 16 + thread % 16;
+  const int right_half = thread % 32 / 16;
+  RNC_UNROLL
+  for (int i = 0; i < kAccumulators; i += 8) {
+    const int chunk = i / 4 + right_half;
+    const uint32_t panel = ptx::shared_address(panels[chunk / 8].bytes);
+    const uint32_t offset = uint32_t(row * kSliceBytes + chunk % 8 * 16);
+    fn(i, panel + swizzle_offset(offset, Swizzle::k128));
+  }
+}
 
 // Rounds the warpgroup's 64 x N tile to T and puts it into N / 64 panels.
 template <class T, int kAccumulators>
 __device__ __forceinline__ void store_to_panels(const float (&accumulators)[kAccumulators],
                                                 TilePanel* panels) {
-  static_assert(sizeof(T) == 2 && kAccumulators % 8 == 0);
-  const int thread = int(threadIdx.x) % Warpgroup::kThreads;
-  const int row = thread / 32 * 16 + thread % 16;
-  const int right_half = thread % 32 / 16;
-  // Four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns.
-  RNC_UNROLL
-  for (int i = 0; i < kAccumulators; i += 8) {
+  for_each_panel_chunk<kAccumulators>(panels, [&](int i, uint32_t address) {
     uint32_t matrices[4];
     RNC_UNROLL
     for (int m = 0; m < 4; ++m) {
       matrices[m] = pack_pair<T>(accumulators[i + 2 * m], accumulators[i + 2 * m + 1]);
     }
-    const int chunk = i / 4 + right_half;
-    const uint32_t panel = ptx::shared_address(panels[chunk / 8].bytes);
-    const uint32_t offset = uint32_t(row * TilePanel::kRowBytes + chunk % 8 * 16);
-    ptx::stmatrix<4>(panel + swizzle_offset(offset, Swizzle::k128), matrices);
-  }
+    ptx::stmatrix<4>(address, matrices);
+  });
+}
+
+// Adds what N / 64 panels hold to the warpgroup's 64 x N tile.
+template <class T, int kAccumulators>
+__device__ __forceinline__ void add_panels(float (&accumulators)[kAccumulators],
+                                           TilePanel* panels) {
+  for_each_panel_chunk<kAccumulators>(panels, [&](int i, uint32_t address) {
+    uint32_t matrices[4];
+    ptx::ldmatrix<4>(matrices, address);
+    RNC_UNROLL
+    for (int m = 0; m < 4; ++m) {
+      const Vec<float, 2> pair = unpack_pair<T>(matrices[m]);
+      accumulators[i + 2 * m] += pair.v[0];
+      accumulators[i + 2 * m + 1] += pair.v[1];
+    }
+  });
 }
 
 }  // namespace rnc

@@ -86,6 +86,13 @@ def expand_projection(conv: ConvProblem, projection: ConvProblem, dtype: torch.d
     return flops + 2 * projection.macs, size
 
 
+def expand_reduce(conv: ConvProblem, reduce: ConvProblem, dtype: torch.dtype) -> Part:
+    """A block's end, and the convolution behind it of what is stored and not read."""
+    flops, size = fprop(conv, dtype, vectors=2, residual=True)
+    size += (_weight(reduce) + _output(reduce)) * dtype.itemsize
+    return flops + 2 * reduce.macs, size + 2 * reduce.K * _accumulator(dtype)
+
+
 def elementwise(
     shape: Sequence[int],
     dtype: torch.dtype,

@@ -23,8 +23,11 @@ CONV_PROBLEMS = {
 }
 POINTWISE = ConvProblem(2, 64, 9, 9, 16, 1, 1)
 EXPAND = ConvProblem(2, 16, 9, 9, 64, 1, 1)
+# What one kernel computes: the second one reads what the first one made.
+CHAINED = ConvProblem(2, 64, 9, 9, 128, 1, 1), ConvProblem(2, 128, 9, 9, 64, 1, 1)
 TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
 TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
+TINY_CHAINED = ConvProblem(2, 3, 3, 3, 4, 1, 1), ConvProblem(2, 4, 3, 3, 2, 1, 1)
 
 
 # Name, batch statistics, gradients: ops that are differentiated take other passes than inference.
@@ -47,6 +50,7 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
         yield from conv_cases(name, problem, dtype, device)
     yield _stem_case(CONV_PROBLEMS["7x7 stride 2"], dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
+    yield from _chained_cases(*CHAINED, dtype, device)
     yield from _block_cases(POINTWISE, EXPAND, dtype, device)
     yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
     yield from _pool_cases((2, 24, 11, 11), dtype, device)
@@ -61,6 +65,7 @@ def _tiny_cases(device: str) -> Iterator[Case]:
     dtype = torch.float64
     yield from conv_cases("3x3 stride 2", TINY, dtype, device)
     yield from _bottleneck_cases(TINY_POINTWISE, TINY_POINTWISE, dtype, device)
+    yield from _chained_cases(*TINY_CHAINED, dtype, device)
     yield from _block_cases(
         ConvProblem(2, 4, 3, 3, 3, 1, 1), ConvProblem(2, 3, 3, 3, 4, 1, 1), dtype, device
     )
@@ -116,6 +121,30 @@ def _bottleneck_cases(
             partial(ops.bottleneck_expand, training=training),
             partial(reference.bottleneck_expand, training=training),
             _leaves([*_conv_bn(wide), wide.residual], differentiated),
+        )
+
+
+def _chained_cases(
+    expand: ConvProblem, reduce: ConvProblem, dtype: torch.dtype, device: str
+) -> Iterator[Case]:
+    """One block's end and the next one's beginning; both results, one behind the other."""
+    given = make_inputs(expand, dtype, device=device, requires_grad=True)
+    following = make_inputs(reduce, dtype, device=device, requires_grad=True)
+    inputs = [*_conv_bn(given), given.residual, *_conv_bn(following)[1:]]
+    for mode, training, differentiated in _MODES:
+
+        def call(op: Callable[..., Any], training: bool, x: Tensor, *a: Tensor) -> Tensor:
+            units = [
+                ops.ConvUnit(*(of[0], of[1], of[2], of[3], of[4]), training=training)
+                for of in (a[:5], a[6:])
+            ]
+            return torch.cat(op(x, units[0], a[5], units[1]), dim=1)
+
+        yield Case(
+            f"bottleneck_expand_reduce, {mode}",
+            partial(call, ops.bottleneck_expand_reduce, training),
+            partial(call, reference.bottleneck_expand_reduce, training),
+            _leaves(inputs, differentiated),
         )
 
 

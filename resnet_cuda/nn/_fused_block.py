@@ -18,8 +18,9 @@ from resnet_cuda.nn._units import (
     neutral_blocker,
     touched,
 )
-from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad, residual_branch
+from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad
 from resnet_cuda.ops._branch import BranchOptions, check_memory
+from resnet_cuda.ops.residual_branch import chained_branch
 from resnet_cuda.reference.blocks import ZeroPadShortcut
 
 Shortcut = ConvUnit | Identity | ZeroPad
@@ -77,6 +78,20 @@ class FusedBlock(FusedModule):
 
         donate_input: the caller owns x and allows the result to be written into it (inference only).
         """
+        return self.run_chained(x, donate_input)[0]
+
+    def run_chained(
+        self,
+        x: Tensor,
+        donate_input: bool = False,
+        begun: Tensor | None = None,
+        follower: FusedBlock | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same in a row of blocks at inference: the result, and what the follower has begun with it, if anything.
+
+        begun: what the block before has begun: this block's first unit of x.
+        follower: the block behind; its `blocker()` is None, too.
+        """
         layout = self.layout
         entry = None
         if layout.entry is not None:
@@ -91,15 +106,26 @@ class FusedBlock(FusedModule):
         shortcut = self._shortcut(x)
         options = BranchOptions(self.memory, self.closed_form)
         announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
-        return residual_branch(
+        return chained_branch(
             x,
             units,
             shortcut,
+            begun,
+            None if entry is not None or follower is None else follower._first_unit(x),
             entry=entry,
             relu=entry is None,
             donate_input=donate_input,
             **options._asdict(),
         )
+
+    def _first_unit(self, x: Tensor) -> ConvUnit | None:
+        """What this block begins with, where that is a convolution of its input and nothing in it is trained."""
+        conv, bn = self.layout.pairs[0]
+        if self.layout.entry is not None or bn is None:
+            return None
+        if any(part.training for part in self.parts_of(self)):
+            return None  # one call differentiates the block, and counts its batch
+        return self._unit(x, getattr(self, conv), getattr(self, bn), True, conv)
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:

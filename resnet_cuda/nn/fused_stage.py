@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from resnet_cuda import _backend
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._fused_block import FusedBlock
 from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit, touched
@@ -19,8 +20,9 @@ class FusedStage(FusedModule, nn.Sequential):
     """`nn.Sequential` with the same children and keys, which
     - runs each Conv2d, BatchNorm2d or SyncBatchNorm (, ReLU) run of its children as one fused call, and
     - at inference lets a fused block overwrite its input where that is the previous fused block's output, which nobody
-      else holds: half the activation traffic of an identity shortcut. Hooks on either block, or global module hooks,
-      could hold it and therefore switch this off.
+      else holds: half the activation traffic of an identity shortcut. Where the backend computes one bottleneck's end
+      and the next one's beginning in one pass, the first hands over both. Hooks on either block, or global module
+      hooks, could hold what flows between them and therefore switch this off.
     """
 
     plain_class = nn.Sequential
@@ -30,25 +32,29 @@ class FusedStage(FusedModule, nn.Sequential):
             out: Tensor = super().forward(x)
             return out
         children = list(self)
-        may_donate = not (
+        may_bypass = not (
             self.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or _has_global_hooks()
         )
+        may_chain = may_bypass and _backend.resolve(x).fuses_next_reduce
+        blocks = [c if may_bypass and _may_bypass_call(c) else None for c in children]
+        blocks.append(None)  # behind the last child
         owned = False  # nobody but this loop holds x
+        begun: Tensor | None = None  # what the block before has made of x for this one
         i = 0
         while i < len(children):
-            child = children[i]
-            if may_donate and isinstance(child, FusedBlock) and _may_bypass_call(child):
-                x = child.run_fused(x, donate_input=owned)
+            block = blocks[i]
+            if block is not None:
+                x, begun = block.run_chained(x, owned, begun, blocks[i + 1] if may_chain else None)
                 owned = True
                 i += 1
                 continue
             owned = False
             run = conv_run(children, i)
             if run is None:
-                x = child(x)
+                x = children[i](x)
                 i += 1
             else:
                 cache = partial(self.folded, str(i))
@@ -76,10 +82,11 @@ def conv_run(children: Sequence[nn.Module], i: int) -> ConvRun | None:
     return ConvRun(3 if relu else 2, relu)
 
 
-def _may_bypass_call(block: FusedBlock) -> bool:
+def _may_bypass_call(block: nn.Module) -> TypeGuard[FusedBlock]:
     """Calling `run_fused` directly means the same as calling the block."""
     return (
-        type(block).forward is FusedBlock.forward
+        isinstance(block, FusedBlock)
+        and type(block).forward is FusedBlock.forward
         and not block._forward_hooks
         and not block._forward_pre_hooks
         and not block._backward_hooks

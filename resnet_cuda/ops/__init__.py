@@ -4,7 +4,11 @@ channels_last memory is native."""
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops.add_relu import add_relu
 from resnet_cuda.ops.bn_relu import bn_relu
-from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_reduce
+from resnet_cuda.ops.bottleneck import (
+    bottleneck_expand,
+    bottleneck_expand_reduce,
+    bottleneck_reduce,
+)
 from resnet_cuda.ops.conv_bn_relu import conv_bn_relu
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, conv_unit
@@ -21,6 +25,7 @@ __all__ = [
     "add_relu",
     "bn_relu",
     "bottleneck_expand",
+    "bottleneck_expand_reduce",
     "bottleneck_reduce",
     "conv_bn_relu",
     "conv_bn_relu_max_pool2d",

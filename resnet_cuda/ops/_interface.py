@@ -97,6 +97,7 @@ class Backend:
     gate_is_output = False  # the ReLU gate of the backward is read off the forward's output
     is_composite = False  # ops run as plain differentiable torch
     fuses_projection = False  # has expand_projection_inference
+    fuses_next_reduce = False  # has expand_reduce_inference
     normalises_on_load = False  # convolutions normalise and activate what they read
     fuses_max_pool = False  # conv_bn_inference takes the launch "max_pool"
     pools_with_torch = True  # pooling is torch's own, with its autograd
@@ -230,6 +231,12 @@ class Backend:
         eps: float,
     ) -> Tensor:
         """relu(bn(conv1x1(x)) + bn(conv1x1(residual))) with running statistics, in one launch."""
+        raise NotImplementedError
+
+    def expand_reduce_inference(
+        self, x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit
+    ) -> tuple[Tensor, Tensor]:
+        """y = relu(bn(conv1x1(x)) + residual) and relu(bn(conv1x1(y))) with running statistics."""
         raise NotImplementedError
 
     def max_pool_forward(

@@ -43,6 +43,7 @@ class KernelBackend(Backend):
     """
 
     fuses_projection = True
+    fuses_next_reduce = True
     normalises_on_load = True
     fuses_max_pool = True
     pools_with_torch = False
@@ -274,6 +275,20 @@ class KernelBackend(Backend):
             True,
             False,
         )[0]
+
+    def expand_reduce_inference(
+        self, x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit
+    ) -> tuple[Tensor, Tensor]:
+        self._enter()
+        acc = accumulator_dtype(x.dtype)
+        (_, _, *norm), (_, _, *next_norm) = (
+            _kernel_norms.of_running_statistics(unit.bn(), unit.eps, acc)
+            for unit in (expand, reduce)
+        )
+        weight, next_weight = as_channels_last(expand.weight), as_channels_last(reduce.weight)
+        return _ops._bottleneck_expand_reduce.default(
+            x, weight, *norm, residual, next_weight, *next_norm
+        )
 
     def bn_inference(
         self, y: Tensor, bn: BatchNormTensors, residual: Tensor | None, eps: float, relu: bool

@@ -1,4 +1,5 @@
-"""The two 1x1 ends of a bottleneck block (He et al. 2015, fig. 5) as launches of their own: no im2col."""
+"""The two 1x1 ends of a bottleneck block (He et al. 2015, fig. 5) as launches of their own, without im2col, and one
+block's end with the next one's beginning as one launch."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeom
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
-from resnet_cuda.ops.conv_unit import ConvUnit
+from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
 
 
 def bottleneck_reduce(
@@ -106,6 +107,69 @@ def bottleneck_expand(
         residual, projection.weight, projection.bn(), None, projection.call(relu=False)
     )
     return apply_conv_bn(x, weight, bn, shortcut, call, donate_residual=True)
+
+
+def bottleneck_expand_reduce(
+    x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit
+) -> tuple[Tensor, Tensor]:
+    """(y, z): y = relu(bn(conv1x1(x)) + residual) ends a block, z = relu(bn(conv1x1(y))) begins the next one.
+
+    At inference on our kernels this is one pass: for bfloat16 and float16 on compute capability 9.0 one launch that
+    does not read y back, where C and K are multiples of 64, C is at most 256 and L 64, 128 or 256; else two.
+    Elsewhere it is two calls.
+
+    Args:
+        x: [N, C, P, Q]; float64, float32, bfloat16 or float16.
+        expand: the convolution that ends the block, [K, C, 1, 1], and its batch norm (its ReLU flag is ignored: the
+            ReLU follows the addition).
+        residual: [N, K, P, Q].
+        reduce: the convolution that begins the next block, [L, K, 1, 1], and its batch norm (its ReLU flag is
+            ignored: there is one).
+
+    Returns:
+        y [N, K, P, Q] and z [N, L, P, Q] in x's dtype.
+
+    Raises:
+        TypeError, ValueError: as `conv_bn_relu`, and for a kernel other than 1x1.
+    """
+    for unit in (expand, reduce):
+        _validate.pointwise_weight(unit.weight)
+    if not may_share_launch(x, expand, residual, reduce):
+        y = run_unit(x, expand, residual, True, launch="expand")
+        return y, run_unit(y, reduce, None, True, launch="reduce")
+    read = x
+    for unit in (expand, reduce):
+        call = unit.call(relu=True)
+        shape = _validate.convolution(read, unit.weight, call.geometry)
+        _validate.weight_dtype(unit.weight, x.dtype)
+        _validate.batch_norm(read, x.dtype, unit.bn(), shape, *call.norm)
+        if unit is expand:
+            _validate.residual(x, residual, shape)
+            read = residual  # of y's shape
+    backend = _backend.resolve(x)
+    y, z = backend.expand_reduce_inference(
+        backend.prepare(x), expand, backend.prepare(residual), reduce
+    )
+    channels_last = is_channels_last(x) or is_channels_last(expand.weight)
+    y = match_format(y, channels_last)
+    return y, match_format(z, is_channels_last(y) or is_channels_last(reduce.weight))
+
+
+def may_share_launch(x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit) -> bool:
+    """Whether the backend has one pass for both convolutions, and nothing is differentiated or trained."""
+    _validate.activation(x, "x")
+    units = (expand, reduce)
+    return (
+        _backend.resolve(x).fuses_next_reduce
+        and x.shape[0] != 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and all(u.is_pointwise and u.stride in (1, (1, 1)) for u in units)
+        and all(u.batch_norm and not u.training and not u.dropout for u in units)
+        and not (
+            torch.is_grad_enabled()
+            and requires_grad(x, residual, *(t for u in units for t in (u.weight, u.gamma, u.beta)))
+        )
+    )
 
 
 def _fused_projection(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bn_relu import bn_relu
-from resnet_cuda.ops.bottleneck import bottleneck_expand
+from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_expand_reduce, may_share_launch
 from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, run_unit
 
 Shortcut = ConvUnit | Identity | ZeroPad
@@ -98,6 +98,52 @@ def residual_branch(
         return _compose(x, call, donate_input, None)
     wide = x.to(dtype).to(compute)
     return _compose(wide, call, donate_input or wide is not x, dtype).to(dtype)
+
+
+def chained_branch(
+    x: Tensor,
+    units: Sequence[ConvUnit],
+    shortcut: Shortcut | None,
+    begun: Tensor | None,
+    following: ConvUnit | None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """`residual_branch` between two others at inference: its result, and what `following`, the first unit of the
+    branch behind, makes of that where it shares the last launch (else None).
+
+    Args:
+        x, units, shortcut, options: as `residual_branch` has them.
+        begun: what units[0] makes of x, where the branch before has shared its last launch.
+        following: a unit that a branch without `entry` begins with, or None.
+    """
+    shares = following is not None and _shares_last_launch(x, units, shortcut, following)
+    if begun is None and not shares:
+        return residual_branch(x, units, shortcut, **options), None
+    _check_units(units, shortcut)
+    z, rest = (x, units) if begun is None else (begun, units[1:])
+    for unit in rest[:-1]:
+        z = run_unit(z, unit, None, unit.relu, launch=_launch(unit))
+    if following is not None and shares:
+        return bottleneck_expand_reduce(z, units[-1], x, following)
+    call = _Call(tuple(units), shortcut, None, True, BranchOptions())
+    return _finish(z, x, x, call, False, None), None
+
+
+def _shares_last_launch(
+    x: Tensor,
+    units: Sequence[ConvUnit],
+    shortcut: Shortcut | None,
+    following: ConvUnit,
+) -> bool:
+    """Whether the branch, of which nothing is trained, ends with a bottleneck's expand and an identity, and the one
+    behind begins with a reduce."""
+    return (
+        following.relu
+        and len(units) > 1
+        and not any(unit.training for unit in units)
+        and isinstance(shortcut, Identity)
+        and may_share_launch(x, units[-1], x, following)
+    )
 
 
 class _Call(NamedTuple):
@@ -262,6 +308,18 @@ def _compose(
         z = entered = bn_relu(x, *call.entry.bn(), **call.entry.spec()._asdict())
     for unit in call.units[:-1]:
         z = run_unit(z, unit, None, unit.relu, launch=_launch(unit), widened_from=widened_from)
+    return _finish(z, x, entered, call, donate_input, widened_from)
+
+
+def _finish(
+    z: Tensor,
+    x: Tensor,
+    entered: Tensor,
+    call: _Call,
+    donate_input: bool,
+    widened_from: torch.dtype | None,
+) -> Tensor:
+    """The last unit, of z, and the shortcut."""
     last, shortcut = call.units[-1], call.shortcut
     if shortcut is None:
         return run_unit(z, last, None, call.relu, launch=_launch(last), widened_from=widened_from)

@@ -10,7 +10,12 @@ from resnet_cuda.reference.blocks import (
     ConvBNReLU,
 )
 from resnet_cuda.reference.bn_relu import bn_relu
-from resnet_cuda.reference.bottleneck import bottleneck_expand, bottleneck_reduce, conv_unit
+from resnet_cuda.reference.bottleneck import (
+    bottleneck_expand,
+    bottleneck_expand_reduce,
+    bottleneck_reduce,
+    conv_unit,
+)
 from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
 from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
@@ -36,6 +41,7 @@ __all__ = [
     "add_relu",
     "bn_relu",
     "bottleneck_expand",
+    "bottleneck_expand_reduce",
     "bottleneck_reduce",
     "conv_bn_relu",
     "conv_bn_relu_max_pool2d",

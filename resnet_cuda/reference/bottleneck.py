@@ -1,4 +1,4 @@
-"""The two 1x1 ends of a bottleneck block in plain torch."""
+"""The two 1x1 ends of a bottleneck block in plain torch, and one after the other."""
 
 from __future__ import annotations
 
@@ -76,6 +76,15 @@ def bottleneck_expand(
         eps=eps,
         process_group=process_group,
     )
+
+
+def bottleneck_expand_reduce(
+    x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit
+) -> tuple[Tensor, Tensor]:
+    """x [N, C, P, Q], residual [N, K, P, Q], filters [K, C, 1, 1] and [L, K, 1, 1] -> y [N, K, P, Q] and
+    z [N, L, P, Q]."""
+    y = conv_unit(x, expand, residual, relu=True)
+    return y, conv_unit(y, reduce, relu=True)
 
 
 def conv_unit(

@@ -59,7 +59,7 @@ def test_every_kind_of_block_is_there_with_and_without_a_projection() -> None:
         of_mode = [(kind, shortcut, count) for kind, shortcut, name, count in kinds if name == mode]
         assert of_mode == [
             ("Bottleneck", "projection", 1),
-            ("Bottleneck", "identity", 1),
+            ("Bottleneck", "identity", 2),
             ("Bottleneck", "projection", 1),
             ("Bottleneck", "identity", 1),
             ("BasicBlock", "identity", 1),

@@ -29,8 +29,8 @@ PLAN = replace(MODELS_PLAN, levels=("kernel", "op", "block"), networks=(EVERY_KI
 
 
 def tiny_every_kind(**options: Any) -> ResNet:
-    """Bottlenecks with a projection and without, and strides."""
-    return ResNet(fused_nn.Bottleneck, [2, 2], planes=(8, 16), num_classes=10, **options)
+    """Bottlenecks with a projection and without, two of these in a row, and strides."""
+    return ResNet(fused_nn.Bottleneck, [3, 2], planes=(8, 16), num_classes=10, **options)
 
 
 @contextmanager

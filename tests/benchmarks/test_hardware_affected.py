@@ -89,7 +89,12 @@ def test_an_instruction_touches_its_probes() -> None:
         ("resnet_cuda/ops/max_pool2d.py", {"max_pool2d", "conv_bn_relu_max_pool2d"}),
         (
             "resnet_cuda/ops/bottleneck.py",
-            {"bottleneck_reduce", "bottleneck_expand", "residual_branch"},
+            {
+                "bottleneck_reduce",
+                "bottleneck_expand",
+                "bottleneck_expand_reduce",
+                "residual_branch",
+            },
         ),
         ("resnet_cuda/ops/_kernels.py", set(PASSES_OF_OP)),
         ("resnet_cuda/ops/_aten.py", None),
@@ -118,6 +123,7 @@ def test_names_are_passes_ops_or_launchers() -> None:
         "conv_bn_relu",
         "bottleneck_reduce",
         "bottleneck_expand",
+        "bottleneck_expand_reduce",
         "residual_branch",
     }
     assert by_names(["bn_relu"]).ops == {"bn_relu"}

@@ -98,6 +98,20 @@ def bottleneck_expand(**changed: Any) -> None:
     call(raw._bottleneck_expand, arguments, changed)
 
 
+def bottleneck_expand_reduce(**changed: Any) -> None:
+    arguments = {
+        "x": nhwc(2, 4, 3, 3),
+        "weight": nhwc(8, 4, 1, 1),
+        "scale": torch.zeros(8),
+        "bias": torch.zeros(8),
+        "residual": nhwc(2, 8, 3, 3),
+        "next_weight": nhwc(6, 8, 1, 1),
+        "next_scale": torch.zeros(6),
+        "next_bias": torch.zeros(6),
+    }
+    raw._bottleneck_expand_reduce(*(arguments | changed).values())
+
+
 def bottleneck_expand_dgrad(**changed: Any) -> None:
     arguments = {
         "dz": nhwc(2, 16, 3, 3),
@@ -282,6 +296,18 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         lambda: bottleneck_expand(weight=nhwc(8, 4, 3, 3)),
         ["_bottleneck_expand: weight has 3x3 filters, expected 1x1"],
     ),
+    "filters of the next block that are not 1x1": (
+        lambda: bottleneck_expand_reduce(next_weight=nhwc(6, 8, 1, 3)),
+        ["_bottleneck_expand_reduce: next_weight has 1x3 filters, expected 1x1"],
+    ),
+    "filters of the next block for other channels": (
+        lambda: bottleneck_expand_reduce(next_weight=nhwc(6, 4, 1, 1)),
+        ["next_weight has 4 channels in each filter, expected the filters of weight, 8"],
+    ),
+    "a shortcut of another shape": (
+        lambda: bottleneck_expand_reduce(residual=nhwc(2, 4, 3, 3)),
+        ["residual has shape [2, 4, 3, 3], expected [2, 8, 3, 3]"],
+    ),
     "a projection without a residual": (
         lambda: bottleneck_expand(
             projection_weight=nhwc(8, 4, 1, 1),
@@ -416,6 +442,7 @@ def test_the_valid_calls_that_the_cases_start_from_are_valid() -> None:
     conv_dgrad()
     conv_max_pool()
     bottleneck_expand()
+    bottleneck_expand_reduce()
     bn_finalize()
     add_relu(X, X)
 

@@ -208,3 +208,49 @@ RNC_TEST(a_box_of_tma_lies_where_the_window_lies) {
     }
   }
 }
+
+RNC_TEST(an_expand_and_the_next_reduce_share_a_kernel_where_all_of_a_tile_has_room) {
+  for (const int32_t channels : {64, 128, 192, 256}) {
+    for (const int32_t reduced : {64, 128, 256}) {
+      const Conv2dProblem expand = square(4, 14, channels, 4 * channels, 1, 1);
+      const ConvPlan plan = rnc::plan_expand_reduce(expand, reduced, DType::kFloat16);
+      EXPECT(plan.error == nullptr);
+      EXPECT(plan.generation == Generation::kSm90);
+      EXPECT_EQ(plan.tile_n, reduced);
+      EXPECT_EQ(plan.grid[0], (4 * 14 * 14 + 127) / 128);
+      const int64_t rows = 4 * 14 * 14;
+      EXPECT_EQ(plan.macs, rows * 4 * channels * (channels + reduced));
+    }
+  }
+}
+
+RNC_TEST(an_expand_and_a_reduce_that_cannot_share_a_kernel_are_told_why) {
+  struct Refused {
+    Conv2dProblem expand;
+    int32_t reduced;
+    const char* why;
+    DType dtype = DType::kBFloat16;
+    rnc::PlanLimits limits = {};
+  };
+  const Conv2dProblem p = square(2, 14, 64, 256, 1, 1);
+  const Refused refused[] = {
+      {p, 64, "compute capability 9.0", DType::kBFloat16, {.device = {.capability = 80}}},
+      {p, 64, "compute capability 9.0", DType::kBFloat16, {.device = {.capability = 100}}},
+      {p, 64, "bfloat16 or float16", DType::kFloat32},
+      {p, 64, "multiples of 16 bytes", DType::kBFloat16, {.aligned = false}},
+      {square(2, 14, 64, 256, 1, 2), 64, "without padding, stride or groups"},
+      {square(2, 14, 64, 256, 3, 1), 64, "1x1 filters"},
+      {in_groups(square(2, 14, 128, 256, 1, 1), 2), 64, "without padding, stride or groups"},
+      {square(2, 14, 72, 256, 1, 1), 64, "multiples of 64"},
+      {square(2, 14, 64, 264, 1, 1), 64, "multiples of 64"},
+      {square(2, 14, 320, 256, 1, 1), 64, "at most 256 channels to expand"},
+      {p, 192, "64, 128 or 256 filters that reduce"},
+      {p, 512, "64, 128 or 256 filters that reduce"},
+      {square(32768, 256, 64, 64, 1, 1), 64, "fewer than 2^31 pixels"},
+  };
+  for (const Refused& one : refused) {
+    const ConvPlan plan = rnc::plan_expand_reduce(one.expand, one.reduced, one.dtype, one.limits);
+    EXPECT(plan.error != nullptr);
+    EXPECT(plan.error && std::strstr(plan.error, one.why) != nullptr);
+  }
+}

@@ -39,6 +39,7 @@ def hopper_passes() -> dict[str, Run]:
         on_load = OnLoad(conv, DTYPE, relu=True, training=True)
         found[f"batch norm's backward on load, {what}"] = on_load.on_load
     found["reduce, statistics"], found["expand with projection"] = bottleneck()
+    found["expand and the next reduce"] = expand_reduce()
     of_pixels = Case(EXPAND, DTYPE)
     found |= {name: lambda name=name: of_pixels.run(name) for name in NAMES}
     return found
@@ -61,4 +62,14 @@ def bottleneck() -> tuple[Run, Run]:
         lambda: raw._bottleneck_expand(
             inner, e_weight, *norms, 2, True, False, mask=True, **on_load
         ),
+    )
+
+
+def expand_reduce() -> Run:
+    """Two tiles for each block of a pair, the last one cut off, and more columns than stages."""
+    expand, reduce = Conv(3, 128, 13, 11, 384, **POINTWISE), Conv(3, 384, 13, 11, 128, **POINTWISE)
+    (x, weight, residual), (_, next_weight, _) = expand.random(DTYPE), reduce.random(DTYPE, seed=1)
+    norm, next_norm = ([vector(conv.k, DTYPE, i) for i in (0, 1)] for conv in (expand, reduce))
+    return lambda: raw._bottleneck_expand_reduce(
+        x, weight, *norm, residual, next_weight, *next_norm
     )

@@ -98,6 +98,51 @@ def weight_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem
     )
 
 
+def expand_reduce(pixels: int, channels: int, expanded: int) -> Problem:
+    """Of quarters, so that what the reduce reads has been rounded once, as here."""
+    reduced = 128
+    tensors = {
+        "x": _quarters(1, pixels, channels, dtype=BFLOAT16),
+        "weight": _quarters(2, expanded, channels, dtype=BFLOAT16),
+        "scale": _quarters(3, expanded),
+        "bias": _quarters(4, expanded),
+        "residual": _quarters(5, pixels, expanded, dtype=BFLOAT16),
+        "next_weight": _quarters(6, reduced, expanded, dtype=BFLOAT16),
+        "next_scale": _quarters(7, reduced),
+        "next_bias": _quarters(8, reduced),
+    }
+    x, weight, scale, bias, residual, *following = tensors.values()
+    y, _ = _normalised_product(x, weight, scale, bias, residual)
+    z, magnitude = _normalised_product(y.to(BFLOAT16), *following)
+    return Problem(
+        "hopper_expand_reduce",
+        SM90,
+        "hopper_expand_reduce",
+        (
+            Output("y", tuple(y.shape), BFLOAT16),
+            Output("z", tuple(z.shape), BFLOAT16),
+            *(Input(name, tensor) for name, tensor in tensors.items()),
+        ),
+        (pixels, channels, expanded),
+        (y, z),
+        (problems.allowance(y, 0 * y, BFLOAT16), problems.allowance(z, magnitude, BFLOAT16)),
+    )
+
+
+def _normalised_product(
+    a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, addend: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """relu(A B^T scale + bias + addend), and the sum of the products' magnitudes."""
+    exact, magnitude = product(a, b)
+    exact = exact * scale.double() + bias.double()
+    exact = exact if addend is None else exact + addend.double()
+    return exact.relu(), magnitude * scale.double().abs()
+
+
+def _quarters(seed: int, *shape: int, dtype: torch.dtype = FLOAT32) -> Tensor:
+    return (4 * problems.random_tensor(seed, *shape, dtype=dtype)).round() / 4
+
+
 def gram_parts(pixels: int, channels: int, pixels_of_part: int) -> Problem:
     """The Gram matrix of each part, and behind it the sums of its channels."""
     x = problems.random_tensor(1, pixels, channels, dtype=BFLOAT16)
@@ -130,15 +175,11 @@ def _normalisation(channels: int) -> dict[str, Tensor]:
 
 def _batch_norm(pixels: int, filters: int) -> dict[str, Tensor]:
     """What its backward reads on load. Quarters, so that float32 rounds nothing before the result is rounded."""
-
-    def quarters(seed: int, *shape: int) -> Tensor:
-        return (4 * problems.random_tensor(seed, *shape, dtype=FLOAT32)).round() / 4
-
     return {
         "y": problems.random_tensor(5, pixels, filters, dtype=BFLOAT16),
-        "coefficients": quarters(6, 4, filters),
-        "gate_scale": quarters(7, filters),
-        "gate_bias": quarters(8, filters),
+        "coefficients": _quarters(6, 4, filters),
+        "gate_scale": _quarters(7, filters),
+        "gate_bias": _quarters(8, filters),
     }
 
 

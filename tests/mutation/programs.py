@@ -41,6 +41,7 @@ PROGRAMS = {
         Program("sm80_pooled", SM80, "tests/mutation/sm80_kernels.cu"),
         Program("sm90_taps", SM90, "tests/mutation/sm90_tap_kernels.cu"),
         Program("sm90_products", SM90, "tests/mutation/sm90_product_kernels.cu"),
+        Program("sm90_chain", SM90, "tests/mutation/sm90_chain_kernels.cu"),
     )
 }
 
@@ -48,6 +49,7 @@ PROGRAMS = {
 # must be here.
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh": ("sm90_chain",),
     "csrc/kernels/conv/conv_max_pool.cuh": ("sm80_pooled",),
     "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
@@ -138,4 +140,6 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             hopper_problems.weight_gradient_on_load(230, 136, 136),
             hopper_problems.gram_parts(1000, 72, 256),
         ),
+        # More tiles for each block than its ring has slices of x; one slice each, so that a warpgroup may run ahead.
+        "sm90_chain": lambda: (hopper_problems.expand_reduce(1300, 64, 256),),
     }[program]()

@@ -15,7 +15,14 @@ class Redundant:
     occurrence: int = 1
 
 
-REDUNDANT: tuple[Redundant, ...] = ()
+REDUNDANT: tuple[Redundant, ...] = (
+    Redundant(
+        "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh",
+        "ptx::wgmma_fence();",
+        "the reduce's accumulators are touched by its own products alone since the expand's first fence, which orders "
+        "them by itself; nvcc wants a fence at the head of each group of products and would insert it",
+    ),
+)
 
 
 def reason_of(mutant: Mutant) -> str | None:

@@ -22,9 +22,9 @@ CALLS = "|".join(
         r"tma_store_(?:commit|wait_read|wait)",
         r"cluster_(?:arrive|wait|sync)",
         # A ring's own operations, and the place in it.
-        r"(?:\w+\.)*ring\.\w+",
-        r"release",
-        r"\w+\.advance",
+        r"(?:\w+\.)*(?:\w+_)?ring\.\w+",
+        r"release(?:_\w+)?",
+        r"(?:\w+\.)+advance",
         # Threads that share a tile (tile/thread_group.cuh).
         r"(?:\w+::)+sync",
     ]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda import fuse, ops, reference
+from resnet_cuda import _raw, fuse, ops, reference
 from resnet_cuda import nn as fused_nn
+from resnet_cuda.testing import emulated
 from tests.networks import assert_close, assert_same_pass, randomise, run_pass
 
 
@@ -44,13 +45,13 @@ def test_stage_equals_a_sequential_in_training() -> None:
 
 def donations(stage: fused_nn.FusedStage, x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> list:
     seen = []
-    original = fused_nn.Bottleneck.run_fused
+    original = fused_nn.Bottleneck.run_chained
 
-    def spy(self, x, donate_input=False):
+    def spy(self, x, donate_input=False, *others):
         seen.append(donate_input)
-        return original(self, x, donate_input)
+        return original(self, x, donate_input, *others)
 
-    monkeypatch.setattr(fused_nn.Bottleneck, "run_fused", spy)
+    monkeypatch.setattr(fused_nn.Bottleneck, "run_chained", spy)
     stage(x)
     return seen
 
@@ -173,3 +174,105 @@ def test_a_donated_input_that_is_also_convolved_stays_whole() -> None:
             x.clone(), [unit(ops.FoldedConv())], ops.Identity(), donate_input=True
         )
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def make_wide_stage(projects: bool = False, width: int = 64) -> fused_nn.FusedStage:
+    """Four bottlenecks in 16 bits of as many channels as one kernel takes; the first one may project."""
+    shortcut = nn.Sequential(nn.Conv2d(64, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width))
+    first = (
+        reference.Bottleneck(64, width, downsample=shortcut)
+        if projects
+        else reference.Bottleneck(4 * width, width)
+    )
+    stage = nn.Sequential(first, *(reference.Bottleneck(4 * width, width) for _ in range(3)))
+    randomise(stage).eval()
+    return fuse(stage).to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+def wide_input(channels: int) -> torch.Tensor:
+    return torch.randn(2, channels, 5, 6).bfloat16().to(memory_format=torch.channels_last)
+
+
+def run_on_kernels(
+    stage: nn.Module, x: torch.Tensor, **gpu: object
+) -> tuple[torch.Tensor, list[dict]]:
+    with emulated(**gpu) as emulation, torch.no_grad():
+        return stage(x), emulation.launches()
+
+
+def kernels(launches: list[dict]) -> list[str]:
+    """Without what they have in common."""
+    names = [launch["kernel"].removesuffix("_gemm") for launch in launches]
+    return [name.replace("_sm90", "").removeprefix("bottleneck_") for name in names]
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_a_bottleneck_begins_the_next_one_in_its_last_launch() -> None:
+    fused = make_wide_stage()
+    launches = run_on_kernels(fused, wide_input(256))[1]
+    inner = ["conv_fprop_im2col", "expand_reduce"]
+    assert kernels(launches) == ["reduce", *3 * inner, "conv_fprop_im2col", "expand"]
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_a_block_behind_a_projection_begins_on_its_own() -> None:
+    launches = run_on_kernels(make_wide_stage(projects=True), wide_input(64))[1]
+    assert [name for name in kernels(launches) if "conv" not in name][1:] == [
+        *("expand_project", "reduce"),
+        *("expand_reduce", "expand_reduce", "expand"),
+    ]
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+@pytest.mark.parametrize("projects", [False, True], ids=["identity", "projection"])
+def test_handing_over_changes_no_bit(projects: bool) -> None:
+    fused = make_wide_stage(projects)
+    x = wide_input(64 if projects else 256)
+    before = x.clone()
+    actual, _ = run_on_kernels(fused, x)
+    assert torch.equal(x, before), "the caller's tensor was overwritten"
+    for block in fused:
+        x, launches = run_on_kernels(block, x)
+        assert "expand_reduce" not in kernels(launches)
+    assert torch.equal(actual, x), "the stage's blocks give other bits one by one"
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_what_is_handed_over_is_stored_once_and_not_read_back() -> None:
+    fused, x = make_wide_stage(), wide_input(256)
+    with emulated(count=True) as emulation, torch.no_grad():
+        fused(x)
+        launches = list(emulation.launches())
+    stored = [launch["tensors"] for launch in launches if "expand_reduce" in launch["kernel"]]
+    assert len(stored) == 3
+    for tensors in stored:
+        assert tensors["y"] == (0, x.nbytes), "y is stored once, and not read"
+        assert tensors["residual"] == (x.nbytes, 0), "the shortcut is read once"
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_nothing_is_handed_over_where_somebody_may_look() -> None:
+    x = wide_input(256)
+
+    def hands_over(stage: nn.Module, **gpu: object) -> int:
+        return kernels(run_on_kernels(stage, x, **gpu)[1]).count("expand_reduce")
+
+    hooked = make_wide_stage()
+    hooked[2].register_forward_hook(lambda module, args, output: None)
+    assert hands_over(hooked) == 1, "what enters or leaves a block with hooks is whole"
+    hooked_child = make_wide_stage()
+    hooked_child[2].conv1.register_forward_hook(lambda module, args, output: None)
+    assert hands_over(hooked_child) == 1, "a block whose child is hooked runs it itself"
+    assert hands_over(make_wide_stage(), capability=(8, 0)) == 0
+    assert hands_over(make_wide_stage()) == 3
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+@pytest.mark.parametrize("name", ["bn1", "bn2", "bn3"])
+def test_a_block_that_is_trained_in_part_begins_on_its_own(name: str) -> None:
+    fused = make_wide_stage()
+    norm = getattr(fused[2], name).train()
+    x = wide_input(256)
+    launches = run_on_kernels(fused, x)[1]
+    assert norm.num_batches_tracked == 1, "each batch counts once"
+    assert kernels(launches).count("expand_reduce") == 1, "only the first block hands over"

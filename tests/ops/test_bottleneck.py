@@ -1,4 +1,4 @@
-"""bottleneck_reduce and bottleneck_expand on every backend."""
+"""bottleneck_reduce, bottleneck_expand, and one behind the other, on every backend."""
 
 from __future__ import annotations
 
@@ -66,6 +66,74 @@ def test_expand(backend: str, device: str, training: bool, projected: bool) -> N
     with torch.no_grad():
         torch.testing.assert_close(op(*inputs), op(*inputs, module=reference))
     gradcheck_op(op, inputs, fast=True)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_expand_and_the_next_reduce(backend: str, device: str, training: bool) -> None:
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, device=device, requires_grad=True)
+    residual = torch.randn(2, 6, 2, 2, dtype=torch.float64, device=device, requires_grad=True)
+    *expand, mean, var = conv_bn(3, 6, device)
+    *reduce, next_mean, next_var = conv_bn(6, 4, device)
+
+    def op(x: Tensor, residual: Tensor, *given: Tensor, module: object = ops) -> tuple:
+        units = [
+            ops.ConvUnit(*vectors, *(s.clone() for s in statistics), training=training)
+            for vectors, statistics in (
+                (given[:3], (mean, var)),
+                (given[3:], (next_mean, next_var)),
+            )
+        ]
+        return module.bottleneck_expand_reduce(x, units[0], residual, units[1])  # type: ignore[attr-defined]
+
+    inputs = (x, residual, *expand, *reduce)
+    torch.testing.assert_close(op(*inputs), op(*inputs, module=reference))
+    with torch.no_grad():
+        torch.testing.assert_close(op(*inputs), op(*inputs, module=reference))
+    gradcheck_op(lambda *given: torch.cat(op(*given), 1), inputs, fast=True)
+
+
+CHAINED = "bottleneck_expand_reduce_sm90_gemm"
+
+
+def chained(
+    dtype: torch.dtype = torch.bfloat16, **reduce: object
+) -> tuple[list[str], tuple[Tensor, Tensor]]:
+    """The kernels of an inference call that one can serve, and its results."""
+    units = []
+    for c, k in ((64, 128), (128, 64)):
+        weight, *vectors = (t.detach() for t in conv_bn(c, k, "cpu", dtype))
+        units.append(ops.ConvUnit(weight, *(v.float() for v in vectors)))
+    for name, value in reduce.items():
+        setattr(units[1], name, value)
+    x, residual = torch.randn(2, 64, 6, 5).to(dtype), torch.randn(2, 128, 6, 5).to(dtype)
+    with emulated() as emulation:
+        results = ops.bottleneck_expand_reduce(x, units[0], residual, units[1])
+        return [launch["kernel"] for launch in emulation.launches()], results
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_expand_and_the_next_reduce_are_one_launch_at_inference_in_16_bits() -> None:
+    kernels, (y, z) = chained()
+    assert kernels == [CHAINED]
+    assert y.is_contiguous() and z.is_contiguous(), "both come in the layout of x"
+    assert CHAINED not in chained(torch.float32)[0], "there is no such kernel in float32"
+    assert CHAINED not in chained(training=True)[0], "batch statistics need the whole of y"
+    assert CHAINED not in chained(stride=(2, 2))[0]
+
+
+def test_the_next_reduce_s_wrong_arguments_are_named(backend: str, device: str) -> None:
+    def unit(c: int, k: int, size: int = 1) -> ops.ConvUnit:
+        vectors = [torch.ones(k, device=device)] * 4
+        return ops.ConvUnit(torch.randn(k, c, size, size, device=device), *vectors)
+
+    x, residual = (torch.randn(1, c, 4, 4, device=device) for c in (3, 6))
+    with torch.no_grad():
+        with pytest.raises(ValueError, match=r"weight has shape \[2, 6, 3, 3\]; accepted"):
+            ops.bottleneck_expand_reduce(x, unit(3, 6), residual, unit(6, 2, 3))
+        with pytest.raises(ValueError, match="weight has shape"):
+            ops.bottleneck_expand_reduce(x, unit(3, 6), residual, unit(5, 2))
+        with pytest.raises(ValueError, match="residual has shape"):
+            ops.bottleneck_expand_reduce(x, unit(3, 6), x, unit(6, 2))
 
 
 def test_other_kernels_are_refused(backend: str, device: str) -> None:

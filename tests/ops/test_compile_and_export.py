@@ -165,6 +165,16 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             True,
             False,
         ),
+        "_bottleneck_expand_reduce": (
+            y,
+            pointwise,
+            scale,
+            bias,
+            residual,
+            activation(4, 6, 1, 1),
+            x_scale,
+            x_scale,
+        ),
         "_bottleneck_gram": (pixels, *vectors, 2),
         "_bottleneck_expand_wgrad": (behind, bits, pixels, *vectors, 2),
         "_bottleneck_expand_dgrad": (

@@ -53,6 +53,23 @@ struct BottleneckExpandParams {
   const void* projection_x_floor;  // Acc [residual_C] or null (0); needs projection_x_scale
 };
 
+// y = relu(scale * (x W^T) + bias + residual) and z = relu(next_scale * (y Wn^T) + next_bias): a
+// block's expand, and the reduce of the block behind it.
+struct BottleneckExpandReduceParams {
+  int32_t N, P, Q, C, K, L;  // x [N, P, Q, C], y [N, P, Q, K], z [N, P, Q, L]
+  const void* x;             // T [N, P, Q, C]
+  const void* weight;        // T [K, C]
+  const void* scale;         // Acc [K]
+  const void* bias;          // Acc [K]
+  const void* residual;      // T [N, P, Q, K]
+  void* y;                   // T [N, P, Q, K]
+  const void* next_weight;   // T [L, K]
+  const void* next_scale;    // Acc [L]
+  const void* next_bias;     // Acc [L]
+  void* z;                   // T [N, P, Q, L]
+  bool allow_tf32;           // float may be multiplied as TF32
+};
+
 // Batch norm behind a pointwise convolution of x [N, H, W, C] in closed form: of `problem` these
 // passes only read sizes and strides. at [N P Q, C] are the rows of the (sampled) input, at = max(x
 // x_scale + x_bias, x_floor); du [N P Q, K] is the gradient of the output, dz where its bit is set,

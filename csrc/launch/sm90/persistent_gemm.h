@@ -43,19 +43,28 @@ struct GemmKernel<Mainloop> {
   // Makes the map of the output; false: TMA cannot store it.
   template <class RowPlaces, class Params>
   static bool maps_output(Params& params) {
-    using Epilogue = decltype(params.of.epilogue);
-    const Epilogue& epilogue = params.of.epilogue;
+    const auto& epilogue = params.of.epilogue;
     const GemmShape& shape = params.of.gemms[0].shape;
-    if constexpr (std::is_same_v<RowPlaces, DenseRows>) {
-      const int64_t columns = shape.columns, rows = shape.rows;
+    const int64_t columns = shape.columns, stride = epilogue.row_stride;
+    const auto can_store = [&](const TiledTensorMap& map) {
+      return tma_operands::cached(&params.output.map, map).ok();
+    };
+    using T = typename std::remove_cvref_t<decltype(epilogue)>::Element;
+    if constexpr (std::is_same_v<RowPlaces, HaloRows>) {
+      const HaloRows& places = params.of.gemms[0].places;
+      const int64_t W = places.width(), H = places.height();
+      return can_store(tma_operands::tiled<T, 4>(
+          epilogue.y, {columns, W, H, shape.rows / (H * W)}, {stride, stride * W, stride * W * H},
+          {kBoxChannels, HaloSquare::kSide, HaloSquare::kSide, 1}));
+    } else if constexpr (std::is_same_v<RowPlaces, DenseRows>) {
       // A single group's stride only has to be a possible one.
-      const int64_t of_group = shape.groups > 1 ? shape.group_columns : epilogue.row_stride;
-      const TiledTensorMap description = tma_operands::tiled<typename Epilogue::Element, 3>(
-          epilogue.y, {columns, shape.groups, rows}, {of_group, epilogue.row_stride},
-          {kBoxChannels, 1, kStatsTileRows});
-      return tma_operands::cached(&params.output.map, description).ok();
+      const int64_t of_group = shape.groups > 1 ? shape.group_columns : stride;
+      return can_store(tma_operands::tiled<T, 3>(epilogue.y, {columns, shape.groups, shape.rows},
+                                                 {of_group, stride},
+                                                 {kBoxChannels, 1, kStatsTileRows}));
+    } else {
+      return false;
     }
-    return false;
   }
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/conv/operands.cuh"
+#include "kernels/conv/sm90/tma_matrix.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
 #include "launch/tensor_map.h"
 #include "launch/tensor_map_cache.h"
@@ -168,6 +169,11 @@ TmaFilters<T, kTileColumns, kDepthIsContiguous, kBlocks>::TmaFilters(const Opera
         {kBoxChannels, 1, 1, Slice::kDepth});
   }
   error = tma_operands::cached(&map, description).error;
+}
+
+template <class T, int kRows>
+TmaMatrix<T, kRows>::TmaMatrix(const void* base, int64_t rows, int32_t columns)
+    : error(tma_operands::cached(&map, tma_operands::matrix<T>(base, rows, columns, kRows)).error) {
 }
 
 }  // namespace rnc

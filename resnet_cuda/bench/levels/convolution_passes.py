@@ -114,6 +114,53 @@ def expand(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
     return _with_epilogue(device, dtype, layer, "bottleneck_expand", ours, part)
 
 
+def expand_reduce(device: Device, dtype: torch.dtype, layer: Layer) -> Workload:
+    """The bottleneck's end and the next one's beginning, which narrows to the channels that were widened."""
+    n, k, p, q = layer.output
+    following = Layer(ConvProblem(n, k, p, q, layer.conv.C, 1, 1), batch_norm=True, relu=True)
+
+    def inputs(random: Random) -> Given:
+        conv = following.conv
+        given = convolution_inputs(layer, random)
+        given.update(next_weight=random.filters(conv), **random.batch_norm(conv.K, "next_"))
+        return given
+
+    def ours(g: Given) -> Prepared:
+        x, weight, residual, next_weight = g["x"], g["weight"], g["residual"], g["next_weight"]
+        vectors, next_vectors = affine(g), affine(g, "next_")
+        return lambda: raw._bottleneck_expand_reduce(
+            x, weight, *vectors, residual, next_weight, *next_vectors
+        )
+
+    def plain(g: Given) -> Mapping[str, Tensor]:
+        y = eager.layer(g, layer)
+        of_next = {name.removeprefix("next_"): t for name, t in g.items() if "next_" in name}
+        return {"y": y, "z": eager.layer({**of_next, "x": y}, following)}
+
+    def read(output: Any) -> Sequence[Tensor]:
+        return tuple(output)
+
+    def peer(g: Given) -> Prepared:
+        return lambda: tuple(plain(g).values())
+
+    return computation.workload(
+        device,
+        dtype,
+        level="kernel",
+        name=f"{layer} and k{following.conv.K}-1x1 affine relu",
+        pass_name="bottleneck_expand_reduce",
+        inputs=inputs,
+        plain=plain,
+        ways=[Way(OURS, ours, Reading(read)), *in_both_layouts(peer)],
+        parts=[costs.expand_reduce(layer.conv, following.conv, dtype)],
+        part_of_network=layer,
+        facts={
+            "op": "affine, and the next one",
+            "peer": "two convolutions, batch norms with running statistics, add and ReLUs in place",
+        },
+    )
+
+
 def _with_epilogue(
     device: Device,
     dtype: torch.dtype,

@@ -61,6 +61,12 @@ def _expanding_in_training(network: Network) -> list[Layer]:
     return layers.merge(replace(layer, residual=False, projection=None) for layer in expands)
 
 
+def _expanding_into_a_block(network: Network) -> list[Layer]:
+    """Expands behind which another block of the same shape begins: all but the last."""
+    expands = network.expanding(projection=False)
+    return [replace(layer, count=layer.count - 1) for layer in expands if layer.count > 1]
+
+
 def _in_closed_form(network: Network) -> list[Layer]:
     """Expands whose batch norm can be had from what they read."""
     return [layer for layer in _expanding_in_training(network) if closed_form.serves(layer)]
@@ -92,6 +98,7 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (convolution.reduce_statistics, _reducing_in_training),
     (convolution.expand, partial(Network.expanding, projection=False)),
     (convolution.expand, partial(Network.expanding, projection=True)),
+    (convolution.expand_reduce, _expanding_into_a_block),
     (convolution.expand_statistics, _expanding_in_training),
     (closed_form.expand, _in_closed_form),
     (closed_form.bottleneck_expand, _in_closed_form),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -45,6 +46,10 @@ def _unit(t: _Tensors, training: bool) -> ops.ConvUnit:
     return ops.ConvUnit(t.weight3x3, gamma, beta, mean, var, padding=(1, 1), training=training)
 
 
+def _pointwise_unit(t: _Tensors, training: bool) -> ops.ConvUnit:
+    return replace(_unit(t, training), weight=t.weight1x1, padding=(0, 0))
+
+
 Call = Callable[[ModuleType, _Tensors, bool], Tensor]
 # By `resnet_cuda.ops` or `resnet_cuda.reference`.
 _OPS: dict[str, Call] = {
@@ -64,6 +69,9 @@ _OPS: dict[str, Call] = {
     "bottleneck_expand": lambda m, t, training: m.bottleneck_expand(
         t.x, t.weight1x1, *t.bn, t.residual, training=training
     ),
+    "bottleneck_expand_reduce": lambda m, t, training: m.bottleneck_expand_reduce(
+        t.x, _pointwise_unit(t, training), t.residual, _pointwise_unit(t, training)
+    )[1],
     "bn_relu": lambda m, t, training: m.bn_relu(t.x, *t.bn, training=training),
     "add_relu": lambda m, t, training: m.add_relu(t.x, t.residual),
     "max_pool2d": lambda m, t, training: m.max_pool2d(t.x),

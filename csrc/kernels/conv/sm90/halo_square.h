@@ -46,10 +46,10 @@ struct HaloRows {
   }
   RNC_HOST_DEVICE int64_t row(int64_t m) const {
     const Pixel at = pixel(int32_t(m));
-    const int32_t H = by_squares_h.divisor * HaloSquare::kSide;
-    const int32_t W = by_squares_w.divisor * HaloSquare::kSide;
-    return (int64_t(at.n) * H + at.h) * W + at.w;
+    return (int64_t(at.n) * height() + at.h) * width() + at.w;
   }
+  RNC_HOST_DEVICE int32_t height() const { return by_squares_h.divisor * HaloSquare::kSide; }
+  RNC_HOST_DEVICE int32_t width() const { return by_squares_w.divisor * HaloSquare::kSide; }
 };
 
 }  // namespace rnc

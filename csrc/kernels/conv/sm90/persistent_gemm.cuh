@@ -6,6 +6,7 @@
 
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/sm90/row_store.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/warpgroup.cuh"
 
 namespace rnc {
@@ -162,7 +163,7 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
       tile.stage(part, output.rows);
       params.output.before_store();
       WarpgroupThreads::sync();
-      params.output.store(output.rows, {first_column, at.group, first_row});
+      params.output.store(output.rows, gemm.places, first_column, at.group, first_row);
       coord.channel = at.group * shape.group_columns + first_column;
       coord.columns = min(shape.columns - first_column, int32_t(Mainloop::kStagedColumns));
       params.of.epilogue.template run<Pieces>(coord, gemm.places, output.rows, output.epilogue);

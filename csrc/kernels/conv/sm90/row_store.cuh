@@ -3,6 +3,8 @@
 // meanwhile.
 #pragma once
 
+#include "kernels/conv/gemm_tile.h"
+#include "kernels/conv/sm90/halo_square.h"
 #include "ptx/fence.cuh"
 #include "ptx/tma.cuh"
 #include "tile/warpgroup_rows.cuh"
@@ -16,7 +18,9 @@ struct RowStore {
 
   __device__ __forceinline__ void wait_until_read() const {}
   __device__ __forceinline__ void before_store() const {}
-  __device__ __forceinline__ void store(const Rows&, const int32_t (&)[3]) const {}
+  template <class RowPlaces>
+  __device__ __forceinline__ void store(const Rows&, const RowPlaces&, int32_t /*column*/,
+                                        int32_t /*group*/, int32_t /*row*/) const {}
 };
 
 // TMA does, where is_on; else the epilogue.
@@ -24,7 +28,9 @@ template <class Mainloop, class Epilogue>
   requires Epilogue::kSeesOnlyStored
 struct RowStore<Mainloop, Epilogue> {
   using Rows = RoundedWarpgroupRows<typename Epilogue::Element>;
-  ptx::TensorMap map;  // over [rows, groups, columns of a group], in boxes of 64, 1, 64
+  // Over [rows, groups, columns of a group], in boxes of 64, 1, 64; where rows are squares of pixels
+  // over [N, H, W, columns], in boxes of 1, 8, 8, 64.
+  ptx::TensorMap map;
   bool is_on;
 
   // Before a barrier behind which the rows are overwritten.
@@ -34,10 +40,17 @@ struct RowStore<Mainloop, Epilogue> {
   // Between writing rows and the barrier behind which they are stored.
   __device__ __forceinline__ void before_store() const { ptx::fence_proxy_async(); }
 
-  // corner: their first column, group and first row.
-  __device__ __forceinline__ void store(const Rows& rows, const int32_t (&corner)[3]) const {
+  // column, row: the group's first ones that the rows hold.
+  template <class RowPlaces>
+  __device__ __forceinline__ void store(const Rows& rows, const RowPlaces& places, int32_t column,
+                                        int32_t group, int32_t row) const {
     if (!is_own()) return;
-    ptx::tma_store(&map, rows.panel.bytes, corner);
+    if constexpr (std::is_same_v<RowPlaces, HaloRows>) {
+      const HaloRows::Pixel corner = places.pixel(row);
+      ptx::tma_store(&map, rows.panel.bytes, {column, corner.w, corner.h, corner.n});
+    } else {
+      ptx::tma_store(&map, rows.panel.bytes, {column, group, row});
+    }
     ptx::tma_store_commit();
   }
 
