@@ -231,11 +231,11 @@ int32_t choose_columns(ConvOp op, int64_t m, int64_t n, int64_t gemms, const Pla
   return large ? 128 : 64;
 }
 
-// What a multiprocessor takes for a Hopper tile of so many columns, in tenths of clocks: for a slice
-// of the depth one a line of shared memory, written or read, which is not less than the tensor cores
-// take, and 5.4 a line that comes from the L2 cache; then the epilogue, 24 a column, of which 16 are
-// instructions. The next tile is loaded meanwhile. Of two blocks one multiplies while the other one
-// stores. (benchmarks/kernels/prediction.py has the numbers' sources.)
+// What a multiprocessor takes for a Hopper tile of so many columns, in tenths of clocks: for a
+// slice of the depth one a line of shared memory, written or read, which is not less than the
+// tensor cores take, and 5.4 a line that comes from the L2 cache; then the epilogue, 24 a column,
+// of which 16 are instructions. The next tile is loaded meanwhile. Of two blocks one multiplies
+// while the other one stores. (benchmarks/kernels/prediction.py has the numbers' sources.)
 struct HopperTile {
   int32_t columns;
   int32_t pair = 1;    // blocks that load columns for each other
@@ -376,7 +376,8 @@ ConvPlan plan_conv(ConvOp op, const Conv2dProblem& p, DType dtype, const PlanLim
   const bool columns_are_taps = plan.path == ConvPath::kDepthwise && op == ConvOp::kWgrad;
   const int64_t n = columns_are_taps ? p.filter_size() : gemm.gemm_n(op);
   const int64_t k = gemm.gemm_k(op);
-  const TileChoice tile = choose_tile(plan, op, dtype, m, n, ceil_div(k, classes), classes * plan.groups, limits);
+  const TileChoice tile =
+      choose_tile(plan, op, dtype, m, n, ceil_div(k, classes), classes * plan.groups, limits);
   plan.tile_m = tile.m;
   plan.tile_n = tile.n;
   plan.tile_k = tile.k;

@@ -63,9 +63,8 @@ struct ColumnSums {
       const int index = Pieces::Threads::index() + i;
       const int which = index / Pieces::kColumns, column = index % Pieces::kColumns;
       if (which < 2 && column < columns) {
-        ptx::store_global(out + which * stride + column, add_up([&](int t) {
-                            return partial[which].at(t, column);
-                          }));
+        ptx::store_global(out + which * stride + column,
+                          add_up([&](int t) { return partial[which].at(t, column); }));
       }
     }
   }

@@ -1,5 +1,5 @@
-// 64 rows of 64 columns in shared memory, as a warpgroup puts them there from its accumulators and as
-// epilogues read them, piece by piece.
+// 64 rows of 64 columns in shared memory, as a warpgroup puts them there from its accumulators and
+// as epilogues read them, piece by piece.
 #pragma once
 
 #include "tile/row_pieces.cuh"

@@ -108,7 +108,7 @@ struct ScaleBiasAddReluStore {
       out.store(y, offset, columns.count, aligned);
       if (mask) ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
     };
-    Pieces::template for_each_loaded<ElementGroup<T>, 4>(at.rows, load, store);
+    Pieces::template for_each_loaded<ElementGroup<T>, 2>(at.rows, load, store);
   }
 };
 

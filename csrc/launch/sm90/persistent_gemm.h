@@ -39,6 +39,7 @@ struct GemmKernel<Mainloop> {
                          sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of,
                          Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks);
   }
+
  private:
   // Makes the map of the output; false: TMA cannot store it.
   template <class RowPlaces, class Params>

@@ -28,8 +28,8 @@ template <class Mainloop, class Epilogue>
   requires Epilogue::kSeesOnlyStored
 struct RowStore<Mainloop, Epilogue> {
   using Rows = RoundedWarpgroupRows<typename Epilogue::Element>;
-  // Over [rows, groups, columns of a group], in boxes of 64, 1, 64; where rows are squares of pixels
-  // over [N, H, W, columns], in boxes of 1, 8, 8, 64.
+  // Over [rows, groups, columns of a group], in boxes of 64, 1, 64; where rows are squares of
+  // pixels over [N, H, W, columns], in boxes of 1, 8, 8, 64.
   ptx::TensorMap map;
   bool is_on;
 
