@@ -82,13 +82,12 @@ __device__ __forceinline__ void prefetch_inputs(const Epilogue& epilogue, const 
   }
 }
 
-// The producing thread: loads what a main loop keeps in shared memory for all tiles of the block.
+// The producing warp: loads what a main loop keeps in shared memory for all tiles of the block.
 template <class Mainloop, class Params>
 __device__ __forceinline__ void load_resident(const Params& params,
                                               typename Mainloop::Storage& shared) {
   if constexpr (requires { Mainloop::load_resident(params.of.gemms[0].operands, shared); }) {
     if (ptx::elect_one()) Mainloop::load_resident(params.of.gemms[0].operands, shared);
-    __syncwarp();
   }
 }
 
