@@ -108,7 +108,7 @@ struct ScaleBiasAddReluStore {
       out.store(y, offset, columns.count, aligned);
       if (mask) ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
     };
-    Pieces::template for_each_loaded<ElementGroup<T>, 2>(at.rows, load, store);
+    Pieces::template for_each_loaded<ElementGroup<T>, Pieces::kAhead>(at.rows, load, store);
   }
 };
 
@@ -206,7 +206,7 @@ struct AddGateStore {
       out.store(dx, columns.offset(row), columns.count, aligned);
       then(columns.count, out, beside.activation);
     };
-    Pieces::template for_each_loaded<Loaded, 2>(at.rows, load, store);
+    Pieces::template for_each_loaded<Loaded, Pieces::kAhead>(at.rows, load, store);
   }
 
   template <class Pieces, class RowPlaces, class Rows>

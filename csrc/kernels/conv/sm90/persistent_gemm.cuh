@@ -26,7 +26,9 @@ struct PersistentGemmParams {
 };
 
 template <class Mainloop>
-using WarpgroupPieces = RowPieces<Mainloop::kStagedColumns, WarpgroupThreads>;
+struct WarpgroupPieces : RowPieces<Mainloop::kStagedColumns, WarpgroupThreads> {
+  static constexpr int kAhead = Mainloop::BlockShape::kAhead;
+};
 
 // The epilogue's part is not the ring's: the next tile is loaded while this one is stored.
 template <class Mainloop, class Epilogue>

@@ -33,6 +33,8 @@ struct Sm90Tile {
                                             : kWarpgroups == 4 ? 112
                                             : kWarpgroups == 3 ? 152
                                                                : 224;
+  // Pieces for which an epilogue's thread loads something at once, as far as registers allow.
+  static constexpr int kAhead = kWarpgroups == 4 ? 1 : 2;
   // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
   static constexpr int kStagedColumns = 64;
   // Shared memory for the ring of operand slices; the epilogues take 46 KB beside it.
