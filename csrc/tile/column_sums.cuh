@@ -49,24 +49,28 @@ struct ColumnMoments {
 template <class Acc, class RowPieces>
 struct ColumnSums {
   using Pieces = RowPieces;
-  SpreadRows<Acc, Pieces::kRowsAtOnce, Pieces::kColumns, 0> partial[2];
+  using Partial = SpreadRows<Acc, Pieces::kRowsAtOnce, Pieces::kColumns, 0>;
+  static_assert(Pieces::kColumns <= Pieces::kThreads, "one thread per column adds up");
+  // Both at once where they are small; else one after the other.
+  static constexpr bool kTogether = sizeof(Partial) <= 4096;
+  Partial partial[kTogether ? 2 : 1];
 
-  // Adds up what every thread has of its columns, and writes sums[0] to out[column] and sums[1] to
-  // out[stride + column].
+  // Adds up what every thread has of its columns, and writes sums of `first` to out[column], of
+  // `second` to out[stride + column].
   __device__ __forceinline__ void store(const Acc (&first)[kGroupElements],
                                         const Acc (&second)[kGroupElements], int columns, Acc* out,
                                         int64_t stride) {
-    publish(first, second);
-    // Add those of each column, one thread per column and sum.
-    RNC_UNROLL
-    for (int i = 0; i < 2 * Pieces::kColumns; i += Pieces::kThreads) {
-      const int index = Pieces::Threads::index() + i;
-      const int which = index / Pieces::kColumns, column = index % Pieces::kColumns;
-      if (which < 2 && column < columns) {
-        ptx::store_global(out + which * stride + column,
-                          add_up([&](int t) { return partial[which].at(t, column); }));
-      }
-    }
+    // Other threads take the second sum where there are enough.
+    constexpr bool kShare = kTogether && Pieces::kThreads >= 2 * Pieces::kColumns;
+    constexpr int kOthers = kShare ? Pieces::kColumns : 0;
+    const auto add = [&](const Partial& of, int column, Acc* sums) {
+      if (column < 0 || column >= columns) return;
+      ptx::store_global(sums + column, add_up([&](int t) { return of.at(t, column); }));
+    };
+    const int index = Pieces::Threads::index();
+    reduce(
+        first, second, [&](const Partial& of) { add(of, index, out); },
+        [&](const Partial& of) { add(of, index - kOthers, out + stride); });
   }
 
   // Writes the mean of `rows` rows to out[column], and the centred sum of squares to
@@ -81,27 +85,43 @@ struct ColumnSums {
     moments.finish(rows == Pieces::kRows ? inverse(Acc(Pieces::kPerThread))
                                          : inverse(max(rows_of(Pieces::row(0)), Acc(1))),
                    piece_mean, piece_m2);
-    publish(piece_mean, piece_m2);
-    // Merge those of each column, one thread per column.
-    static_assert(Pieces::kColumns <= Pieces::kThreads);
     const int column = Pieces::Threads::index();
-    if (column >= columns) return;
-    const auto mean_of = [&](int t) { return partial[0].at(t, column); };
-    const Acc mean = add_up([&](int t) { return rows_of(t) * mean_of(t); }) * inverse(Acc(rows));
-    const Acc m2 = add_up([&](int t) {
-      const Acc distance = mean_of(t) - mean;
-      return partial[1].at(t, column) + rows_of(t) * (distance * distance);
-    });
-    ptx::store_global(out + column, mean);
-    ptx::store_global(out + stride + column, m2);
+    Acc between = Acc(0);  // the centred sum of squares of the threads' means
+    const auto merge_means = [&](const Partial& means) {
+      if (column >= columns) return;
+      const Acc sum = add_up([&](int t) { return rows_of(t) * means.at(t, column); });
+      const Acc mean = sum * inverse(Acc(rows));
+      between = add_up([&](int t) {
+        const Acc distance = means.at(t, column) - mean;
+        return rows_of(t) * (distance * distance);
+      });
+      ptx::store_global(out + column, mean);
+    };
+    const auto merge_squares = [&](const Partial& m2) {
+      if (column >= columns) return;
+      const Acc within = add_up([&](int t) { return m2.at(t, column); });
+      ptx::store_global(out + stride + column, within + between);
+    };
+    reduce(piece_mean, piece_m2, merge_means, merge_squares);
   }
 
  private:
-  __device__ __forceinline__ void publish(const Acc (&first)[kGroupElements],
-                                          const Acc (&second)[kGroupElements]) {
-    partial[0].put(Pieces::row(0), Pieces::column(), first);
-    partial[1].put(Pieces::row(0), Pieces::column(), second);
+  // Calls add_first and add_second with what all threads have of the two.
+  template <class AddFirst, class AddSecond>
+  __device__ __forceinline__ void reduce(const Acc (&first)[kGroupElements],
+                                         const Acc (&second)[kGroupElements], AddFirst&& add_first,
+                                         AddSecond&& add_second) {
+    const int row = Pieces::row(0), column = Pieces::column();
+    partial[0].put(row, column, first);
+    if constexpr (kTogether) partial[1].put(row, column, second);
     Pieces::Threads::sync();
+    add_first(partial[0]);
+    if constexpr (!kTogether) {
+      Pieces::Threads::sync();
+      partial[0].put(row, column, second);
+      Pieces::Threads::sync();
+    }
+    add_second(partial[kTogether ? 1 : 0]);
   }
 
   // value(0) + value(1) + ..., one for each thread above each other, in runs of 8, so that rounding
@@ -110,8 +130,10 @@ struct ColumnSums {
   static __device__ __forceinline__ Acc add_up(Value&& value) {
     constexpr int kRun = 8;
     static_assert(Pieces::kRowsAtOnce % kRun == 0);
+    // Of more runs than two not all wait in registers.
+    [[maybe_unused]] constexpr int kUnrolled = Pieces::kRowsAtOnce > 2 * kRun ? 1 : 2;
     Acc sum = Acc(0);
-    RNC_UNROLL
+    RNC_UNROLL_BY(kUnrolled)
     for (int first = 0; first < Pieces::kRowsAtOnce; first += kRun) {
       Acc run = Acc(0);
       RNC_UNROLL

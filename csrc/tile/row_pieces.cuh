@@ -16,7 +16,7 @@ struct RowPieces {
   static constexpr int kColumns = kTileColumns;
   static constexpr int kThreads = Threads::kCount;
   static constexpr int kElements = kPieceElements;
-  static constexpr int kAhead = 2;  // pieces for which a thread loads something at once
+  static constexpr int kAhead = 1;  // pieces for which a thread loads something at once
   static constexpr int kPerRow = kColumns / kElements;
   static constexpr int kRowsAtOnce = kThreads / kPerRow;
   static constexpr int kPerThread = kRows / kRowsAtOnce;

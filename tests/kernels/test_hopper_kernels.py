@@ -64,12 +64,17 @@ PROBLEMS = [
     Conv(3, 64, 16, 24, 64),
     Conv(1, 48, 8, 8, 56),
     Conv(5, 64, 6, 12, 56, padding=(2, 3)),
+    # Rows of the output that TMA cannot store.
+    Conv(2, 64, 9, 8, 20),
+    Conv(1, 64, 8, 8, 20),
 ]
 # Passes of these that Hopper's kernels do not take, and why.
 ELSEWHERE = {
     ("dgrad", PROBLEMS[3]): "too few channels to fill boxes of 64",
     ("wgrad", PROBLEMS[9]): "would share boxes of TMA between taps",
     ("wgrad", PROBLEMS[18]): "would share boxes of TMA between taps",
+    ("dgrad", PROBLEMS[20]): "too few channels to fill boxes of 64",
+    ("dgrad", PROBLEMS[21]): "too few channels to fill boxes of 64",
 }
 
 

@@ -90,8 +90,9 @@ struct BnBackwardReduceKernelParams {
   bool aligned;
 };
 
+// Two blocks: ptxas would rather spill than have three instead of four.
 template <class T>
-__global__ void __launch_bounds__(StatsPieces::kThreads)
+__global__ void __launch_bounds__(StatsPieces::kThreads, 2)
     bn_backward_reduce_kernel(const __grid_constant__ BnBackwardReduceKernelParams<T> params) {
   using Acc = AccOf<T>;
   auto& shared = dynamic_smem<ColumnSums<Acc, StatsPieces>>();

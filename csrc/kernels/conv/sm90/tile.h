@@ -37,8 +37,11 @@ struct Sm90Tile {
   static constexpr int kAhead = kWarpgroups == 4 ? 1 : 2;
   // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
   static constexpr int kStagedColumns = 64;
-  // Shared memory for the ring of operand slices; the epilogues take 46 KB beside it.
-  static constexpr int kRingBytes = (kBlocks == 2 ? 64 : kWarpgroups > 2 ? 132 : 168) * 1024;
+  // Shared memory for the ring of operand slices; a warpgroup's epilogue takes 27 KB beside it.
+  static constexpr int kRingBytes = 1024 * (kBlocks == 2       ? 64
+                                            : kWarpgroups == 4 ? 112
+                                            : kWarpgroups == 3 ? 132
+                                                               : 168);
 };
 
 using Sm90LargeTile = Sm90Tile<128, 128, 1, 2>;
