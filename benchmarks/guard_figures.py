@@ -103,6 +103,16 @@ def problems(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
         "expand, identity",
         lambda: raw._bottleneck_expand(x, weight, *filters, dy, None, None, None, 1, True, False),
     )
+    chained = Conv(2, 64, 6, 7, 128, 1, 1, padding=(0, 0))
+    begun, widened, end = chained.random(dtype)
+    narrowed = Conv(2, 128, 6, 7, 64, 1, 1, padding=(0, 0)).random(dtype)[1]
+    norms = [vector(channels, dtype, seed) for channels in (128, 64) for seed in range(2)]
+    yield (
+        "expand and the next reduce",
+        lambda: raw._bottleneck_expand_reduce(
+            begun, widened, *norms[:2], end, narrowed, *norms[2:]
+        ),
+    )
     stem = Conv(1, 3, 30, 34, 70, 7, 7, stride=(2, 2), padding=(3, 3))
     pixels, taps, _ = stem.random(dtype)
     yield "stem", lambda: raw._conv_fprop(pixels, taps, *none5, False, *stem.geometry, True)

@@ -266,9 +266,9 @@ def device_numbers(device: torch.device) -> str:
     if device.type != "cuda":
         return f"a GPU that is not here: {numbers}"
     gpu = torch.cuda.get_device_properties(device)
-    shared = gpu.shared_memory_per_block_optin / 1024
+    shared = gpu.shared_memory_per_multiprocessor / 1024
     return (
-        f"{gpu.name}: {numbers}, {shared:.0f} KB of shared memory for a block, "
+        f"{gpu.name}: {numbers}, {shared:.0f} KB of shared memory in each, "
         f"{gpu.L2_cache_size / 2**20:.0f} MB of L2 cache"
     )
 

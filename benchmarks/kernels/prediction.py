@@ -48,7 +48,9 @@ class Machine:
     epilogue_instructions: Figure = Figure(
         16, "instructions", "machine code, of paths that are taken: with statistics 504 for 32"
     )
-    epilogue_wait: Figure = Figure(500, "clk", "assumed, for 64 x 64 elements: two or three barriers")
+    epilogue_wait: Figure = Figure(
+        500, "clk", "assumed, for 64 x 64 elements: two or three barriers"
+    )
     # A static count, with branches that are not taken: too high rather than too low.
     prologue_instructions: Figure = Figure(
         12, "instructions", "machine code: normalise-on-load, 380 for 32 elements"

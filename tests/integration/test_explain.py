@@ -217,13 +217,13 @@ def test_the_gpu_that_kernels_are_planned_for_is_named(monkeypatch: pytest.Monke
     gpu = SimpleNamespace(
         name="Some GPU",
         multi_processor_count=78,
-        shared_memory_per_block_optin=232448,
+        shared_memory_per_multiprocessor=233472,
         L2_cache_size=50 * 2**20,
     )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert device_numbers(torch.device("cuda:0")) == (
-        "Some GPU: compute capability 9.0, 78 multiprocessors, 227 KB of shared memory for a block, 50 MB of L2 cache"
+        "Some GPU: compute capability 9.0, 78 multiprocessors, 228 KB of shared memory in each, 50 MB of L2 cache"
     )
 
 

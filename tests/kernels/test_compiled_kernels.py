@@ -41,6 +41,10 @@ HOPPER_PRODUCTS = {
 }
 HOPPER_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.IM2COL"
 HALO_COPIES = (r"UTMALDG\.4D ",)
+# What TMA stores: rows whose statistics are taken, or squares; of an expand with the next reduce both results.
+HOPPER_STORES, HALO_STORES = (r"UTMASTG\.3D",), (r"UTMASTG\.4D",)
+CHAIN = re.compile(r"expand_reduce_kernel(?:I\w+?Li(\d+)E)?")
+CHAIN_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.MULTICAST", r"UTMASTG\.2D"
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
@@ -116,14 +120,28 @@ def hopper_tile(name: str) -> tuple[int, int, int]:
     return rows, columns, blocks
 
 
+def columns_of_products(name: str) -> set[int]:
+    if chain := CHAIN.search(name):
+        return {64, int(chain[1])}
+    rows, columns, _ = hopper_tile(name)
+    # Warpgroups of 64 rows each, one below the other, or two side by side.
+    return {columns // 2 if rows == 64 else columns}
+
+
+def copies_of_hopper(name: str) -> tuple[str, ...]:
+    if CHAIN.search(name):
+        return CHAIN_COPIES
+    is_halo = "Halo" in name
+    stores = HALO_STORES if is_halo else HOPPER_STORES
+    loads = HALO_COPIES if is_halo else HOPPER_COPIES
+    return (*loads, *(stores if "StoreWithBnStats" in name else ()))
+
+
 def without_hopper_s_instructions(kernels: list[sass.Kernel]) -> Iterator[str]:
     for kernel in kernels:
-        rows, columns, _ = hopper_tile(kernel.name)
-        # Warpgroups of 64 rows each, one below the other, or two side by side.
-        of_warpgroup = columns // 2 if rows == 64 else columns
-        copies = HALO_COPIES if "Halo" in kernel.name else HOPPER_COPIES
         product = next(p for dtype, p in HOPPER_PRODUCTS.items() if dtype in kernel.name)
-        for pattern in (product.format(of_warpgroup), *copies, *HANDED_REGISTERS):
+        products = map(product.format, columns_of_products(kernel.name))
+        for pattern in (*products, *copies_of_hopper(kernel.name), *HANDED_REGISTERS):
             if not kernel.count(pattern):
                 yield f"{kernel.architecture} {kernel.name}: no {pattern}"
         if others := kernel.count("HMMA|HGMMA|LDGSTS") - kernel.count(product.format(r"\d+")):
@@ -148,7 +166,7 @@ def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
 
 def needs_tensor_cores(kernel: Kernel) -> bool:
     name = kernel.instantiation
-    return AMPERE.search(name) is not None or HOPPER.search(name) is not None
+    return any(of.search(name) is not None for of in (AMPERE, HOPPER, CHAIN))
 
 
 def has_tensor_cores(architecture: str) -> bool:
@@ -213,7 +231,8 @@ def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass
 def test_hopper_s_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
     if "sm_90a" not in {kernel.architecture for kernel in machine_code}:
         pytest.skip("this build has no code for sm_90a")
-    kernels = [kernel for kernel in machine_code if HOPPER.search(kernel.name)]
+    kernels = [k for k in machine_code if HOPPER.search(k.name) or CHAIN.search(k.name)]
+    assert sum(CHAIN.search(k.name) is not None for k in kernels) == 6
     assert len(kernels) > 20, "Hopper's convolution kernels are not in the extension"
     wrong = list(without_hopper_s_instructions(kernels))
     assert not wrong, "\n".join(wrong)

@@ -73,8 +73,7 @@ ELSEWHERE = {
     ("dgrad", PROBLEMS[3]): "too few channels to fill boxes of 64",
     ("wgrad", PROBLEMS[9]): "would share boxes of TMA between taps",
     ("wgrad", PROBLEMS[18]): "would share boxes of TMA between taps",
-    ("dgrad", PROBLEMS[20]): "too few channels to fill boxes of 64",
-    ("dgrad", PROBLEMS[21]): "too few channels to fill boxes of 64",
+    **{(name, conv): "not multiples of 8" for name in ("dgrad", "wgrad") for conv in PROBLEMS[20:]},
 }
 
 
