@@ -42,7 +42,6 @@ def one(request: pytest.FixtureRequest, conv: Conv) -> FusedPass:
 
 
 # Whose operands cost so few wavefronts that those of the staged rows show.
-PLAIN = ("fprop plain", "fprop affine residual relu")
 
 
 def known(request: pytest.FixtureRequest, reason: str) -> None:
@@ -120,10 +119,8 @@ def test_1x1_passes_touch_at_most_half_more_sectors_than_their_tiles_need(
 
 
 def test_bank_conflicts_stay_below_a_tenth(
-    one: FusedPass, conv: Conv, capability: tuple[int, int], request: pytest.FixtureRequest
+    one: FusedPass, conv: Conv, capability: tuple[int, int]
 ) -> None:
-    if capability == HOPPER and conv.k % 64 and str(one) in PLAIN:
-        known(request, "rows whose last columns are cut off meet in a bank, 11% of wavefronts")
     _, (counters, *_) = counted(one, capability, checked=True)
     wavefronts, ideal = counters["shared_wavefronts"], counters["shared_wavefronts_ideal"]
     assert wavefronts <= 1.1 * ideal, f"{wavefronts} wavefronts, {ideal} without conflicts"

@@ -59,6 +59,7 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/conv/sm90/mainloop.cuh": ("sm90_taps",),
     "csrc/kernels/conv/sm90/persistent_gemm.cuh": ("sm90_taps", "sm90_products"),
     "csrc/kernels/conv/sm90/pixel_product.cuh": ("sm90_products",),
+    "csrc/kernels/conv/sm90/row_store.cuh": ("sm90_taps",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),

@@ -22,6 +22,13 @@ REDUNDANT: tuple[Redundant, ...] = (
         "the reduce's accumulators are touched by its own products alone since the expand's first fence, which orders "
         "them by itself; nvcc wants a fence at the head of each group of products and would insert it",
     ),
+    Redundant(
+        "csrc/kernels/conv/sm90/persistent_gemm.cuh",
+        "__syncwarp();",
+        "the elect.sync of the next tile waits for the whole warp by itself; here so that its lanes are together again "
+        "before they prefetch that tile's rows",
+        occurrence=2,
+    ),
 )
 
 
