@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -553,8 +553,19 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _global_avg_pool_backward,
 )
 
+
+def require_ops(names: Iterable[str]) -> None:
+    """Raises ImportError, saying how to build, where the compiled extension has no such op: it is of other sources."""
+    missing = [name for name in names if not hasattr(torch.ops.resnet_cuda, name)]
+    if missing:
+        raise ImportError(
+            f"resnet_cuda._C was built from other sources than these: it has no {', '.join(missing)}; {_HOW_TO_BUILD}"
+        )
+
+
 _FAKE = {f"resnet_cuda::{fake.__name__}": fake for fake in FAKES}
 if is_built():
+    require_ops(fake.__name__ for fake in FAKES)
     for _name, _fake in _FAKE.items():
         torch.library.register_fake(_name, _fake)
 

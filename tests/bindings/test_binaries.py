@@ -70,3 +70,9 @@ def test_an_emulated_library_exports_only_its_two_entry_points(checked: bool) ->
 def test_the_checked_library_brings_its_own_tsan_functions() -> None:
     undefined = symbols(_raw.emulator_library(True), "undefined-only")
     assert not [name for name in undefined if name.startswith("__tsan")]
+
+
+def test_an_extension_of_other_sources_is_named_with_the_ops_that_it_lacks() -> None:
+    _raw.require_ops(["_conv_fprop"])
+    with pytest.raises(ImportError, match=r"it has no _conv_of_tomorrow; build them with"):
+        _raw.require_ops(["_conv_fprop", "_conv_of_tomorrow"])
