@@ -44,6 +44,8 @@ PY_LAYERS = [
     "ops",
     "nn",
     "models",
+    "_recognised",
+    "_survey",
     "fuse",
     "trace",
     "explain",

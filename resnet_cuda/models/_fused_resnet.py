@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,12 +14,13 @@ from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._units import (
     batch_norm_blocker,
     conv_blocker,
+    pool_window,
     run_pooled_unit,
     run_unit,
     touched,
 )
+from resnet_cuda.nn.fused_stage import FusedStage, ModuleRow, conv_runs
 from resnet_cuda.ops import global_avg_pool, max_pool2d
-from resnet_cuda.ops.max_pool2d import PoolWindow
 
 _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -35,7 +37,7 @@ class FusedStem(FusedModule):
     def blocker_of(cls, module: Any) -> str | None:
         activation = cls.stem_activation
         checks = (
-            ("conv1", conv_blocker(module.conv1)),
+            ("conv1", conv_blocker(_last_convolution(module.conv1))),
             ("bn1", batch_norm_blocker(module.bn1)),
             (activation, touched(getattr(module, activation), nn.ReLU)),
         )
@@ -46,26 +48,32 @@ class FusedStem(FusedModule):
 
     @classmethod
     def parts_of(cls, module: Any) -> Iterable[nn.Module]:
-        # A deep stem's conv1 is an nn.Sequential, which can be fused on its own.
-        return [m for m in (module.conv1, module.bn1) if not isinstance(m, nn.Sequential)]
+        # What stands before a deep stem's last convolution is fused on its own.
+        return [_last_convolution(module.conv1), module.bn1]
 
     @classmethod
     def note_of(cls, module: Any) -> str:
-        pooled = _pool_window(module.maxpool) is not None
+        pooled = pool_window(module.maxpool) is not None
         return "stem: conv1 + bn1 + relu" + (" + maxpool" if pooled else "")
 
     def run_stem(self, x: Tensor) -> Tensor:
         """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
         if is_traced(x):
             return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
-        window = _pool_window(self.maxpool)
+        window = pool_window(self.maxpool)
         if self.blocker() is not None:
             z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
             return self.maxpool(z) if window is None else max_pool2d(z, *window)
+        conv = _last_convolution(self.conv1)
+        if isinstance(self.conv1, FusedStage):
+            x = self.conv1.run_row(list(self.conv1)[:-1], x)
+        elif conv is not self.conv1:
+            for child in list(self.conv1)[:-1]:
+                x = child(x)
         cache = partial(self.folded, "conv1")
         if window is None:
-            return self.maxpool(run_unit(x, self.conv1, self.bn1, True, cache))
-        return run_pooled_unit(x, self.conv1, self.bn1, cache, window)
+            return self.maxpool(run_unit(x, conv, self.bn1, True, cache))
+        return run_pooled_unit(x, conv, self.bn1, cache, window)
 
 
 class FusedResNet(FusedStem):
@@ -98,17 +106,61 @@ class FusedTimmResNet(FusedStem):
         return x
 
 
+class FusedLayerGetter(ModuleRow):
+    """Mixin for torchvision's IntermediateLayerGetter: children in a row, some of whose outputs are returned."""
+
+    return_layers: dict[str, str]
+
+    @classmethod
+    def blocker_of(cls, module: Any) -> str | None:
+        runs = any(list(conv_runs(children)) for _, children in _returned_rows(module))
+        return None if runs else "has no convolution followed by a batch norm"
+
+    @classmethod
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
+        for _, row in _returned_rows(module):
+            for i, run in conv_runs(row):
+                yield from row[i : i + run.length]
+
+    @classmethod
+    def note_of(cls, module: Any) -> str:
+        count = sum(len(list(conv_runs(row))) for _, row in _returned_rows(module))
+        return f"{count} conv + bn (+ relu (+ maxpool)) runs"
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        if is_traced(x):
+            traced: dict[str, Tensor] = super().forward(x)
+            return traced
+        out: dict[str, Tensor] = OrderedDict()
+        first = 0
+        for name, row in _returned_rows(self):
+            x = self.run_row(row, x, first)
+            first += len(row)
+            if name is not None:
+                out[name] = x
+        return out
+
+
+def _returned_rows(getter: Any) -> Iterator[tuple[str | None, list[nn.Module]]]:
+    """The children up to each that is returned, with its name in the output; and those behind, with None."""
+    row: list[nn.Module] = []
+    for name, child in getter.items():
+        row.append(child)
+        if name in getter.return_layers:
+            yield getter.return_layers[name], row
+            row = []
+    if row:
+        yield None, row
+
+
+def _last_convolution(conv1: nn.Module) -> nn.Module:
+    """A stem's convolution; of a deep one, an nn.Sequential, the last."""
+    row = type(conv1) in (nn.Sequential, FusedStage) and touched(conv1, type(conv1)) is None
+    children = list(conv1.children()) if row else []
+    return children[-1] if children else conv1
+
+
 def run_global_pool(pool: Any, x: Tensor) -> Tensor:
     """x [N, C, H, W] -> [N, C, 1, 1] where `pool` is a plain global average pool, else whatever `pool` does."""
     plain = touched(pool, nn.AdaptiveAvgPool2d) is None and pool.output_size in (1, (1, 1))
     return global_avg_pool(x) if plain and not is_traced(x) else pool(x)
-
-
-def _pool_window(pool: Any) -> PoolWindow | None:
-    """The window where `max_pool2d` computes the same as `pool`, else None."""
-    if touched(pool, nn.MaxPool2d) is not None:
-        return None
-    window = (pool.kernel_size, pool.stride, pool.padding)
-    if pool.dilation != 1 or pool.ceil_mode or pool.return_indices:
-        return None
-    return PoolWindow(*window) if all(isinstance(value, int) for value in window) else None

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from resnet_cuda.ops._folding import FoldedConv
 
 _CACHES = "_resnet_cuda_folded"
+FORWARD_PLANS = "_resnet_cuda_forward_plans"
+_DERIVED = (_CACHES, FORWARD_PLANS)  # attributes that are made again where they are missing
 
 
 class FusedModule(nn.Module):
@@ -69,48 +71,55 @@ class FusedModule(nn.Module):
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()
-        replica.__dict__.pop(_CACHES, None)
+        for name in _DERIVED:
+            replica.__dict__.pop(name, None)
         return replica
 
     def __getstate__(self) -> dict[str, Any]:
         get = getattr(super(), "__getstate__", None)  # object has it since Python 3.11
         state = self.__dict__ if get is None else get()
-        return {key: value for key, value in state.items() if key != _CACHES}
+        return {key: value for key, value in state.items() if key not in _DERIVED}
 
 
 class SwappedModule(FusedModule):
     """Mixin of classes made at run time for other packages' modules, which pickle cannot find by name.
 
-    Such an instance is pickled as its plain class's name plus its state.
+    Such an instance is pickled as the names of its plain class and its mixin plus its state.
     """
 
+    _mixin: ClassVar[type[FusedModule]]
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild, (self.plain_class,), self.__getstate__()
+        return _rebuild, (self.plain_class, self._mixin), self.__getstate__()
 
 
-_swapped_classes: dict[type[nn.Module], type[FusedModule]] = {}
+_swapped_classes: dict[tuple[type[nn.Module], type[FusedModule]], type[SwappedModule]] = {}
 
 
-def swapped_class(plain: type[nn.Module], mixin: type[FusedModule]) -> type[FusedModule]:
-    """The fused subclass of another package's class; made once per class, so `type(a) is type(b)` holds."""
-    found = _swapped_classes.get(plain)
+def swapped_class(plain: type[nn.Module], mixin: type[FusedModule]) -> type[SwappedModule]:
+    """The subclass of `plain`, another package's, that computes as `mixin` does; made once."""
+    found = _swapped_classes.get((plain, mixin))
     if found is None:
-        body = {"plain_class": plain, "__module__": __name__, "__doc__": plain.__doc__}
+        body = {
+            "plain_class": plain,
+            "_mixin": mixin,
+            "__module__": __name__,
+            "__doc__": plain.__doc__,
+        }
         found = type(f"Fused{plain.__name__}", (SwappedModule, mixin, plain), body)
-        _swapped_classes[plain] = found
+        _swapped_classes[plain, mixin] = found
     return found
 
 
-def _rebuild(plain: type[nn.Module]) -> nn.Module:
-    """An empty instance of the fused class of `plain`, for pickle and deepcopy to fill."""
-    from resnet_cuda.fuse import fused_class_of
+def is_swapped(module: nn.Module) -> bool:
+    """Whether the module's class is one that `swapped_class` made, not a subclass of it."""
+    cls = type(module)
+    return issubclass(cls, SwappedModule) and "_mixin" in cls.__dict__
 
-    cls = fused_class_of(plain)
-    if cls is None:
-        raise RuntimeError(
-            f"cannot restore a fused {plain.__module__}.{plain.__qualname__}: "
-            "this version of resnet_cuda does not fuse that class"
-        )
+
+def _rebuild(plain: type[nn.Module], mixin: type[FusedModule]) -> nn.Module:
+    """An empty instance of the swapped class, for pickle and deepcopy to fill."""
+    cls = swapped_class(plain, mixin)
     module: nn.Module = cls.__new__(cls)
     return module
 

@@ -17,6 +17,9 @@ from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
+# Other packages' batch norms that never train, by module and name: that package is not imported here.
+_FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d")}
+
 
 class BatchNormCall(NamedTuple):
     """What one forward of an `nn.BatchNorm2d` or `nn.SyncBatchNorm` computes with, after torch's own rules."""
@@ -38,6 +41,8 @@ def batch_norm_call(bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor) -> BatchNo
     not come back), and momentum=None, the cumulative average, needs the count on the host. An empty
     batch leaves all statistics untouched, unless it is part of one over all ranks.
     """
+    if _is_frozen(bn):
+        return BatchNormCall(*_vectors(bn), False, 0.0, bn.eps, None)
     group = _group_of(bn)
     update = bn.training and bn.track_running_stats
     counter = bn.num_batches_tracked if update and (x.shape[0] != 0 or group is not None) else None
@@ -60,6 +65,14 @@ def batch_norm_call(bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor) -> BatchNo
         bn.eps,
         group,
     )
+
+
+def _is_frozen(bn: nn.Module) -> bool:
+    return (type(bn).__module__, type(bn).__qualname__) in _FROZEN
+
+
+def _vectors(bn: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return bn.weight, bn.bias, bn.running_mean, bn.running_var
 
 
 def _group_of(bn: nn.BatchNorm2d | nn.SyncBatchNorm) -> dist.ProcessGroup | None:
@@ -151,8 +164,8 @@ def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
 
 def batch_norm_blocker(bn: nn.Module) -> str | None:
     """Why `bn` cannot be part of a fused unit; None where it can."""
-    kind = nn.SyncBatchNorm if type(bn) is nn.SyncBatchNorm else nn.BatchNorm2d
-    return touched(bn, kind)
+    accepted = type(bn) is nn.SyncBatchNorm or _is_frozen(bn)
+    return touched(bn, type(bn) if accepted else nn.BatchNorm2d)
 
 
 def conv_blocker(conv: Any) -> str | None:
@@ -167,6 +180,16 @@ def conv_blocker(conv: Any) -> str | None:
     if isinstance(conv.padding, str):
         return f"has padding={conv.padding!r}"
     return None
+
+
+def pool_window(pool: Any) -> PoolWindow | None:
+    """The window where `max_pool2d` computes the same as `pool`, else None."""
+    if touched(pool, nn.MaxPool2d) is not None:
+        return None
+    window = (pool.kernel_size, pool.stride, pool.padding)
+    if pool.dilation != 1 or pool.ceil_mode or pool.return_indices:
+        return None
+    return PoolWindow(*window) if all(isinstance(value, int) for value in window) else None
 
 
 def neutral_blocker(module: nn.Module | None) -> str | None:

@@ -1,0 +1,134 @@
+"""Modules of any class: their own forward, with each run of convolution, batch norm, addition and ReLU as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from resnet_cuda.nn._forward_runs import find_runs, merge_runs, merged_children
+from resnet_cuda.nn._forward_trace import Untraceable, fingerprint, trace_forward
+from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule, is_traced
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit
+from resnet_cuda.ops._autocast import autocast_dtype
+
+
+class ForwardPlan(NamedTuple):
+    """How a module's forward runs in one mode.
+
+    forward: the forward with merged runs, which looks the children up in the module that it is given; None where there
+        is nothing to merge.
+    runs: what was merged, for reports. parts: the names of its convolutions and batch norms.
+    reason: why there is nothing.
+    """
+
+    forward: Callable[[nn.Module, Tensor], Any] | None
+    attributes: tuple[str, ...] = ()
+    fingerprint: tuple[Any, ...] = ()
+    runs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class FusedForward(FusedModule):
+    """Mixin for classes that are not recognised as a whole, and whose forward `torch.fx` can follow.
+
+    The forward is followed once per mode, and again when an attribute that it reads changes. Every call of the merged
+    forward looks at the children: one that has been replaced or hooked since runs by itself.
+    """
+
+    @classmethod
+    def blocker_of(cls, module: Any) -> str | None:
+        plan = plan_forward(module)
+        return None if plan.forward is not None else plan.reason
+
+    @classmethod
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
+        return [module.get_submodule(name) for name in plan_forward(module).parts]
+
+    @classmethod
+    def note_of(cls, module: Any) -> str:
+        return "forward: " + ", ".join(plan_forward(module).runs)
+
+    @property
+    def _itself(self) -> FusedForward:
+        """The name by which the merged forward calls `_run`."""
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        merged = None
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and not is_traced(args[0]):
+            merged = self._merged_forward()
+        return super().forward(*args, **kwargs) if merged is None else merged(self, args[0])
+
+    def _merged_forward(self) -> Callable[[nn.Module, Tensor], Any] | None:
+        plans: dict[bool, ForwardPlan] = self.__dict__.setdefault(FORWARD_PLANS, {})
+        plan = plans.get(self.training)
+        if plan is None or plan.fingerprint != fingerprint(self, plan.attributes):
+            if torch.compiler.is_compiling():
+                return None
+            plan = plans[self.training] = plan_forward(self)
+        return plan.forward
+
+    def _run(
+        self, conv_name: str, norm_name: str, relu: bool, x: Tensor, residual: Tensor | None
+    ) -> Tensor:
+        """relu?(norm(conv(x)) + residual), in one fused call where the children are what they were."""
+        conv, norm = self.get_submodule(conv_name), self.get_submodule(norm_name)
+        if conv_blocker(conv) is not None or batch_norm_blocker(norm) is not None:
+            out: Tensor = norm(conv(x))
+        elif residual is None or _fits(residual, x, conv):
+            return run_unit(x, conv, norm, relu, partial(self.folded, conv_name), residual)
+        else:
+            out = run_unit(x, conv, norm, False, partial(self.folded, conv_name))
+        out = out if residual is None else out + residual
+        return torch.relu(out) if relu else out
+
+
+def plan_forward(module: nn.Module) -> ForwardPlan:
+    """The plan for `module` in its present mode; its class may be fused already."""
+    plain = module.plain_class if isinstance(module, FusedModule) else type(module)
+    try:
+        trace = trace_forward(module, plain)
+    except Untraceable as error:
+        return ForwardPlan(None, reason=str(error))
+    runs = find_runs(module, trace.graph)
+    mark = fingerprint(module, trace.attributes)
+    if not runs:
+        reason = "its forward has no convolution followed by a batch norm alone"
+        return ForwardPlan(None, trace.attributes, mark, reason=reason)
+    texts, parts = tuple(map(str, runs)), tuple(merged_children(runs))
+    merge_runs(trace.graph, runs, "_itself", "_run")
+    # The code that torch.fx writes takes the module as its first argument: no child is held.
+    code = type(fx.GraphModule(_stand_ins(trace.graph), trace.graph)).forward
+    return ForwardPlan(code, trace.attributes, mark, texts, parts)
+
+
+def _stand_ins(graph: fx.Graph) -> dict[str, nn.Module]:
+    """For the GraphModule that writes the code and is thrown away: something under every name."""
+    return {
+        str(node.target): nn.Module()
+        for node in graph.nodes
+        if node.op in ("get_attr", "call_module")
+    }
+
+
+def _fits(residual: Any, x: Tensor, conv: Any) -> bool:
+    """Whether `residual` is added as it is, without broadcasting and in the dtype of the sum."""
+    if not isinstance(residual, Tensor) or residual.dim() != 4:
+        return False
+    size = [
+        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for n, padding, dilation, kernel, stride in zip(
+            x.shape[-2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
+        )
+    ]
+    dtype = autocast_dtype(x) or x.dtype
+    return residual.dtype == dtype and tuple(residual.shape) == (
+        x.shape[0],
+        conv.out_channels,
+        *size,
+    )
