@@ -15,25 +15,43 @@ from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, neutral_bloc
 
 _RELU_FUNCTIONS = {F.relu, F.relu_, torch.relu, torch.relu_}
 _RELU_METHODS = {"relu", "relu_"}
-_ADD_FUNCTIONS = {operator.add, torch.add}
+_ADDITIONS = {operator.add, torch.add, "add"}
+_IN_PLACE_ADDITIONS = {operator.iadd, "add_"}
+# By module and name: other packages are not imported here.
+_QUIET_IN_EVALUATION = {
+    ("torch.nn.modules.dropout", "Dropout"),
+    ("torch.nn.modules.dropout", "Dropout2d"),
+    ("timm.layers.drop", "DropPath"),
+    ("timm.layers.drop", "DropBlock2d"),
+    ("torchvision.ops.stochastic_depth", "StochasticDepth"),
+}
 
 
 class ForwardRun(NamedTuple):
-    """relu?(norm(conv(x)) + residual?) in a graph. nodes: all of it, in order."""
+    """relu?(norm(conv(x)) + something) in a graph. nodes: all of it, in order, with identities on the way."""
 
     conv: fx.Node
     norm: fx.Node
-    residual: fx.Node | None
+    addition: fx.Node | None
     relu: fx.Node | None
     nodes: tuple[fx.Node, ...]
 
     @property
-    def last(self) -> fx.Node:
-        return self.nodes[-1]
+    def residual(self) -> fx.Node | None:
+        """What is added; another run's result, once that is merged."""
+        if self.addition is None:
+            return None
+        left, right = self.addition.args
+        other = right if left in self.nodes else left
+        return other if isinstance(other, fx.Node) else None
+
+    @property
+    def adds_in_place(self) -> bool:
+        return self.addition is not None and self.addition.target in _IN_PLACE_ADDITIONS
 
     def __str__(self) -> str:
         parts = [str(self.conv.target), str(self.norm.target)]
-        parts += ["add"] if self.residual is not None else []
+        parts += ["add"] if self.addition is not None else []
         parts += ["relu"] if self.relu is not None else []
         return " + ".join(parts)
 
@@ -42,56 +60,60 @@ def find_runs(module: nn.Module, graph: fx.Graph) -> list[ForwardRun]:
     """All runs that may be computed as one. A convolution or batch norm that the forward calls twice is in none."""
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     position = {node: i for i, node in enumerate(graph.nodes)}
-    runs = []
+    runs: list[ForwardRun] = []
     for node in graph.nodes:
         if _is_once(node, calls) and conv_blocker(_called(module, node)) is None:
-            run = _run_from(module, node, calls, position)
+            taken = {other for run in runs for other in run.nodes}
+            run = _run_from(module, node, calls, position, taken)
             if run is not None:
                 runs.append(run)
     return runs
 
 
 def merge_runs(graph: fx.Graph, runs: list[ForwardRun], owner: str, method: str) -> None:
-    """Replaces each run by `module.owner.method(conv, norm, relu, x, residual)`, the first two by their names."""
+    """Replaces each run by `module.owner.method(conv, norm, relu, x, residual, in place)`, the children by name."""
     first = next(node for node in graph.nodes if node.op != "placeholder")
     with graph.inserting_before(first):
         this = graph.create_node("get_attr", owner)
     for run in runs:
         # Without a residual the batch norm moves up to its convolution, past what touches neither.
-        place = run.conv if run.residual is None else _addition(run)
-        with graph.inserting_before(place):
+        with graph.inserting_before(run.addition or run.conv):
             names, read = (str(run.conv.target), str(run.norm.target)), run.conv.args[0]
-            arguments = (this, *names, run.relu is not None, read, run.residual)
-            merged = graph.call_method(method, arguments)
-        run.last.replace_all_uses_with(merged)
+            options = (run.relu is not None, read, run.residual, run.adds_in_place)
+            merged = graph.call_method(method, (this, *names, *options))
+        run.nodes[-1].replace_all_uses_with(merged)
         for node in reversed(run.nodes):
             graph.erase_node(node)
 
 
-def _addition(run: ForwardRun) -> fx.Node:
-    return next(node for node in run.nodes if run.residual in node.all_input_nodes)
+def merged_children(runs: list[ForwardRun]) -> Iterator[str]:
+    """The names of the convolutions and batch norms in `runs`."""
+    for run in runs:
+        yield str(run.conv.target)
+        yield str(run.norm.target)
 
 
 def _run_from(
-    module: nn.Module, conv: fx.Node, calls: Counter[Any], position: dict[fx.Node, int]
+    module: nn.Module,
+    conv: fx.Node,
+    calls: Counter[Any],
+    position: dict[fx.Node, int],
+    taken: set[fx.Node],
 ) -> ForwardRun | None:
     norm = _only_user(conv)
     if norm is None or not _is_once(norm, calls):
         return None
     if batch_norm_blocker(_called(module, norm)) is not None:
         return None
-    nodes = [conv, norm]
+    nodes, addition = [conv, norm], None
     user = _behind(module, nodes)
-    if user is not None and _is_relu(module, user):
-        return ForwardRun(conv, norm, None, user, (*nodes, user))
-    residual = None if user is None else _residual(user, nodes, position)
-    if user is not None and residual is not None:
+    if user is not None and user not in taken and _may_join(user, nodes, position):
+        addition = user
         nodes.append(user)
-        relu = _behind(module, nodes)
-        if relu is not None and _is_relu(module, relu):
-            return ForwardRun(conv, norm, residual, relu, (*nodes, relu))
-        return ForwardRun(conv, norm, residual, None, tuple(nodes))
-    return ForwardRun(conv, norm, None, None, tuple(nodes))
+        user = _behind(module, nodes)
+    relu = user if user is not None and _is_relu(module, user) else None
+    nodes += [relu] if relu is not None else []
+    return ForwardRun(conv, norm, addition, relu, tuple(nodes))
 
 
 def _behind(module: nn.Module, nodes: list[fx.Node]) -> fx.Node | None:
@@ -103,31 +125,22 @@ def _behind(module: nn.Module, nodes: list[fx.Node]) -> fx.Node | None:
     return user
 
 
-def _residual(
-    addition: fx.Node, nodes: list[fx.Node], position: dict[fx.Node, int]
-) -> fx.Node | None:
-    """What `addition` adds to the last of `nodes`, where the convolution may wait for it."""
-    if addition.op == "call_function":
-        in_place = addition.target is operator.iadd
-        if not in_place and addition.target not in _ADD_FUNCTIONS:
-            return None
-    elif addition.op == "call_method" and addition.target in ("add", "add_"):
-        in_place = addition.target == "add_"
-    else:
-        return None
+def _may_join(addition: fx.Node, nodes: list[fx.Node], position: dict[fx.Node, int]) -> bool:
+    """Whether `addition` adds something to the last of `nodes`, and the convolution may wait for that."""
+    if addition.target not in _ADDITIONS | _IN_PLACE_ADDITIONS:
+        return False
     if len(addition.args) != 2 or addition.kwargs:
-        return None
+        return False
     left, right = addition.args
-    if in_place and left is not nodes[-1]:
-        return None  # changes a tensor that others may hold
+    if addition.target in _IN_PLACE_ADDITIONS and left is not nodes[-1]:
+        return False  # changes a tensor that others may hold
     other = right if left is nodes[-1] else left
     if not isinstance(other, fx.Node) or other in nodes:
-        return None
+        return False
     # Nobody may change what the convolution reads before it does.
     start, end = position[nodes[0]], position[addition]
-    read = nodes[0].args[0]
-    waiting = [user for user in read.users if start < position[user] < end]  # type: ignore[union-attr]
-    return None if waiting else other
+    (read,) = nodes[0].all_input_nodes
+    return not any(start < position[user] < end for user in read.users)
 
 
 def _is_once(node: fx.Node, calls: Counter[Any]) -> bool:
@@ -153,7 +166,14 @@ def _is_relu(module: nn.Module, node: fx.Node) -> bool:
 
 
 def _is_identity(module: nn.Module, node: fx.Node) -> bool:
-    return node.op == "call_module" and neutral_blocker(_called(module, node)) is None
+    """Whether it does nothing, at least in this mode."""
+    if node.op != "call_module":
+        return False
+    child = _called(module, node)
+    name = type(child).__module__, type(child).__qualname__
+    if name in _QUIET_IN_EVALUATION and not child.training:
+        return touched(child, type(child)) is None
+    return neutral_blocker(child) is None
 
 
 def _called(module: nn.Module, node: fx.Node) -> nn.Module:
@@ -162,10 +182,3 @@ def _called(module: nn.Module, node: fx.Node) -> nn.Module:
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def merged_children(runs: list[ForwardRun]) -> Iterator[str]:
-    """The names of the convolutions and batch norms in `runs`."""
-    for run in runs:
-        yield str(run.conv.target)
-        yield str(run.norm.target)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import operator
 import random
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -27,7 +29,6 @@ _TORCH = str(Path(torch.__file__).parent)
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _PACKAGE = str(Path(__file__).parent)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_PLAIN_VALUES = (bool, int, float, str, type(None))
 # Functions that ask what a value is. Of a stand-in they would learn the wrong thing.
 _QUESTIONS = {"isinstance", "issubclass", "type", "hasattr", "getattr", "callable", "len", "id"}
 # Switches outside the module.
@@ -68,6 +69,8 @@ def trace_forward(module: nn.Module, plain: type[nn.Module]) -> ForwardTrace:
         raise Untraceable("its forward makes or changes attributes")
     if random.getstate() != chance[0] or not torch.equal(torch.random.get_rng_state(), chance[1]):
         raise Untraceable("its forward draws random numbers itself")
+    if _has_dictionary(next(iter(reversed(graph.nodes))).args):
+        raise Untraceable("its forward returns a dictionary")  # of a class that torch.fx forgets
     attributes: set[str] = set()
     for code, owner in calls.items():
         attributes |= _Reader(module, owner).read(code)
@@ -75,15 +78,17 @@ def trace_forward(module: nn.Module, plain: type[nn.Module]) -> ForwardTrace:
 
 
 def fingerprint(module: nn.Module, attributes: tuple[str, ...]) -> tuple[Any, ...]:
-    """What `module`'s forward may decide by: its mode and the values of `attributes`, of children their classes."""
+    """What `module`'s forward may decide by: its mode and the values of `attributes`, of children their classes and modes."""
     return (module.training, *(_essence(getattr(module, name, None)) for name in attributes))
 
 
 def _essence(value: Any) -> Any:
     if isinstance(value, _CONTAINERS):
-        return tuple((name, type(child)) for name, child in value.named_children())
-    if isinstance(value, (nn.Module, Tensor)):
-        return type(value)
+        return tuple((name, _essence(child)) for name, child in value.named_children())
+    if isinstance(value, nn.Module):
+        return type(value), value.training
+    if isinstance(value, Tensor):
+        return Tensor
     if isinstance(value, (tuple, list)):
         return tuple(_essence(item) for item in value)
     if isinstance(value, dict):
@@ -91,8 +96,36 @@ def _essence(value: Any) -> Any:
     return value
 
 
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor")
+
+
+def _has_dictionary(result: Any) -> bool:
+    if isinstance(result, (tuple, list)):
+        return any(map(_has_dictionary, result))
+    return isinstance(result, dict)
+
+
+class _StandIn(fx.Proxy):
+    """Keeps `x += y` apart from `x = x + y`, which torch.fx writes alike."""
+
+
+def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+    def call(self: fx.Proxy, other: Any) -> Any:
+        target = getattr(operator, name)
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
+    return call
+
+
+for _name in _IN_PLACE:
+    setattr(_StandIn, f"__{_name}__", _in_place(_name))
+
+
 class _ShallowTracer(fx.Tracer):
     proxy_buffer_attributes = True
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _StandIn(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -149,10 +182,9 @@ class _Reader(ast.NodeVisitor):
         """The module's attributes that the function names. Raises Untraceable."""
         if code.co_name.startswith("<") and code.co_name != "<lambda>":
             return set()  # a comprehension is part of the function around it
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-        except (OSError, SyntaxError, TypeError):
-            raise Untraceable(f"the source of {code.co_name} is not at hand") from None
+        tree = _source_of(code)
+        if tree is None:
+            raise Untraceable(f"the source of {code.co_name} is not at hand")
         self.visit(tree)
         return self._attributes
 
@@ -176,8 +208,13 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id == "print":
+            raise Untraceable("its forward prints")
         asks = isinstance(node.func, ast.Name) and node.func.id in _QUESTIONS
-        if asks and not (node.args and self._is_fixed(node.args[0])):
+        named = _attribute_asked_for(node)
+        if named is not None and self._is_owner(node.args[0]):
+            self._attributes.add(named)
+        elif asks and not (node.args and self._is_fixed(node.args[0])):
             raise Untraceable(f"its forward asks `{ast.unparse(node)}`")
         self.generic_visit(node)
 
@@ -188,10 +225,15 @@ class _Reader(ast.NodeVisitor):
             child = getattr(self._module, node.value.attr, None)  # type: ignore[attr-defined]
             if not isinstance(child, (Tensor, nn.ModuleList, nn.ModuleDict)):
                 raise Untraceable(f"its forward reads `{ast.unparse(node)}`")
+        if not isinstance(node.ctx, ast.Load):
+            raise Untraceable(f"its forward sets `{ast.unparse(node)}`")
         if self._is_own(node):
-            if not isinstance(node.ctx, ast.Load):
-                raise Untraceable(f"its forward sets `{ast.unparse(node)}`")
             self._attributes.add(node.attr)
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if not isinstance(node.ctx, ast.Load) and self._is_own(node.value):
+            raise Untraceable(f"its forward sets `{ast.unparse(node)}`")
         self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
@@ -205,15 +247,30 @@ class _Reader(ast.NodeVisitor):
 
     def _is_own(self, node: ast.AST) -> bool:
         """Whether it is an attribute of the module itself."""
-        return (
-            self._owner is not None
-            and isinstance(node, ast.Attribute)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == self._owner
-        )
+        return isinstance(node, ast.Attribute) and self._is_owner(node.value)
+
+    def _is_owner(self, node: ast.AST) -> bool:
+        return isinstance(node, ast.Name) and node.id == self._owner
 
     def _is_fixed(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Constant) or self._is_own(node)
+
+
+@lru_cache(maxsize=1024)
+def _source_of(code: CodeType) -> ast.Module | None:
+    """The parsed source; None where there is none."""
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, SyntaxError, TypeError):
+        return None
+
+
+def _attribute_asked_for(call: ast.Call) -> str | None:
+    """`name` of getattr(anything, "name", ...) and hasattr(anything, "name")."""
+    if not isinstance(call.func, ast.Name) or call.func.id not in ("getattr", "hasattr"):
+        return None
+    name = call.args[1] if len(call.args) > 1 else None
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
 
 
 def _last_name(node: ast.AST) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from resnet_cuda.nn._forward_runs import find_runs, merge_runs, merged_children
 from resnet_cuda.nn._forward_trace import Untraceable, fingerprint, trace_forward
-from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule, is_traced
+from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule
 from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit
 from resnet_cuda.ops._autocast import autocast_dtype
 
@@ -58,11 +58,19 @@ class FusedForward(FusedModule):
         """The name by which the merged forward calls `_run`."""
         return self
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        merged = None
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and not is_traced(args[0]):
-            merged = self._merged_forward()
-        return super().forward(*args, **kwargs) if merged is None else merged(self, args[0])
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        plain_forward: Callable[..., Any] = cls.plain_class.forward
+
+        @wraps(plain_forward)  # torch.fx and torch.export look at the signature
+        def forward(self: FusedForward, *args: Any, **kwargs: Any) -> Any:
+            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+                merged = self._merged_forward()
+                if merged is not None:
+                    return merged(self, args[0])
+            return plain_forward(self, *args, **kwargs)
+
+        cls.forward = forward
 
     def _merged_forward(self) -> Callable[[nn.Module, Tensor], Any] | None:
         plans: dict[bool, ForwardPlan] = self.__dict__.setdefault(FORWARD_PLANS, {})
@@ -74,9 +82,18 @@ class FusedForward(FusedModule):
         return plan.forward
 
     def _run(
-        self, conv_name: str, norm_name: str, relu: bool, x: Tensor, residual: Tensor | None
+        self,
+        conv_name: str,
+        norm_name: str,
+        relu: bool,
+        x: Tensor,
+        residual: Tensor | None,
+        into: bool,
     ) -> Tensor:
-        """relu?(norm(conv(x)) + residual), in one fused call where the children are what they were."""
+        """relu?(norm(conv(x)) + residual), in one fused call where the children are what they were.
+
+        into: the residual is added in place, which keeps the dtype.
+        """
         conv, norm = self.get_submodule(conv_name), self.get_submodule(norm_name)
         if conv_blocker(conv) is not None or batch_norm_blocker(norm) is not None:
             out: Tensor = norm(conv(x))
@@ -84,7 +101,8 @@ class FusedForward(FusedModule):
             return run_unit(x, conv, norm, relu, partial(self.folded, conv_name), residual)
         else:
             out = run_unit(x, conv, norm, False, partial(self.folded, conv_name))
-        out = out if residual is None else out + residual
+        if residual is not None:
+            out = out.add_(residual) if into else out + residual
         return torch.relu(out) if relu else out
 
 
