@@ -78,7 +78,7 @@ def trace_forward(module: nn.Module, plain: type[nn.Module]) -> ForwardTrace:
 
 
 def fingerprint(module: nn.Module, attributes: tuple[str, ...]) -> tuple[Any, ...]:
-    """What `module`'s forward may decide by: its mode and the values of `attributes`, of children their classes and modes."""
+    """What `module`'s forward may decide by: its mode and `attributes`, of children their classes and modes."""
     return (module.training, *(_essence(getattr(module, name, None)) for name in attributes))
 
 
@@ -153,8 +153,8 @@ def _recorded_calls(module: nn.Module) -> Iterator[dict[CodeType, str | None]]:
         if event != "call" or code in calls or code.co_filename.startswith(_ELSEWHERE):
             return
         by_torch = caller is not None and caller.f_code.co_filename.startswith(_ELSEWHERE)
-        if by_torch and code.co_filename == "<string>":
-            return  # of a named tuple
+        if by_torch and (code.co_filename == "<string>" or _is_importing(frame)):
+            return  # a named tuple is made, or torch.fx loads a part of itself
         first = code.co_varnames[0] if code.co_argcount else None
         is_method = first is not None and frame.f_locals.get(first) is module
         calls[code] = first if is_method else None
@@ -165,6 +165,14 @@ def _recorded_calls(module: nn.Module) -> Iterator[dict[CodeType, str | None]]:
         yield calls
     finally:
         sys.setprofile(previous)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 _ELSEWHERE = (_TORCH, _STANDARD_LIBRARY, _PACKAGE, "<frozen")

@@ -124,7 +124,9 @@ def test_a_forward_gives_the_same_fused(
 ) -> None:
     plain = randomise(kind()).double().train(training)
     fused = fuse(plain)
-    assert [e.note for e in fuse.report.fused] == [f"forward: {note}" for note in notes]
+    assert [e.note for e in fuse.report.fused] == [f"forward: {note}" for note in notes], str(
+        fuse.report
+    )
     assert_same_pass(run_pass(fused, images()), run_pass(plain, images()))
     with torch.no_grad():
         assert_close(fused(images()), plain(images()), "output without gradients")
