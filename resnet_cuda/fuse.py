@@ -23,10 +23,11 @@ __all__ = ["FuseEntry", "FuseReport", "copied", "fuse", "fuse_report", "unfuse"]
 def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) -> nn.Module:
     """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
-    Recognised, by exact class: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's
-    `reference`; Conv2d + BatchNorm2d (+ ReLU) runs inside plain nn.Sequential. An nn.SyncBatchNorm is as good as
-    a BatchNorm2d. Everything else stays as it is. `fuse.report` holds what the last call did, what not, and why;
-    `fuse_report(model)` tells the same about any model at any time.
+    Fused as a whole: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's `reference`, by exact
+    class. Otherwise Conv2d, batch norm (, ReLU) in a row in nn.Sequential, and the same with an addition in the
+    forward of any class that `torch.fx` can follow. An nn.SyncBatchNorm and torchvision's FrozenBatchNorm2d are as
+    good as a BatchNorm2d. Everything else stays as it is. `fuse.report` holds what the last call did, what not, and
+    why; `fuse_report(model)` tells the same about any model at any time. docs/fuse.md has the rules.
 
     Args:
         model: any module.

@@ -326,12 +326,14 @@ def test_a_changed_child_changes_the_result(
 def test_hooked_and_shared_children_are_left_and_named() -> None:
     hooked, shared = Block(), Block()
     hooked.conv1.register_forward_hook(lambda module, args, output: None)
-    other = Block()
+    other, parametrized = Block(), Block()
     other.conv1 = shared.conv1
-    fused = fuse(nn.ModuleList([hooked, shared, other]))
+    nn.utils.parametrizations.weight_norm(parametrized.conv1)
+    fused = fuse(nn.ModuleList([hooked, shared, other, parametrized]))
     left = {e.path: e.note for e in fuse.report.left}
     assert left["0.conv1"] == "has hooks"
     assert "1.conv1 is shared with 2.conv1" in left["1.conv2"]
+    assert "ParametrizedConv2d" in left["3.conv1"] and "3.conv2" not in left
     assert is_swapped(fused[0]) and not is_swapped(fused[1]) and not is_swapped(fused[2])
 
 
