@@ -13,7 +13,7 @@ from resnet_cuda.nn import FusedStage
 from resnet_cuda.nn._fused import FusedModule, swapped_class
 from resnet_cuda.nn._fused_block import FusedBlock
 from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker
-from resnet_cuda.nn.fused_forward import FusedForward, plan_forward
+from resnet_cuda.nn.fused_forward import ForwardPlan, FusedForward, plan_forward
 from resnet_cuda.nn.fused_stage import conv_runs
 
 
@@ -54,6 +54,7 @@ class Survey:
     def __init__(self, model: nn.Module) -> None:
         self.report = FuseReport()
         self.swaps: list[tuple[nn.Module, type[FusedModule]]] = []
+        self.plans: list[tuple[nn.Module, ForwardPlan]] = []  # for what is fused in its own forward
         self._edges: dict[int, list[_Edge]] = {}
         self._explained: set[int] = set()  # modules that the report already speaks for
         self._blocks: set[int] = set()  # those that are or will be fused
@@ -138,6 +139,7 @@ class Survey:
         if blocked is not None:
             note += f" (not as a whole: {blocked})"
         self._fuse(path, module, plain, cls, note)
+        self.plans.append((module, plan))
 
     def _may_have_runs(self, module: nn.Module) -> bool:
         if id(module) in self._explained or plain_class_of(module).__module__.startswith("torch."):

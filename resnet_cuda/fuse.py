@@ -15,6 +15,7 @@ from resnet_cuda._recognised import is_fused
 from resnet_cuda._survey import FuseEntry, FuseReport, Survey
 from resnet_cuda.nn._fused import FusedModule
 from resnet_cuda.nn._fused_block import FusedBlock
+from resnet_cuda.nn.fused_forward import FusedForward
 from resnet_cuda.ops._branch import check_memory
 
 __all__ = ["FuseEntry", "FuseReport", "copied", "fuse", "fuse_report", "unfuse"]
@@ -48,6 +49,9 @@ def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) 
     survey = Survey(model)
     for module, cls in survey.swaps:
         module.__class__ = cls
+    for module, plan in survey.plans:
+        if isinstance(module, FusedForward):  # as it is by now
+            module.follow(plan)
     for block in model.modules():
         if isinstance(block, FusedBlock) and memory is not None:
             block.memory = memory
@@ -79,7 +83,7 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
         model = copied(model)
     for module in model.modules():
         if isinstance(module, FusedModule) and is_fused(module):
-            module.clear_folded()
+            module.clear_derived()
             module.__class__ = module.plain_class  # type: ignore[assignment]
     return model
 

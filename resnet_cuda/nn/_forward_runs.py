@@ -11,20 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, neutral_blocker, touched
+from resnet_cuda.nn._forward_trace import is_quiet
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, touched
 
 _RELU_FUNCTIONS = {F.relu, F.relu_, torch.relu, torch.relu_}
 _RELU_METHODS = {"relu", "relu_"}
 _ADDITIONS = {operator.add, torch.add, "add"}
 _IN_PLACE_ADDITIONS = {operator.iadd, "add_"}
-# By module and name: other packages are not imported here.
-_QUIET_IN_EVALUATION = {
-    ("torch.nn.modules.dropout", "Dropout"),
-    ("torch.nn.modules.dropout", "Dropout2d"),
-    ("timm.layers.drop", "DropPath"),
-    ("timm.layers.drop", "DropBlock2d"),
-    ("torchvision.ops.stochastic_depth", "StochasticDepth"),
-}
 
 
 class ForwardRun(NamedTuple):
@@ -170,10 +163,7 @@ def _is_identity(module: nn.Module, node: fx.Node) -> bool:
     if node.op != "call_module":
         return False
     child = _called(module, node)
-    name = type(child).__module__, type(child).__qualname__
-    if name in _QUIET_IN_EVALUATION and not child.training:
-        return touched(child, type(child)) is None
-    return neutral_blocker(child) is None
+    return touched(child, type(child) if is_quiet(child) else nn.Identity) is None
 
 
 def _called(module: nn.Module, node: fx.Node) -> nn.Module:

@@ -29,6 +29,14 @@ _TORCH = str(Path(torch.__file__).parent)
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _PACKAGE = str(Path(__file__).parent)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+# Classes that do nothing in evaluation, by module and name: other packages are not imported here.
+_QUIET = {
+    ("torch.nn.modules.dropout", "Dropout"),
+    ("torch.nn.modules.dropout", "Dropout2d"),
+    ("timm.layers.drop", "DropPath"),
+    ("timm.layers.drop", "DropBlock2d"),
+    ("torchvision.ops.stochastic_depth", "StochasticDepth"),
+}
 # Functions that ask what a value is. Of a stand-in they would learn the wrong thing.
 _QUESTIONS = {"isinstance", "issubclass", "type", "hasattr", "getattr", "callable", "len", "id"}
 # Switches outside the module.
@@ -78,15 +86,20 @@ def trace_forward(module: nn.Module, plain: type[nn.Module]) -> ForwardTrace:
 
 
 def fingerprint(module: nn.Module, attributes: tuple[str, ...]) -> tuple[Any, ...]:
-    """What `module`'s forward may decide by: its mode and `attributes`, of children their classes and modes."""
+    """What `module`'s forward may decide by: its mode and `attributes`, of children their classes."""
     return (module.training, *(_essence(getattr(module, name, None)) for name in attributes))
+
+
+def is_quiet(child: nn.Module) -> bool:
+    """Whether it is of a class that does nothing in evaluation, and evaluates."""
+    return (type(child).__module__, type(child).__qualname__) in _QUIET and not child.training
 
 
 def _essence(value: Any) -> Any:
     if isinstance(value, _CONTAINERS):
         return tuple((name, _essence(child)) for name, child in value.named_children())
     if isinstance(value, nn.Module):
-        return type(value), value.training
+        return type(value), is_quiet(value)
     if isinstance(value, Tensor):
         return Tensor
     if isinstance(value, (tuple, list)):

@@ -57,6 +57,11 @@ class FusedModule(nn.Module):
         """Drop all folded weights. They would be recognised as stale anyway; this also frees their memory."""
         self.__dict__.pop(_CACHES, None)
 
+    def clear_derived(self) -> None:
+        """Drop everything that is made again where it is missing."""
+        for name in _DERIVED:
+            self.__dict__.pop(name, None)
+
     def train(self, mode: bool = True) -> Any:
         self.clear_folded()
         return super().train(mode)
@@ -71,8 +76,7 @@ class FusedModule(nn.Module):
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()
-        for name in _DERIVED:
-            replica.__dict__.pop(name, None)
+        replica.__dict__.pop(_CACHES, None)
         return replica
 
     def __getstate__(self) -> dict[str, Any]:

@@ -36,8 +36,9 @@ class ForwardPlan(NamedTuple):
 class FusedForward(FusedModule):
     """Mixin for classes that are not recognised as a whole, and whose forward `torch.fx` can follow.
 
-    The forward is followed once per mode, and again when an attribute that it reads changes. Every call of the merged
-    forward looks at the children: one that has been replaced or hooked since runs by itself.
+    The forward is followed by `fuse`, `train` and `eval`, never by a call: torch.fx changes nn.Module for all threads
+    while it does. Where an attribute that the forward reads has changed since, the plain forward runs. The merged one
+    looks at the children: what has been replaced or hooked since runs by itself.
     """
 
     @classmethod
@@ -65,21 +66,33 @@ class FusedForward(FusedModule):
         @wraps(plain_forward)  # torch.fx and torch.export look at the signature
         def forward(self: FusedForward, *args: Any, **kwargs: Any) -> Any:
             if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-                merged = self._merged_forward()
-                if merged is not None:
-                    return merged(self, args[0])
+                plan = self._valid_plan()
+                if plan is not None and plan.forward is not None:
+                    return plan.forward(self, args[0])
             return plain_forward(self, *args, **kwargs)
 
         cls.forward = forward
 
-    def _merged_forward(self) -> Callable[[nn.Module, Tensor], Any] | None:
+    def follow(self, plan: ForwardPlan | None = None) -> None:
+        """Have a valid plan for the present mode; `plan` is one that has just been made."""
         plans: dict[bool, ForwardPlan] = self.__dict__.setdefault(FORWARD_PLANS, {})
-        plan = plans.get(self.training)
+        if plan is not None or self._valid_plan() is None:
+            plans[self.training] = plan or plan_forward(self)
+
+    def _valid_plan(self) -> ForwardPlan | None:
+        plan: ForwardPlan | None = self.__dict__.get(FORWARD_PLANS, {}).get(self.training)
         if plan is None or plan.fingerprint != fingerprint(self, plan.attributes):
-            if torch.compiler.is_compiling():
-                return None
-            plan = plans[self.training] = plan_forward(self)
-        return plan.forward
+            return None
+        return plan
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.follow()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.follow()
 
     def _run(
         self,
