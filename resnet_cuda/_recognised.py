@@ -5,7 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from resnet_cuda.models import ResNet
-from resnet_cuda.models._fused_resnet import FusedLayerGetter, FusedResNet, FusedTimmResNet
+from resnet_cuda.models._fused_resnet import (
+    FusedLayerGetter,
+    FusedResNet,
+    FusedTimmFeatures,
+    FusedTimmResNet,
+)
 from resnet_cuda.nn import (
     AddReLU,
     BasicBlock,
@@ -60,6 +65,8 @@ _FOREIGN: dict[tuple[str, str], type[FusedModule]] = {
     ("timm.models.resnet", "BasicBlock"): TimmBasicBlock,
     ("timm.models.resnet", "Bottleneck"): TimmBottleneck,
     ("timm.models.resnet", "ResNet"): FusedTimmResNet,
+    ("timm.models._features", "FeatureListNet"): FusedTimmFeatures,
+    ("timm.models._features", "FeatureDictNet"): FusedTimmFeatures,
 }
 
 _OWN: dict[type[nn.Module], type[FusedModule]] = {

@@ -22,6 +22,7 @@ from resnet_cuda.nn._units import (
 from resnet_cuda.nn.fused_stage import FusedStage, ModuleRow, conv_runs
 from resnet_cuda.ops import global_avg_pool, max_pool2d
 
+_TIMM_FEATURES = (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, nn.MaxPool2d)
 _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -106,14 +107,14 @@ class FusedTimmResNet(FusedStem):
         return x
 
 
-class FusedLayerGetter(ModuleRow):
-    """Mixin for torchvision's IntermediateLayerGetter: children in a row, some of whose outputs are returned."""
+class FusedLayerRows(ModuleRow):
+    """A module dictionary that calls its children in a row and returns the outputs of some."""
 
     return_layers: dict[str, str]
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        runs = any(list(conv_runs(children)) for _, children in _returned_rows(module))
+        runs = any(list(conv_runs(row)) for _, row in _returned_rows(module))
         return None if runs else "has no convolution followed by a batch norm"
 
     @classmethod
@@ -127,10 +128,8 @@ class FusedLayerGetter(ModuleRow):
         count = sum(len(list(conv_runs(row))) for _, row in _returned_rows(module))
         return f"{count} conv + bn (+ relu (+ maxpool)) runs"
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        if is_traced(x):
-            traced: dict[str, Tensor] = super().forward(x)
-            return traced
+    def collect(self, x: Tensor) -> dict[str, Tensor]:
+        """The outputs that are returned, by their names."""
         out: dict[str, Tensor] = OrderedDict()
         first = 0
         for name, row in _returned_rows(self):
@@ -139,6 +138,33 @@ class FusedLayerGetter(ModuleRow):
             if name is not None:
                 out[name] = x
         return out
+
+
+class FusedLayerGetter(FusedLayerRows):
+    """Mixin for torchvision's IntermediateLayerGetter."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = super().forward(x) if is_traced(x) else self.collect(x)
+        return out
+
+
+class FusedTimmFeatures(FusedLayerRows):
+    """Mixin for timm's FeatureListNet and FeatureDictNet (features_only=True)."""
+
+    grad_checkpointing: bool
+
+    @classmethod
+    def blocker_of(cls, module: Any) -> str | None:
+        # Children of other networks return several tensors.
+        stages = (nn.Sequential, *_TIMM_FEATURES)
+        known = all(isinstance(child, stages) for child in module.children())
+        return super().blocker_of(module) if known else "has children other than a ResNet's"
+
+    def _collect(self, x: Tensor) -> dict[str, Tensor]:
+        if is_traced(x) or self.grad_checkpointing or self.blocker() is not None:
+            out: dict[str, Tensor] = super()._collect(x)  # type: ignore[misc]
+            return out
+        return self.collect(x)
 
 
 def _returned_rows(getter: Any) -> Iterator[tuple[str | None, list[nn.Module]]]:

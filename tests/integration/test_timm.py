@@ -69,6 +69,26 @@ def test_feature_methods_still_work(timm: ModuleType) -> None:
         assert_close(fused(images()), plain(images()), "pooled features")
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d", "seresnet18"])
+def test_feature_lists_are_fused(timm: ModuleType, name: str) -> None:
+    plain = randomise(timm.create_model(name, features_only=True, output_stride=16)).double()
+    fused = fuse(plain)
+    if (
+        name != "resnet26d"
+    ):  # whose stem's last convolution is in another module than its batch norm
+        assert fuse.report.fused[0].note == "1 conv + bn (+ relu (+ maxpool)) runs"
+    for training in (True, False):
+        for model in (fused, plain):
+            model.train(training)
+        features = [model(images()) for model in (fused, plain)]
+        assert type(features[0]) is list and len(features[0]) == 5
+        for ours, theirs in zip(*features, strict=True):
+            assert_close(ours, theirs, "feature")
+    plain.set_grad_checkpointing()
+    fused.set_grad_checkpointing()
+    assert_close(fused(images())[-1], plain(images())[-1], "last feature, checkpointed")
+
+
 def test_gradient_checkpointing_still_works(timm: ModuleType) -> None:
     plain = randomise(timm.create_model("resnet18", num_classes=10)).double()
     fused = fuse(plain)
