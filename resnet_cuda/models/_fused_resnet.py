@@ -57,16 +57,22 @@ class FusedStem(FusedModule):
 
     def run_stem(self, x: Tensor) -> Tensor:
         """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
-        if is_traced(x):
-            return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
         window = _pool_window(self.maxpool)
-        if self.blocker() is not None:
-            z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
-            return self.maxpool(z) if window is None else max_pool2d(z, *window)
-        cache = partial(self.folded, "conv1")
-        if window is None:
-            return self.maxpool(run_unit(x, self.conv1, self.bn1, True, cache))
-        return run_pooled_unit(x, self.conv1, self.bn1, cache, window)
+        if window is None or is_traced(x) or self.blocker() is not None:
+            return self.run_pool(self.run_activation(x))
+        return run_pooled_unit(x, self.conv1, self.bn1, partial(self.folded, "conv1"), window)
+
+    def run_activation(self, x: Tensor) -> Tensor:
+        """relu(bn1(conv1(x))), fused where the children allow it."""
+        if is_traced(x) or self.blocker() is not None:
+            z: Tensor = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
+            return z
+        return run_unit(x, self.conv1, self.bn1, True, partial(self.folded, "conv1"))
+
+    def run_pool(self, z: Tensor) -> Tensor:
+        """maxpool(z), by our kernel where it computes the same."""
+        window = None if is_traced(z) else _pool_window(self.maxpool)
+        return self.maxpool(z) if window is None else max_pool2d(z, *window)
 
 
 class FusedResNet(FusedStem):

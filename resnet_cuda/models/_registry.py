@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
+
+from resnet_cuda.models.features import ResNetFeatures
 
 ModelFunction = Callable[..., Any]
 
@@ -24,14 +26,30 @@ def list_models() -> list[str]:
     return sorted(_models)
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def create_model(
+    name: str,
+    *,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    **options: Any,
+) -> nn.Module:
     """The model of that name, randomly initialised.
 
-    Options: the keyword arguments of the model's function. Raises ValueError for an unknown name.
+    Args:
+        name: one of `list_models()`.
+        features_only: a `ResNetFeatures` in place of the classifier.
+        out_indices: which feature maps: 0 is the stem's, i stage i's; None: all stages.
+        options: the keyword arguments of the model's function; with `output_stride`, the last stages dilate.
+
+    Raises:
+        ValueError: an unknown name, or an option outside its accepted values.
+        TypeError: features_only for a network of pre-activation blocks, or an unknown option.
     """
     if name not in _models:
         near = difflib.get_close_matches(name, list_models())
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"name={name!r}: {hint}expected one of {', '.join(list_models())}")
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices={tuple(out_indices)}: expected None without features_only")
     model: nn.Module = _models[name](**options)
-    return model
+    return ResNetFeatures(model, out_indices) if features_only else model

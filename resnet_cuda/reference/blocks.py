@@ -123,10 +123,11 @@ class BasicBlock(nn.Module):
         stride: stride of conv1 and of the shortcut.
         downsample: the shortcut module; None leaves the choice to `shortcut`.
         groups, base_width: accepted for drop-in use; only 1 and 64 exist for this block (as in torchvision).
-        dilation: dilation of both convolutions.
+        dilation: dilation of conv2, and of conv1 unless `first_dilation` is given.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
         shortcut: "A", "B", "C" or "none", used when `downsample` is None (see `make_shortcut`).
         stride_in_1x1: accepted for a common signature; this block has no 1x1 convolution.
+        first_dilation: dilation of conv1, where that reads a finer image than conv2 was made for (as timm has it).
 
     Raises:
         ValueError: groups, base_width or shortcut outside the accepted values.
@@ -147,6 +148,7 @@ class BasicBlock(nn.Module):
         *,
         shortcut: str = "B",
         stride_in_1x1: bool = False,
+        first_dilation: int | None = None,
     ) -> None:
         super().__init__()
         if groups != 1 or base_width != 64:
@@ -157,7 +159,7 @@ class BasicBlock(nn.Module):
         norm_layer = norm_layer or nn.BatchNorm2d
         if downsample is None:
             downsample = make_shortcut(shortcut, inplanes, planes, stride, norm_layer)
-        self.conv1 = conv3x3(inplanes, planes, stride, dilation=dilation)
+        self.conv1 = conv3x3(inplanes, planes, stride, dilation=first_dilation or dilation)
         self.bn1 = norm_layer(planes)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = conv3x3(planes, planes, dilation=dilation)
