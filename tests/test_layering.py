@@ -44,6 +44,7 @@ PY_LAYERS = [
     "ops",
     "nn",
     "models",
+    "convert",
     "fuse",
     "trace",
     "explain",
