@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resnet_cuda.models._registry import create_model, list_models
+from resnet_cuda.models._registry import create_model, image_size, list_models
 from resnet_cuda.models.cifar import (
     PreActResNet,
     cifar_plain,
@@ -57,6 +57,7 @@ __all__ = [
     "cifar_resnet44",
     "cifar_resnet56",
     "create_model",
+    "image_size",
     "list_models",
     "plain18",
     "plain34",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -12,18 +12,33 @@ from resnet_cuda.models.features import ResNetFeatures
 
 ModelFunction = Callable[..., Any]
 
-_models: dict[str, ModelFunction] = {}
+
+class _Model(NamedTuple):
+    function: ModelFunction
+    image_size: int
 
 
-def register_model(function: ModelFunction) -> ModelFunction:
-    """Decorator: list the model under the function's name."""
-    _models[function.__name__] = function
-    return function
+_models: dict[str, _Model] = {}
+
+
+def register_model(image_size: int) -> Callable[[ModelFunction], ModelFunction]:
+    """Decorator: list the model under the function's name; image_size: pixels per side of its paper's images."""
+
+    def register(function: ModelFunction) -> ModelFunction:
+        _models[function.__name__] = _Model(function, image_size)
+        return function
+
+    return register
 
 
 def list_models() -> list[str]:
     """The names that `create_model` accepts, in alphabetical order."""
     return sorted(_models)
+
+
+def image_size(name: str) -> int:
+    """Pixels per side of the images that the model is made for. Raises ValueError for an unknown name."""
+    return _find(name).image_size
 
 
 def create_model(
@@ -45,11 +60,15 @@ def create_model(
         ValueError: an unknown name, or an option outside its accepted values.
         TypeError: features_only for a network of pre-activation blocks, or an unknown option.
     """
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices={tuple(out_indices)}: expected None without features_only")
+    model: nn.Module = _find(name).function(**options)
+    return ResNetFeatures(model, out_indices) if features_only else model
+
+
+def _find(name: str) -> _Model:
     if name not in _models:
         near = difflib.get_close_matches(name, list_models())
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"name={name!r}: {hint}expected one of {', '.join(list_models())}")
-    if out_indices is not None and not features_only:
-        raise ValueError(f"out_indices={tuple(out_indices)}: expected None without features_only")
-    model: nn.Module = _models[name](**options)
-    return ResNetFeatures(model, out_indices) if features_only else model
+    return _models[name]

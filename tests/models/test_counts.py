@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.models import DOCUMENT, written
+from benchmarks.performance import ROOT, differences
 from resnet_cuda import models, unfuse
+from resnet_cuda.bench.complexity import count_model
+from resnet_cuda.bench.family import FAMILIES, vgg
 
 V1 = {"stride_in_1x1": True}
 # Parameters, and multiply-accumulates of convolutions and classifier for one image.
@@ -57,14 +63,9 @@ def named(row: tuple[str, dict[str, Any], int, int]) -> str:
 def test_parameters_and_macs(
     name: str, options: dict[str, Any], parameters: int, macs: int
 ) -> None:
-    with torch.device("meta"):
-        model = unfuse(models.create_model(name, **options), inplace=True).eval()
-        pixels = 32 if name.startswith(("cifar", "wrn")) else 224
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            model(torch.empty(1, 3, pixels, pixels))
-    assert sum(p.numel() for p in model.parameters()) == parameters
-    assert counter.get_total_flops() == 2 * macs
+    counts = count_model(name, **options)
+    assert counts.parameters == parameters
+    assert counts.macs == macs
 
 
 def test_every_model_is_counted() -> None:
@@ -77,3 +78,46 @@ def test_projections_of_a_cifar_network_are_2752_parameters(depth: int) -> None:
         a, b = (models.cifar_resnet(depth, shortcut=shortcut) for shortcut in "AB")
     counts = [sum(p.numel() for p in model.parameters()) for model in (a, b)]
     assert counts[1] - counts[0] == 2752
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "wrn_16_8", "cifar_resnet20"])
+def test_counts_agree_with_torchs(name: str) -> None:
+    size = models.image_size(name)
+    with torch.device("meta"):
+        model = unfuse(models.create_model(name), inplace=True).eval()
+        written: list[int] = []
+        for m in model.modules():
+            if isinstance(m, nn.Conv2d):
+                m.register_forward_hook(lambda _, __, out: written.append(out.numel()))
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            model(torch.empty(1, 3, size, size))
+    assert count_model(name).macs == counter.get_total_flops() // 2
+    assert count_model(name).activations == sum(written)
+
+
+@pytest.mark.parametrize(
+    ("label", "parameters", "macs"),
+    [("VGG-16", 138_357_544, 15_470_264_320), ("VGG-19", 143_667_240, 19_632_062_464)],
+)
+def test_vgg_as_its_layer_tables_have_it(
+    torchvision_models: ModuleType, label: str, parameters: int, macs: int
+) -> None:
+    (entry,) = (e for family in FAMILIES for e in family.entries if e.label == label)
+    assert entry.counts[:2] == (parameters, macs)
+    with torch.device("meta"):
+        theirs = getattr(torchvision_models, label.lower().replace("-", ""))()
+        ours = vgg(label)
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+def test_every_model_stands_in_a_familys_table() -> None:
+    shown = {entry.model for family in FAMILIES for entry in family.entries}
+    missing = set(models.list_models()) - shown
+    assert not missing, f"give {missing} an entry in resnet_cuda/bench/family.py"
+
+
+def test_the_document_says_what_the_code_counts() -> None:
+    path = ROOT / DOCUMENT
+    found = differences({path: written(path.read_text())}, ROOT)
+    assert not found, "run python -m benchmarks.models:\n" + "\n".join(found)
