@@ -38,10 +38,10 @@ def test_the_papers_networks_stand_side_by_side(capsys: pytest.CaptureFixture[st
     assert main(["info", "--compare"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for row in (
-        "plain-34 21.62 3.644 2.03 3.56 28.54",
-        "VGG-19 143.67 19.632 1.00 14.85 -",
-        "ResNet-152 60.19 11.282 0.57 22.03 19.38 / 4.49",
-        "ResNeXt-50 32x4d 25.03 4.230 1.03 14.40 22.2",
-        "WRN-28-10 36.48 5.243 20.73 2.60 4.00",
+        "plain-34 21.62 3.644 3.56 2.03 28.54",
+        "VGG-19 143.67 19.632 14.85 1.00 -",
+        "ResNet-152 60.19 11.282 22.03 0.57 19.38 / 4.49",
+        "ResNeXt-50 32x4d 25.03 4.230 14.40 1.03 22.2",
+        "WRN-28-10 36.48 5.243 2.60 20.73 4.00",
     ):
         assert row in out, f"{row!r} is missing in:\n{out}"
