@@ -21,14 +21,10 @@ class _Model(NamedTuple):
 _models: dict[str, _Model] = {}
 
 
-def register_model(image_size: int) -> Callable[[ModelFunction], ModelFunction]:
+def register_model(function: ModelFunction, image_size: int = 224) -> ModelFunction:
     """Decorator: list the model under the function's name; image_size: pixels per side of its paper's images."""
-
-    def register(function: ModelFunction) -> ModelFunction:
-        _models[function.__name__] = _Model(function, image_size)
-        return function
-
-    return register
+    _models[function.__name__] = _Model(function, image_size)
+    return function
 
 
 def list_models() -> list[str]:

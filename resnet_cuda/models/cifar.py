@@ -5,6 +5,7 @@ Sources: He et al. 2015, sec. 4.2; Zagoruyko and Komodakis 2016, sec. 2 and tabl
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from resnet_cuda import nn as fused_nn
@@ -12,6 +13,9 @@ from resnet_cuda.models._fused_resnet import FusedPreActResNet
 from resnet_cuda.models._registry import register_model
 from resnet_cuda.models.resnet import ResNet
 from resnet_cuda.reference import preact_resnet as plain
+
+
+_register = partial(register_model, image_size=32)
 
 
 class PreActResNet(FusedPreActResNet, plain.PreActResNet):
@@ -80,79 +84,79 @@ def _blocks_per_stage(depth: int, others: int) -> int:
     return blocks
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet20(**options: Any) -> ResNet:
     """`cifar_resnet` of 20 layers."""
     return cifar_resnet(20, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet32(**options: Any) -> ResNet:
     """`cifar_resnet` of 32 layers."""
     return cifar_resnet(32, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet44(**options: Any) -> ResNet:
     """`cifar_resnet` of 44 layers."""
     return cifar_resnet(44, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet56(**options: Any) -> ResNet:
     """`cifar_resnet` of 56 layers."""
     return cifar_resnet(56, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet110(**options: Any) -> ResNet:
     """`cifar_resnet` of 110 layers. Its paper starts it at a learning rate of 0.01."""
     return cifar_resnet(110, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_resnet1202(**options: Any) -> ResNet:
     """`cifar_resnet` of 1202 layers."""
     return cifar_resnet(1202, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_plain20(**options: Any) -> ResNet:
     """`cifar_plain` of 20 layers."""
     return cifar_plain(20, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_plain32(**options: Any) -> ResNet:
     """`cifar_plain` of 32 layers."""
     return cifar_plain(32, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_plain44(**options: Any) -> ResNet:
     """`cifar_plain` of 44 layers."""
     return cifar_plain(44, **options)
 
 
-@register_model(image_size=32)
+@_register
 def cifar_plain56(**options: Any) -> ResNet:
     """`cifar_plain` of 56 layers."""
     return cifar_plain(56, **options)
 
 
-@register_model(image_size=32)
+@_register
 def wrn_28_10(**options: Any) -> PreActResNet:
     """`wide_resnet` of 28 layers, 10 times as wide."""
     return wide_resnet(28, 10, **options)
 
 
-@register_model(image_size=32)
+@_register
 def wrn_40_4(**options: Any) -> PreActResNet:
     """`wide_resnet` of 40 layers, 4 times as wide."""
     return wide_resnet(40, 4, **options)
 
 
-@register_model(image_size=32)
+@_register
 def wrn_16_8(**options: Any) -> PreActResNet:
     """`wide_resnet` of 16 layers, 8 times as wide."""
     return wide_resnet(16, 8, **options)

@@ -24,79 +24,79 @@ class ResNet(FusedResNet, plain.ResNet):
     stage_class = fused_nn.FusedStage
 
 
-@register_model(image_size=224)
+@register_model
 def resnet18(**options: Any) -> ResNet:
     """ResNet-18 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.BasicBlock, [2, 2, 2, 2], **options)
 
 
-@register_model(image_size=224)
+@register_model
 def resnet34(**options: Any) -> ResNet:
     """ResNet-34 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.BasicBlock, [3, 4, 6, 3], **options)
 
 
-@register_model(image_size=224)
+@register_model
 def plain18(**options: Any) -> ResNet:
     """ResNet-18 without shortcuts (He et al. 2015, sec. 4.1, table 2). Options: the keyword arguments of `ResNet`."""
     return resnet18(**{"shortcut": "none", **options})
 
 
-@register_model(image_size=224)
+@register_model
 def plain34(**options: Any) -> ResNet:
     """ResNet-34 without shortcuts (He et al. 2015, sec. 4.1, table 2). Options: the keyword arguments of `ResNet`."""
     return resnet34(**{"shortcut": "none", **options})
 
 
-@register_model(image_size=224)
+@register_model
 def resnet50(**options: Any) -> ResNet:
     """ResNet-50 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.Bottleneck, [3, 4, 6, 3], **options)
 
 
-@register_model(image_size=224)
+@register_model
 def resnet101(**options: Any) -> ResNet:
     """ResNet-101 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.Bottleneck, [3, 4, 23, 3], **options)
 
 
-@register_model(image_size=224)
+@register_model
 def resnet152(**options: Any) -> ResNet:
     """ResNet-152 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.Bottleneck, [3, 8, 36, 3], **options)
 
 
-@register_model(image_size=224)
+@register_model
 def resnext50_32x4d(**options: Any) -> ResNet:
     """ResNeXt-50, 32 groups of width 4 (Xie et al. 2017, table 1). Options: the keyword arguments of `ResNet`."""
     return resnet50(**{"groups": 32, "width_per_group": 4, **options})
 
 
-@register_model(image_size=224)
+@register_model
 def resnext101_32x4d(**options: Any) -> ResNet:
     """ResNeXt-101, 32 groups of width 4 (Xie et al. 2017). Options: the keyword arguments of `ResNet`."""
     return resnet101(**{"groups": 32, "width_per_group": 4, **options})
 
 
-@register_model(image_size=224)
+@register_model
 def resnext101_32x8d(**options: Any) -> ResNet:
     """ResNeXt-101, 32 groups of width 8. Options: the keyword arguments of `ResNet`."""
     return resnet101(**{"groups": 32, "width_per_group": 8, **options})
 
 
-@register_model(image_size=224)
+@register_model
 def resnext101_64x4d(**options: Any) -> ResNet:
     """ResNeXt-101, 64 groups of width 4 (Xie et al. 2017, table 4). Options: the keyword arguments of `ResNet`."""
     return resnet101(**{"groups": 64, "width_per_group": 4, **options})
 
 
-@register_model(image_size=224)
+@register_model
 def wide_resnet50_2(**options: Any) -> ResNet:
     """ResNet-50 with 3x3 convolutions twice as wide (Zagoruyko and Komodakis 2016). Options: those of `ResNet`."""
     return resnet50(**{"width_per_group": 128, **options})
 
 
-@register_model(image_size=224)
+@register_model
 def wide_resnet101_2(**options: Any) -> ResNet:
     """ResNet-101 with 3x3 convolutions twice as wide. Options: the keyword arguments of `ResNet`."""
     return resnet101(**{"width_per_group": 128, **options})

@@ -41,7 +41,7 @@ def registered() -> Iterator[None]:
     before = dict(_registry._models)
     try:
         for function in (tiny, tiny_bottleneck):
-            _registry.register_model(image_size=32)(function)
+            _registry.register_model(function)
         yield
     finally:
         _registry._models.clear()
