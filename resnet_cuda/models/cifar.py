@@ -14,7 +14,6 @@ from resnet_cuda.models._registry import register_model
 from resnet_cuda.models.resnet import ResNet
 from resnet_cuda.reference import preact_resnet as plain
 
-
 _register = partial(register_model, image_size=32)
 
 
