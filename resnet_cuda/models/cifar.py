@@ -76,9 +76,9 @@ def _blocks_per_stage(depth: int, others: int) -> int:
     """n of depth = 6n + others."""
     blocks, rest = divmod(depth - others, 6)
     if blocks < 1 or rest:
-        near = [others + 6 * max(n, 1) for n in (blocks, blocks + 1)]
+        near = sorted({others + 6 * max(n, 1) for n in (blocks, blocks + 1)})
         raise ValueError(
-            f"depth={depth}: expected 6n + {others} for n of at least 1, such as {near[0]} or {near[1]}"
+            f"depth={depth}: expected 6n + {others} for n of at least 1, such as {' or '.join(map(str, near))}"
         )
     return blocks
 

@@ -144,7 +144,7 @@ class ResNet(nn.Module):
         options: dict[str, Any] = {"stride_in_1x1": True} if self.stride_in_1x1 else {}
         # Where the stride was, the first 3x3 still reads the finer image; in a basic block a second one follows.
         first_dilation, first_options = previous_dilation, options
-        if issubclass(block, BasicBlock) and dilate:
+        if dilate and issubclass(block, BasicBlock):
             first_dilation = self.dilation
             first_options = {**options, "first_dilation": previous_dilation}
         outplanes = planes * int(getattr(block, "expansion", 1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import fuse_report, models, unfuse
+from resnet_cuda import fuse, fuse_report, models, unfuse
 from resnet_cuda.bench import peers
 from resnet_cuda.bench.workload import Absent
 from resnet_cuda.nn._recording import BranchCall, listening
@@ -66,6 +66,7 @@ def test_maps_equal_the_plain_twins(name: str, options: dict[str, Any], training
     fused.train(training)
     assert not fuse_report(fused).left, f"parts do not run fused:\n{fuse_report(fused)}"
     plain = unfuse(fused)
+    assert [type(m) for m in fuse(plain).modules()] == [type(m) for m in fused.modules()]
     x = images(16)
     assert_same_pass(run_pass(Joined(fused), x), run_pass(Joined(plain), x))
     with torch.no_grad():

@@ -55,7 +55,7 @@ def test_a_model_with_torchvisions_weights_equals_it(
     ours = on_cpu(getattr(models, name), num_classes=4).double()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     # Of the largest only one image, without batch statistics: the weights alone cost seconds.
-    large = sum(p.numel() for p in ours.parameters()) > 70_000_000
+    large = sum(p.numel() for p in ours.parameters()) > 50_000_000
     x = torch.randn(1 if large else 3, 3, 32, 32, dtype=torch.float64)
     ours.train(not large)
     theirs.train(not large)
@@ -80,6 +80,8 @@ def test_an_unknown_model_is_named_with_the_nearest_ones() -> None:
         ValueError, match="name='resnet51': did you mean resnet50 or .*expected one of"
     ):
         models.create_model("resnet51")
+    with pytest.raises(ValueError, match="name='resnet51'"):
+        models.image_size("resnet51")
     with pytest.raises(ValueError, match="name='xyz': expected one of cifar_plain20"):
         models.create_model("xyz")
 
