@@ -109,7 +109,7 @@ def differences(wanted: dict[Path, str], root: Path) -> list[str]:
         name = path.relative_to(root).as_posix()
         found = path.read_text() if path.exists() else ""
         lines += difflib.unified_diff(
-            found.splitlines(), text.splitlines(), name, f"{name}, from the reports", lineterm=""
+            found.splitlines(), text.splitlines(), name, f"{name}, as it has to be", lineterm=""
         )
     return lines
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from resnet_cuda import models, nn, ops, reference
+from resnet_cuda import convert, models, nn, ops, reference
 from resnet_cuda._backend import backend, use_backend
 
 # These bind the functions over the submodules of the same names, for good: a later import of the
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "backend",
+    "convert",
     "explain",
     "fuse",
     "fuse_report",

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from resnet_cuda.models import ResNet
-from resnet_cuda.models._fused_resnet import (
-    FusedLayerGetter,
-    FusedResNet,
-    FusedTimmFeatures,
-    FusedTimmResNet,
-)
+from resnet_cuda.models import PreActResNet, ResNet, ResNetFeatures
+from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet
+from resnet_cuda.models._fused_rows import FusedLayerGetter, FusedTimmFeatures
 from resnet_cuda.nn import (
     AddReLU,
     BasicBlock,
@@ -73,7 +69,8 @@ _OWN: dict[type[nn.Module], type[FusedModule]] = {
     cls.plain_class: cls
     for cls in (
         *(AddReLU, BNReLU, BasicBlock, Bottleneck, ConvBNReLU, FusedStage),
-        *(PreActBasicBlock, PreActBottleneck, WideBasicBlock, ResNet),
+        *(PreActBasicBlock, PreActBottleneck, WideBasicBlock),
+        *(ResNet, ResNetFeatures, PreActResNet),
     )
 }
 

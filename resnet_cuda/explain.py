@@ -21,33 +21,9 @@ from resnet_cuda.ops._synchronised import alone
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.trace import FORWARD, Bytes, Trace, trace
+from resnet_cuda.trace.gpus import H200 as H200
+from resnet_cuda.trace.gpus import Gpu as Gpu
 from resnet_cuda.trace.kernel_plan import Convolution, Shape, planned
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU's limits: bytes per second and, per dtype, FLOP per second; float32 also where it is
-    multiplied as TF32."""
-
-    name: str
-    bandwidth: float
-    flops: dict[torch.dtype, float]
-    tf32_flops: float
-
-    def floor_us(self, flops: int, size: int, dtype: torch.dtype, is_tf32: bool = False) -> float:
-        """Of one pass that multiplies this dtype: the longer of its arithmetic and its traffic."""
-        rate = self.tf32_flops if is_tf32 else self.flops.get(dtype, self.flops[torch.float32])
-        return max(flops / rate, size / self.bandwidth) * 1e6
-
-
-# Bandwidth (a device-to-device copy) and the bf16 rate (random data) are measured; fp32, fp64 and TF32 (without
-# sparsity) are the datasheet's.
-H200 = Gpu(
-    "H200",
-    4.3e12,
-    {torch.bfloat16: 790e12, torch.float16: 790e12, torch.float32: 67e12, torch.float64: 34e12},
-    494e12,
-)
 
 
 @dataclass(frozen=True)
@@ -180,9 +156,10 @@ def explain(
     module_or_op: nn.Module | Callable[..., Tensor],
     *inputs: Any,
     training: bool | None = None,
+    gpu: Gpu = H200,
     **options: Any,
 ) -> Report:
-    """Per convolution unit: shapes, planned kernel and tile and why, FLOPs, bytes, floor on an H200, and copies.
+    """Per convolution unit: shapes, planned kernel and tile and why, FLOPs, bytes, floor on a GPU, and copies.
 
     In training the passes are those that the executor of branches makes on our kernels (`trace`), forward and backward.
     A module is run once on a deep copy without gradients, so its statistics stay; no other rank is asked for anything.
@@ -195,23 +172,28 @@ def explain(
         inputs: what it is called with.
         training: True adds the backward passes and uses batch statistics; None keeps the module's mode, or
             the op's `training` argument.
+        gpu: whose floors are told. Kernels are planned for the GPU of the inputs.
         options: keyword arguments of the call.
 
     Raises:
         TypeError: module_or_op is neither a module nor one of these ops.
     """
     if isinstance(module_or_op, nn.Module):
-        return _explain_module(module_or_op, inputs, options, training)
+        return _explain_module(module_or_op, inputs, options, training, gpu)
     if module_or_op not in _OPS:
         accepted = ", ".join(f"ops.{op.__name__}" for op in _OPS)
         raise TypeError(
             f"module_or_op is {module_or_op!r}; expected an nn.Module or one of {accepted}"
         )
-    return _explain_op(module_or_op, inputs, options, training)
+    return _explain_op(module_or_op, inputs, options, training, gpu)
 
 
 def _explain_module(
-    module: nn.Module, inputs: Sequence[Any], options: dict[str, Any], training: bool | None
+    module: nn.Module,
+    inputs: Sequence[Any],
+    options: dict[str, Any],
+    training: bool | None,
+    gpu: Gpu,
 ) -> Report:
     module = copied(module)
     if training is not None:
@@ -220,7 +202,7 @@ def _explain_module(
     calls: list[BranchCall] = []
     with torch.no_grad(), listening(calls.append), alone():
         module(*inputs, **options)
-    report = _report(next((c.x for c in calls), None))
+    report = _report(next((c.x for c in calls), None), gpu)
     report.left = fuse_report(module).left
     for call in calls:
         # The images need no gradient, so the first convolution has no dgrad.
@@ -234,6 +216,7 @@ def _explain_op(
     inputs: Sequence[Any],
     options: dict[str, Any],
     training: bool | None,
+    gpu: Gpu,
 ) -> Report:
     bound = inspect.signature(op).bind(*inputs, **options)
     bound.apply_defaults()
@@ -248,15 +231,15 @@ def _explain_op(
         call.entry.training = training
     if isinstance(call.shortcut, ConvUnit):
         names[id(call.shortcut.weight)] = "projection"
-    report = _report(call.x)
+    report = _report(call.x, gpu)
     report.units = _explain_call(call, names, report.gpu, call.x.requires_grad)
     return report
 
 
-def _report(x: Tensor | None) -> Report:
+def _report(x: Tensor | None, gpu: Gpu) -> Report:
     backend = _backend.backend() if x is None else _backend.resolve(x).name
     device = torch.device("cpu") if x is None else x.device
-    return Report(backend, H200, device_numbers(device))
+    return Report(backend, gpu, device_numbers(device))
 
 
 def device_numbers(device: torch.device) -> str:
@@ -321,7 +304,7 @@ def _explain_call(
     projection = [call.shortcut] if isinstance(call.shortcut, ConvUnit) else []
     units = [*call.units, *projection]
     traced = None
-    if any(unit.training for unit in (*units, call.entry) if unit is not None):
+    if call.is_training:
         traced = trace(call, input_gradient=input_gradient, dtype=dtype)
     source = _Operand(_shape(call.x), is_channels_last(call.x))
     flow = source
@@ -345,7 +328,7 @@ def _explain_call(
 
     for i, unit in enumerate(call.units):
         adds = i == last and (call.shortcut is not None or call.residual is not None)
-        relu = call.relu if i == last and call.shortcut is not None else unit.relu
+        relu = call.relu if i == last and call.is_branch else unit.relu
         operation = ("bn + relu + " if i == 0 and call.entry is not None else "") + _name(unit)
         operation += (" + add" if adds else "") + (" + relu" if relu else "")
         operation += " + dropout" if unit.dropout else ""

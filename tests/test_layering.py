@@ -44,6 +44,7 @@ PY_LAYERS = [
     "ops",
     "nn",
     "models",
+    "convert",
     "_recognised",
     "_survey",
     "fuse",

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from resnet_cuda.trace.operands import arguments, operands, tensors
+from resnet_cuda.trace.operands import arguments, operands, storage, tensors
 
 FORWARD, BACKWARD = "forward", "backward"
 
@@ -90,7 +90,7 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self._phase == FORWARD:
             for tensor in tensors((args, tuple(kwargs.values()))):
-                self._layer = self._layers.get(_address(tensor), self._layer)
+                self._layer = self._layers.get(storage(tensor), self._layer)
         ours = func.namespace == "resnet_cuda"
         if ours:
             self._launches()
@@ -127,7 +127,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _layers_of_parameters(module: nn.Module) -> dict[int, str]:
-    """{address: layer}. A batch norm that is in no block belongs to the convolution before it, as in the fused module:
+    """{storage: layer}. A batch norm that is in no block belongs to the convolution before it, as in the fused module:
     it would be strange to compare a convolution with one that has the batch norm in it."""
     found: dict[int, str] = {}
     before = ""
@@ -136,7 +136,7 @@ def _layers_of_parameters(module: nn.Module) -> dict[int, str]:
         owner = module.get_submodule(name.rpartition(".")[0])
         if before and layer.isidentifier() and hasattr(owner, "running_mean"):
             layer = before
-        found[_address(parameter)] = before = layer
+        found[storage(parameter)] = before = layer
     return found
 
 
@@ -161,7 +161,7 @@ def node_layers(root: Any, layers: Mapping[int, str]) -> dict[Any, str]:
             continue
         stack.pop()
         variable = getattr(node, "variable", None)  # of a parameter's AccumulateGrad
-        own = "" if variable is None else layers.get(_address(variable), "")
+        own = "" if variable is None else layers.get(storage(variable), "")
         of_parameters = [found[s] for s in sources if hasattr(s, "variable") and found[s]]
         found[node] = own or next(iter([*of_parameters, *(found[s] for s in sources)]), "")
     return found
@@ -176,8 +176,3 @@ def operand_bytes(
     times = _READS[name](arguments(func, args, kwargs)) if name in _READS else {}
     read = sum(o.size * times.get(o.argument, 1) for o in found if not o.written)
     return read, sum(o.size for o in found if o.written)
-
-
-def _address(tensor: Tensor) -> int:
-    """Of the storage: views have their base's."""
-    return tensor.untyped_storage().data_ptr()

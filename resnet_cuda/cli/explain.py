@@ -9,6 +9,7 @@ import torch
 
 from resnet_cuda.explain import explain
 from resnet_cuda.models import create_model, list_models
+from resnet_cuda.trace.gpus import GPUS
 
 _DTYPES = {
     "float64": torch.float64,
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, default=224, help="pixels per side (default 224)")
     parser.add_argument("--dtype", choices=sorted(_DTYPES), default="float32")
     parser.add_argument("--training", action="store_true", help="with the backward passes")
+    parser.add_argument("--gpu", choices=sorted(GPUS), default="H200", help="whose floors to tell")
     parser.add_argument("--contiguous", action="store_true", help="NCHW instead of channels_last")
 
 
@@ -38,5 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
     model = model.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
     size = arguments.image_size
     x = torch.zeros(arguments.batch, 3, size, size, dtype=dtype).to(memory_format=layout)
-    print(explain(model, x, training=arguments.training))
+    print(explain(model, x, training=arguments.training, gpu=GPUS[arguments.gpu]))
     return 0

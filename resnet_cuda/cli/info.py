@@ -1,4 +1,4 @@
-"""Print versions, devices and what was built."""
+"""Print versions, devices and what was built; of a model, what it costs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 
 import resnet_cuda
 from resnet_cuda import _raw
+from resnet_cuda.cli import _complexity
 
 _EMULATORS = ("librnc_emulated.so", "librnc_emulated_checked.so")
 _OPTIONAL = ("torchvision", "timm", "scikit-learn", "matplotlib", "rich")
@@ -26,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the compiler made of the kernels: registers, shared memory, occupancy, spills; with TEXT, "
         "each kernel whose name contains it",
     )
+    _complexity.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.kernels is not None:
         return _print_kernels(arguments.kernels)
+    if arguments.compare:
+        return _complexity.compare()
+    if arguments.model is not None:
+        return _complexity.describe(arguments)
     for title, value in facts():
         print(f"{title + ':':22} {value}")
     return 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,14 +14,14 @@ from resnet_cuda.nn._units import (
     batch_norm_blocker,
     conv_blocker,
     pool_window,
+    run_bare_unit,
     run_pooled_unit,
     run_unit,
     touched,
 )
-from resnet_cuda.nn.fused_stage import FusedStage, ModuleRow, conv_runs
+from resnet_cuda.nn.fused_stage import FusedStage
 from resnet_cuda.ops import global_avg_pool, max_pool2d
 
-_TIMM_FEATURES = (nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, nn.MaxPool2d)
 _TORCHVISION_STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -59,22 +58,36 @@ class FusedStem(FusedModule):
 
     def run_stem(self, x: Tensor) -> Tensor:
         """maxpool(relu(bn1(conv1(x)))) for x [N, C, H, W], fused where the children allow it."""
-        if is_traced(x):
-            return self.maxpool(getattr(self, self.stem_activation)(self.bn1(self.conv1(x))))
         window = pool_window(self.maxpool)
-        if self.blocker() is not None:
-            z = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
-            return self.maxpool(z) if window is None else max_pool2d(z, *window)
+        if window is None or is_traced(x) or self.blocker() is not None:
+            return self.run_pool(self.run_activation(x))
+        x, conv = self._run_front(x)
+        return run_pooled_unit(x, conv, self.bn1, partial(self.folded, "conv1"), window)
+
+    def run_activation(self, x: Tensor) -> Tensor:
+        """relu(bn1(conv1(x))), fused where the children allow it."""
+        if is_traced(x) or self.blocker() is not None:
+            z: Tensor = getattr(self, self.stem_activation)(self.bn1(self.conv1(x)))
+            return z
+        x, conv = self._run_front(x)
+        return run_unit(x, conv, self.bn1, True, partial(self.folded, "conv1"))
+
+    def run_pool(self, z: Tensor) -> Tensor:
+        """maxpool(z), by our kernel where it computes the same."""
+        window = None if is_traced(z) else pool_window(self.maxpool)
+        return self.maxpool(z) if window is None else max_pool2d(z, *window)
+
+    def _run_front(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """What stands before the stem's last convolution, of x; and that convolution."""
         conv = _last_convolution(self.conv1)
-        if isinstance(self.conv1, FusedStage):
-            x = self.conv1.run_row(list(self.conv1)[:-1], x)
-        elif conv is not self.conv1:
-            for child in list(self.conv1)[:-1]:
-                x = child(x)
-        cache = partial(self.folded, "conv1")
-        if window is None:
-            return self.maxpool(run_unit(x, conv, self.bn1, True, cache))
-        return run_pooled_unit(x, conv, self.bn1, cache, window)
+        if conv is not self.conv1:
+            front = list(self.conv1)[:-1]
+            if isinstance(self.conv1, FusedStage):
+                x = self.conv1.run_row(front, x)
+            else:
+                for child in front:
+                    x = child(x)
+        return x, conv
 
 
 class FusedResNet(FusedStem):
@@ -107,76 +120,37 @@ class FusedTimmResNet(FusedStem):
         return x
 
 
-class FusedLayerRows(ModuleRow):
-    """A module dictionary that calls its children in a row and returns the outputs of some."""
+class FusedPreActResNet(FusedModule):
+    """Mixin for this package's pre-activation network: its first convolution and its average pool are ours, too."""
 
-    return_layers: dict[str, str]
+    stage_names: tuple[str, ...]
+    conv1: Any
+    final: Any
+    avgpool: Any
+    fc: Any
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        runs = any(list(conv_runs(row)) for _, row in _returned_rows(module))
-        return None if runs else "has no convolution followed by a batch norm"
+        reason = conv_blocker(module.conv1)
+        return None if reason is None else f"conv1 {reason}"
 
     @classmethod
     def parts_of(cls, module: Any) -> Iterable[nn.Module]:
-        for _, row in _returned_rows(module):
-            for i, run in conv_runs(row):
-                yield from row[i : i + run.length]
+        return [module.conv1]
 
     @classmethod
     def note_of(cls, module: Any) -> str:
-        count = sum(len(list(conv_runs(row))) for _, row in _returned_rows(module))
-        return f"{count} conv + bn (+ relu (+ maxpool)) runs"
+        return "stem: conv1"
 
-    def collect(self, x: Tensor) -> dict[str, Tensor]:
-        """The outputs that are returned, by their names."""
-        out: dict[str, Tensor] = OrderedDict()
-        first = 0
-        for name, row in _returned_rows(self):
-            x = self.run_row(row, x, first)
-            first += len(row)
-            if name is not None:
-                out[name] = x
-        return out
-
-
-class FusedLayerGetter(FusedLayerRows):
-    """Mixin for torchvision's IntermediateLayerGetter."""
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = super().forward(x) if is_traced(x) else self.collect(x)
-        return out
-
-
-class FusedTimmFeatures(FusedLayerRows):
-    """Mixin for timm's FeatureListNet and FeatureDictNet (features_only=True)."""
-
-    grad_checkpointing: bool
-
-    @classmethod
-    def blocker_of(cls, module: Any) -> str | None:
-        # Children of other networks return several tensors.
-        stages = (nn.Sequential, *_TIMM_FEATURES)
-        known = all(isinstance(child, stages) for child in module.children())
-        return super().blocker_of(module) if known else "has children other than a ResNet's"
-
-    def _collect(self, x: Tensor) -> dict[str, Tensor]:
-        if is_traced(x) or self.grad_checkpointing or self.blocker() is not None:
-            out: dict[str, Tensor] = super()._collect(x)  # type: ignore[misc]
-            return out
-        return self.collect(x)
-
-
-def _returned_rows(getter: Any) -> Iterator[tuple[str | None, list[nn.Module]]]:
-    """The children up to each that is returned, with its name in the output; and those behind, with None."""
-    row: list[nn.Module] = []
-    for name, child in getter.items():
-        row.append(child)
-        if name in getter.return_layers:
-            yield getter.return_layers[name], row
-            row = []
-    if row:
-        yield None, row
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x) or self.blocker() is not None:
+            x = self.conv1(x)
+        else:
+            x = run_bare_unit(x, self.conv1)
+        for name in self.stage_names:
+            x = getattr(self, name)(x)
+        x = run_global_pool(self.avgpool, self.final(x))
+        return self.fc(torch.flatten(x, 1))
 
 
 def _last_convolution(conv1: nn.Module) -> nn.Module:

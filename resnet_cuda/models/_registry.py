@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from resnet_cuda.models.features import ResNetFeatures
+
 ModelFunction = Callable[..., Any]
 
-_models: dict[str, ModelFunction] = {}
+
+class _Model(NamedTuple):
+    function: ModelFunction
+    image_size: int
 
 
-def register_model(function: ModelFunction) -> ModelFunction:
-    """Decorator: list the model under the function's name."""
-    _models[function.__name__] = function
+_models: dict[str, _Model] = {}
+
+
+def register_model(function: ModelFunction, image_size: int = 224) -> ModelFunction:
+    """Decorator: list the model under the function's name; image_size: pixels per side of its paper's images."""
+    _models[function.__name__] = _Model(function, image_size)
     return function
 
 
@@ -23,12 +32,39 @@ def list_models() -> list[str]:
     return sorted(_models)
 
 
-def create_model(name: str, **options: Any) -> nn.Module:
+def image_size(name: str) -> int:
+    """Pixels per side of the images that the model is made for. Raises ValueError for an unknown name."""
+    return _find(name).image_size
+
+
+def create_model(
+    name: str,
+    *,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    **options: Any,
+) -> nn.Module:
     """The model of that name, randomly initialised.
 
-    Options: the keyword arguments of the model's function. Raises ValueError for an unknown name.
+    Args:
+        name: one of `list_models()`.
+        features_only: a `ResNetFeatures` in place of the classifier.
+        out_indices: which feature maps: 0 is the stem's, i stage i's; None: all stages.
+        options: the keyword arguments of the model's function; with `output_stride`, the last stages dilate.
+
+    Raises:
+        ValueError: an unknown name, or an option outside its accepted values.
+        TypeError: features_only for a network of pre-activation blocks, or an unknown option.
     """
+    if out_indices is not None and not features_only:
+        raise ValueError(f"out_indices={tuple(out_indices)}: expected None without features_only")
+    model: nn.Module = _find(name).function(**options)
+    return ResNetFeatures(model, out_indices) if features_only else model
+
+
+def _find(name: str) -> _Model:
     if name not in _models:
-        raise ValueError(f"name={name!r}: expected one of {', '.join(list_models())}")
-    model: nn.Module = _models[name](**options)
-    return model
+        near = difflib.get_close_matches(name, list_models())
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"name={name!r}: {hint}expected one of {', '.join(list_models())}")
+    return _models[name]

@@ -18,15 +18,17 @@ from resnet_cuda.reference.bottleneck import (
 )
 from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
 from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
+from resnet_cuda.reference.features import ResNetFeatures
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
 from resnet_cuda.reference.max_pool2d import max_pool2d
+from resnet_cuda.reference.preact_resnet import PreActResNet
 from resnet_cuda.reference.preactivation import (
     PreActBasicBlock,
     PreActBottleneck,
     WideBasicBlock,
 )
 from resnet_cuda.reference.residual_branch import residual_branch
-from resnet_cuda.reference.resnet import ResNet
+from resnet_cuda.reference.resnet import FeatureInfo, ResNet
 
 __all__ = [
     "AddReLU",
@@ -34,9 +36,12 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ConvBNReLU",
+    "FeatureInfo",
     "PreActBasicBlock",
     "PreActBottleneck",
+    "PreActResNet",
     "ResNet",
+    "ResNetFeatures",
     "WideBasicBlock",
     "add_relu",
     "bn_relu",

@@ -9,20 +9,21 @@ Source: He et al., "Deep Residual Learning for Image Recognition", 2015, sec. 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.reference.blocks import (
-    SHORTCUT_OPTIONS,
-    BasicBlock,
-    Bottleneck,
-    NormLayer,
-    make_shortcut,
-)
+from resnet_cuda.reference.blocks import BasicBlock, NormLayer, check_shortcut, make_shortcut
 
-STEMS = ("imagenet", "cifar")
+_STEM_STRIDES = {"imagenet": 4, "cifar": 1}
+
+
+class FeatureInfo(NamedTuple):
+    """A feature map: its channels, and by how much it is smaller than the image along each side."""
+
+    channels: int
+    reduction: int
 
 
 class ResNet(nn.Module):
@@ -32,15 +33,20 @@ class ResNet(nn.Module):
         block: BasicBlock, Bottleneck or a class with torchvision's block signature.
         layers: number of blocks per stage.
         num_classes: width of the classifier.
-        zero_init_residual: start the last batch norm of each block at zero (Goyal et al. 2017, sec. 5.1).
+        zero_init_residual: start each block's last gamma (of `bn3` or `bn2`) at zero (Goyal et al. 2017, sec. 5.1).
         groups, width_per_group: cardinality and width of the 3x3 convolutions of bottlenecks.
         replace_stride_with_dilation: per stage after the first, dilate instead of striding.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
-        shortcut: "A", "B" or "C" (He et al. 2015, sec. 3.3).
+        shortcut: "A", "B", "C" or "none", a plain net (He et al. 2015, sec. 3.3).
         stride_in_1x1: bottlenecks stride in their first 1x1 convolution (the paper's "v1").
         stem: "imagenet" (7x7 stride 2, then 3x3 max-pool stride 2) or "cifar" (3x3 stride 1, no pool).
         planes: base channels per stage; the first is also the stem's.
         in_channels: channels of the images.
+        output_stride: by how much the last stage's output is smaller than the image: the last stages dilate instead
+            of striding (another way to say `replace_stride_with_dilation`); None: all stride.
+
+    Attributes:
+        feature_info: of the stem's activation before its max-pool, then of each stage's output.
 
     Raises:
         ValueError: an option outside its accepted values, or lengths that do not match `layers`.
@@ -64,12 +70,27 @@ class ResNet(nn.Module):
         stem: str = "imagenet",
         planes: Sequence[int] = (64, 128, 256, 512),
         in_channels: int = 3,
+        output_stride: int | None = None,
     ) -> None:
         super().__init__()
         norm_layer = norm_layer or nn.BatchNorm2d
+        if stem not in _STEM_STRIDES:
+            raise ValueError(f"stem={stem!r}: expected one of {', '.join(_STEM_STRIDES)}")
+        if output_stride is not None:
+            if replace_stride_with_dilation is not None:
+                raise ValueError(
+                    f"output_stride={output_stride} and replace_stride_with_dilation={replace_stride_with_dilation}: "
+                    "expected one of them"
+                )
+            replace_stride_with_dilation = _dilated_stages(output_stride, len(layers), stem)
         if replace_stride_with_dilation is None:
             replace_stride_with_dilation = [False] * (len(layers) - 1)
-        _check_options(layers, planes, replace_stride_with_dilation, shortcut, stem)
+        _check_options(layers, planes, replace_stride_with_dilation, shortcut)
+        if zero_init_residual and shortcut == "none":
+            raise ValueError(
+                "zero_init_residual=True with shortcut='none': expected False, because a plain block without its last "
+                "gamma is constant"
+            )
 
         self._norm_layer = norm_layer
         self.inplanes = planes[0]
@@ -88,29 +109,29 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem == "imagenet" else nn.Identity()
 
         self.stage_names = tuple(f"layer{i + 1}" for i in range(len(layers)))
+        info = [FeatureInfo(planes[0], 2 if stem == "imagenet" else 1)]
+        reduction = _STEM_STRIDES[stem]
         for i, name in enumerate(self.stage_names):
             stride = 1 if i == 0 else 2
-            dilate = i > 0 and replace_stride_with_dilation[i - 1]
+            dilate = i > 0 and bool(replace_stride_with_dilation[i - 1])
             self.add_module(name, self._make_layer(block, planes[i], layers[i], stride, dilate))
+            reduction *= 1 if dilate else stride
+            info.append(FeatureInfo(self.inplanes, reduction))
+        self.feature_info = tuple(info)
 
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(self.inplanes, num_classes)
-        self._initialise(zero_init_residual)
-
-    def _initialise(self, zero_init_residual: bool) -> None:
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
-                for parameter, value in ((m.weight, 1.0), (m.bias, 0.0)):
-                    if parameter is not None:
-                        nn.init.constant_(parameter, value)
+        initialise(self)
         if zero_init_residual:
-            for m in self.modules():
-                if isinstance(m, (BasicBlock, Bottleneck)):
-                    gamma = (m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight
-                    if isinstance(gamma, Tensor):
-                        nn.init.constant_(gamma, 0)
+            self._zero_last_gammas()
+
+    def _zero_last_gammas(self) -> None:
+        for name in self.stage_names:
+            for block in getattr(self, name):
+                last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
+                gamma = getattr(last, "weight", None)
+                if isinstance(gamma, Tensor):
+                    nn.init.constant_(gamma, 0)
 
     def _make_layer(
         self, block: type[nn.Module], planes: int, blocks: int, stride: int, dilate: bool
@@ -121,6 +142,11 @@ class ResNet(nn.Module):
             stride = 1
         # Only blocks that know the option receive it: any class with torchvision's signature may stand here.
         options: dict[str, Any] = {"stride_in_1x1": True} if self.stride_in_1x1 else {}
+        # Where the stride was, the first 3x3 still reads the finer image; in a basic block a second one follows.
+        first_dilation, first_options = previous_dilation, options
+        if dilate and issubclass(block, BasicBlock):
+            first_dilation = self.dilation
+            first_options = {**options, "first_dilation": previous_dilation}
         outplanes = planes * int(getattr(block, "expansion", 1))
         stage = []
         for i in range(blocks):
@@ -137,9 +163,9 @@ class ResNet(nn.Module):
                     downsample,
                     self.groups,
                     self.base_width,
-                    previous_dilation if i == 0 else self.dilation,
+                    first_dilation if i == 0 else self.dilation,
                     self._norm_layer,
-                    **options,
+                    **(first_options if i == 0 else options),
                 )
             )
             self.inplanes = outplanes
@@ -155,17 +181,34 @@ class ResNet(nn.Module):
         return self._forward_impl(x)
 
 
+def initialise(network: nn.Module) -> None:
+    """Convolutions as He et al. (arXiv 1502.01852) draw them, in the order of `modules()`; norms at one and zero."""
+    for m in network.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
+            for parameter, value in ((m.weight, 1.0), (m.bias, 0.0)):
+                if parameter is not None:
+                    nn.init.constant_(parameter, value)
+
+
+def _dilated_stages(output_stride: int, stages: int, stem: str) -> list[bool]:
+    """`replace_stride_with_dilation` for it."""
+    strides = [_STEM_STRIDES[stem] * 2**i for i in range(stages)]
+    if output_stride not in strides:
+        raise ValueError(
+            f"output_stride={output_stride}: expected one of {', '.join(map(str, strides))}"
+        )
+    return [stride > output_stride for stride in strides[1:]]
+
+
 def _check_options(
     layers: Sequence[int],
     planes: Sequence[int],
     replace_stride_with_dilation: Sequence[bool],
     shortcut: str,
-    stem: str,
 ) -> None:
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r}: expected one of {', '.join(STEMS)}")
-    if shortcut not in SHORTCUT_OPTIONS:
-        raise ValueError(f"shortcut={shortcut!r}: expected one of {', '.join(SHORTCUT_OPTIONS)}")
+    check_shortcut(shortcut)
     if not layers or len(planes) < len(layers):
         raise ValueError(
             f"planes={tuple(planes)}: expected one base width per stage, layers={tuple(layers)}"

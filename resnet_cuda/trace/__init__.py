@@ -5,6 +5,17 @@ operation that it dispatches is noted. So there is no second description of its 
 """
 
 from resnet_cuda.trace.passes import AGAIN, BACKWARD, FORWARD, TORCH, Bytes, Pass, Trace
-from resnet_cuda.trace.recorder import calls_of, trace
+from resnet_cuda.trace.recorder import calls_of, on_kernels, trace
 
-__all__ = ["AGAIN", "BACKWARD", "FORWARD", "TORCH", "Bytes", "Pass", "Trace", "calls_of", "trace"]
+__all__ = [
+    "AGAIN",
+    "BACKWARD",
+    "FORWARD",
+    "TORCH",
+    "Bytes",
+    "Pass",
+    "Trace",
+    "calls_of",
+    "on_kernels",
+    "trace",
+]

@@ -29,7 +29,7 @@ def operands(
     in-place operation reads what it changes, one that overwrites does not; one that gathers reads as
     much as it writes."""
     name = func._schema.name.partition("::")[2]
-    if name in _ALLOCATE or torch.Tag.inplace_view in func.tags:
+    if name in _ALLOCATE or func.is_view or torch.Tag.inplace_view in func.tags:
         return []
     named = arguments(func, args, kwargs)
     results = sum(stored_bytes(t) for t in tensors(out))

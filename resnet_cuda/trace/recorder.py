@@ -64,14 +64,15 @@ def trace(
 def calls_of(module: nn.Module, x: Tensor) -> list[BranchCall]:
     """The calls that a fused module announces for x, both on tensors without values."""
     calls: list[BranchCall] = []
-    with _served_by(KernelBackend()), torch.no_grad(), hearing_calls(calls.append):
+    with on_kernels(), torch.no_grad(), hearing_calls(calls.append):
         module(x)
     return calls
 
 
 @contextmanager
-def _served_by(kernels: KernelBackend) -> Iterator[None]:
-    previous = _backend.replace_instance("emulated", kernels)
+def on_kernels(kernels: KernelBackend | None = None) -> Iterator[None]:
+    """Has our kernels serve tensors without values."""
+    previous = _backend.replace_instance("emulated", kernels or KernelBackend())
     try:
         with _backend.use_backend("emulated"):
             yield
@@ -147,7 +148,7 @@ class _Recorder(TorchDispatchMode):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Fused calls inside are traced."""
-        with _served_by(_TracedKernels(self)), listening(self._serve), self:
+        with on_kernels(_TracedKernels(self)), listening(self._serve), self:
             yield
 
     def _serve(self, weight: Tensor) -> None:

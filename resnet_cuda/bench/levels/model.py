@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from resnet_cuda import models
 from resnet_cuda.bench import network_check, networks, peers
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.network_check import Check, GradientsRule, LogitsRule
@@ -19,7 +20,6 @@ from resnet_cuda.bench.plan import Plan
 from resnet_cuda.bench.workload import OURS, Absent, Candidate, Workload
 
 _FIRST = "resnet50"  # the network that everybody knows, where a budget ends the run
-_IMAGE_SIZES = {"wrn": 32, "cifar": 32}  # by the name's beginning: made for CIFAR
 _CHECKED_IMAGES = 4  # of an inference batch: images do not depend on each other
 # What a float64 training step may cost to check the whole batch, in FLOP; else a small one is checked.
 _CHECK_FLOPS = {"cuda": 1e13}
@@ -96,10 +96,7 @@ class _Network:
 
     def __init__(self, device: Device, plan: Plan, name: str, dtype: torch.dtype) -> None:
         self.device, self.plan, self.name, self.dtype = device, plan, name, dtype
-        self.pixels = plan.image_size
-        for beginning, size in _IMAGE_SIZES.items():
-            if name.startswith(beginning):
-                self.pixels = min(self.pixels, size)
+        self.pixels = min(plan.image_size, models.image_size(name))
 
     def problem(self, batch: int) -> Problem:
         return Problem(self.device, self.name, batch, self.pixels, self.dtype)
