@@ -9,6 +9,7 @@ the graph holds as long as their `fingerprint` does.
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import operator
 import random
@@ -172,12 +173,15 @@ def _recorded_calls(module: nn.Module) -> Iterator[dict[CodeType, str | None]]:
         is_method = first is not None and frame.f_locals.get(first) is module
         calls[code] = first if is_method else None
 
-    previous = sys.getprofile()
+    previous, collects = sys.getprofile(), gc.isenabled()
+    gc.disable()  # it would run finalisers of anything
     sys.setprofile(listen)
     try:
         yield calls
     finally:
         sys.setprofile(previous)
+        if collects:
+            gc.enable()
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -105,14 +105,19 @@ def make_shortcut(
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
 
 
-def add_shortcut(out: Tensor, downsample: nn.Module | None, x: Tensor) -> Tensor:
-    """out + shortcut(x), where the block has a shortcut."""
-    if isinstance(downsample, NoShortcut):
-        return out
-    return out + (x if downsample is None else downsample(x))
+class Residual(nn.Module):
+    """A block with a shortcut: `downsample`, a module or None for the identity."""
+
+    downsample: nn.Module | None
+
+    def add_shortcut(self, out: Tensor, x: Tensor) -> Tensor:
+        """out + shortcut(x), where the block has a shortcut."""
+        if isinstance(self.downsample, NoShortcut):
+            return out
+        return out + (x if self.downsample is None else self.downsample(x))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Residual):
     """relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)), two 3x3 convolutions.
 
     x [N, inplanes, H, W] -> [N, planes, ceil(H / stride), ceil(W / stride)].
@@ -170,10 +175,10 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(add_shortcut(out, self.downsample, x))
+        return self.relu(self.add_shortcut(out, x))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """relu(bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))) + shortcut(x)): 1x1 reduce, 3x3, 1x1 expand.
 
     x [N, inplanes, H, W] -> [N, 4 * planes, ceil(H / stride), ceil(W / stride)].
@@ -231,7 +236,7 @@ class Bottleneck(nn.Module):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(add_shortcut(out, self.downsample, x))
+        return self.relu(self.add_shortcut(out, x))
 
 
 class ConvBNReLU(nn.Module):

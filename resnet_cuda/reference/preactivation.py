@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from resnet_cuda.reference.blocks import (
     NormLayer,
     NoShortcut,
+    Residual,
     ZeroPadShortcut,
-    add_shortcut,
     check_shortcut,
     conv1x1,
     conv3x3,
@@ -44,14 +44,16 @@ def make_preactivated_shortcut(
     return conv1x1(in_channels, out_channels, stride)
 
 
-def _add_shortcut(
-    out: Tensor, downsample: nn.Module | None, x: Tensor, activated: Tensor
-) -> Tensor:
-    reads_x = downsample is None or isinstance(downsample, ZeroPadShortcut)
-    return add_shortcut(out, downsample, x if reads_x else activated)
+class PreActivated(Residual):
+    """A block whose projection reads what the first ReLU lets through, not the block's input."""
+
+    def add_either(self, out: Tensor, x: Tensor, activated: Tensor) -> Tensor:
+        """out + shortcut of x, or of relu(bn1(x)) where that is a projection."""
+        reads_x = self.downsample is None or isinstance(self.downsample, ZeroPadShortcut)
+        return self.add_shortcut(out, x if reads_x else activated)
 
 
-class PreActBasicBlock(nn.Module):
+class PreActBasicBlock(PreActivated):
     """conv2(relu(bn2(conv1(a)))) + shortcut, a = relu(bn1(x)): two 3x3 convolutions.
 
     x [N, inplanes, H, W] -> [N, planes, ceil(H / stride), ceil(W / stride)].
@@ -97,10 +99,10 @@ class PreActBasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu(self.bn1(x))
         out = self.relu(self.bn2(self.conv1(activated)))
-        return _add_shortcut(self.conv2(out), self.downsample, x, activated)
+        return self.add_either(self.conv2(out), x, activated)
 
 
-class PreActBottleneck(nn.Module):
+class PreActBottleneck(PreActivated):
     """conv3(relu(bn3(conv2(relu(bn2(conv1(a))))))) + shortcut, a = relu(bn1(x)): 1x1 reduce, 3x3, 1x1 expand.
 
     x [N, inplanes, H, W] -> [N, 4 * planes, ceil(H / stride), ceil(W / stride)].
@@ -149,7 +151,7 @@ class PreActBottleneck(nn.Module):
         activated = self.relu(self.bn1(x))
         out = self.relu(self.bn2(self.conv1(activated)))
         out = self.relu(self.bn3(self.conv2(out)))
-        return _add_shortcut(self.conv3(out), self.downsample, x, activated)
+        return self.add_either(self.conv3(out), x, activated)
 
 
 class WideBasicBlock(PreActBasicBlock):
@@ -186,4 +188,4 @@ class WideBasicBlock(PreActBasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu(self.bn1(x))
         out = self.dropout(self.relu(self.bn2(self.conv1(activated))))
-        return _add_shortcut(self.conv2(out), self.downsample, x, activated)
+        return self.add_either(self.conv2(out), x, activated)

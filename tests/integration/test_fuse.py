@@ -135,7 +135,7 @@ def test_of_a_subclass_its_own_forward_is_fused() -> None:
     assert isinstance(fused[0], Squared) and not isinstance(fused[0], fused_nn.BasicBlock)
     assert [e.note for e in fuse.report.fused] == [
         "forward: conv1 + bn1 + relu, conv2 + bn2 + add + relu"
-    ]
+    ], str(fuse.report)
     assert not fuse.report.left
     assert_same_pass(run_pass(fused, images()), run_pass(plain, images()))
 
