@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/bottleneck/bottleneck_expand.cuh"
+#include "kernels/bottleneck/bottleneck_params.h"
 #include "kernels/conv/sm90/block_tile.cuh"
 #include "kernels/conv/sm90/persistent_gemm.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
@@ -31,7 +32,8 @@ struct ExpandReduce {
   using ExpandFilters = TmaFilters<T, Tile::kColumns, true, kClusterBlocks>;
   using ReduceFilters = TmaFilters<T, kReduced, true, kClusterBlocks>;
 
-  static constexpr int kPixelStages = 4, kPanelStages = 4, kExpandStages = 4;
+  static constexpr int kPixelStages = BottleneckExpandReduceParams::kMostChannels / kBoxChannels;
+  static constexpr int kPanelStages = 4, kExpandStages = 4;
   static constexpr int kReduceStages = 64 * 1024 / ReduceFilters::Slice::kBytes;
 
   struct Params {
