@@ -9,7 +9,7 @@ from torch.nn.functional import conv1d, conv2d, max_pool2d
 
 from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
-from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, product
+from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, normalised, product
 
 SIMT, SM80 = "mutation_simt", "mutation_sm80"
 FIRST = "first_kernel"
@@ -61,11 +61,6 @@ def normalised_conv_with_statistics(
     activation = multiplied(normalised(x, scale, bias))
     exact = product(activation, weight)
     return with_statistics(name, SM80, dtype, exact, x, weight, scale=scale, bias=bias)
-
-
-def normalised(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    # The kernel's fma rounds once, and so does this.
-    return torch.addcmul(bias.double(), x.double(), scale.double()).float().relu().to(x.dtype)
 
 
 def multiplied(operand: torch.Tensor) -> torch.Tensor:
