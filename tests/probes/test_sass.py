@@ -108,13 +108,14 @@ HOPPER_ROWS: list[Row] = [
             f"tma_load_kernelILi{rank}E",
             (
                 rf"UTMALDG\.{rank}D ",
-                r"UTMACCTL\.PF",
                 EXPECT_ON_BARRIER if rank % 2 == 0 else r"SYNCS\.ARRIVE\.TRANS64\.RED\.A0TR",
                 *LOAD_PHASES,
             ),
         )
         for rank in range(1, 6)
     ),
+    ("tma_prefetch_kernel", (r"UTMACCTL\.PF", r"UTMALDG\.2D ")),
+    ("prefetch_l2_kernel", (r"UBLKPF",)),
     *(
         (
             f"tma_store_kernelILi{rank}E",
