@@ -54,14 +54,20 @@ __device__ __forceinline__ T load_global(const T* address) {
   return value;
 }
 
-// The read-only path: nothing may write the address during the launch.
+// The read-only path: nothing may write the address during the launch. From sm_90 on a launch may
+// begin before the one that writes what it reads is over (grid_dependency.cuh); there this is a
+// load like any other, which the compiler leaves behind the wait.
 template <class T>
 __device__ __forceinline__ T load_global_nc(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
+#if __CUDA_ARCH__ >= 900
+  return load_global(address);
+#else
   const auto bits = __ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address));
   T value;
   memcpy(&value, &bits, sizeof value);
   return value;
+#endif
 }
 
 template <class T>

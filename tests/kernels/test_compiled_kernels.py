@@ -55,14 +55,6 @@ def built() -> Resources:
     return resources.load()
 
 
-@pytest.fixture(scope="module")
-def machine_code() -> list[sass.Kernel]:
-    """Of the extension's convolution kernels."""
-    if not _raw.build_info().get("cuda_compiled"):
-        pytest.skip("the extension was built without nvcc, so it has no machine code")
-    return sass.kernels(_raw.PACKAGE / "_C.abi3.so")
-
-
 def spilling(kernels: list[Kernel]) -> Iterator[str]:
     for kernel in kernels:
         if kernel.stack or kernel.spill_stores or kernel.spill_loads:

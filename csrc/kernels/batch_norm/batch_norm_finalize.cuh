@@ -5,6 +5,7 @@
 
 #include "common/dtype.h"
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "ptx/grid_dependency.cuh"
 #include "ptx/keywords.h"
 #include "ptx/memory.cuh"
 
@@ -58,6 +59,10 @@ struct BnFinalizeKernelParams {
 template <class Acc>
 __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
     bn_finalize_kernel(const __grid_constant__ BnFinalizeKernelParams<Acc> params) {
+  // Wait for the kernel that left the tiles' results.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
                           int32_t(threadIdx.x) % FinalizeTile::kChannels;
@@ -124,6 +129,10 @@ template <class Acc>
 __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
     bn_backward_finalize_kernel(
         const __grid_constant__ BnBackwardFinalizeKernelParams<Acc> params) {
+  // Wait for the kernel that left the tiles' results.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
                           int32_t(threadIdx.x) % FinalizeTile::kChannels;

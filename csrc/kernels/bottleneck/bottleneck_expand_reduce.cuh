@@ -9,6 +9,7 @@
 #include "kernels/conv/sm90/persistent_gemm.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
+#include "ptx/grid_dependency.cuh"
 #include "tile/wgmma_mainloop.cuh"
 
 namespace rnc {
@@ -284,6 +285,10 @@ __global__ void __launch_bounds__(ExpandReduce<T, kReduced>::kThreads, 1)
       fn((int32_t(tile) * kBlocks + int32_t(ptx::cluster_rank())) * Fused::kRows);
     }
   };
+
+  // Wait for the kernels before this one; the one behind may come as blocks leave.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
 
   // The warp behind the warpgroups fills them.
   if (threadIdx.x >= Shape::kConsumers) {
