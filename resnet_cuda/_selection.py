@@ -1,7 +1,9 @@
-"""What the raw ops run on: the emulator's library and the GPU that it plays, or a GPU."""
+"""What the raw ops run on: the emulator's library and the GPU that it plays, or a GPU, and how they start there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,3 +83,14 @@ def has_tensor_cores(device: torch.device) -> bool:
 def allows_tf32() -> bool:
     """Whether torch.backends.cudnn.conv.fp32_precision lets float32 convolutions on a GPU use TF32 now."""
     return bool(torch.ops.resnet_cuda._allows_tf32()) if _raw.is_built() else False
+
+
+@contextmanager
+def starting_early(on: bool) -> Iterator[None]:
+    """Whether kernels that may start on a GPU while the one before them runs do so, meanwhile: for all threads, and for
+    a comparison; results do not depend on it. They do unless told otherwise."""
+    torch.ops.resnet_cuda._start_early(on)
+    try:
+        yield
+    finally:
+        torch.ops.resnet_cuda._start_early(True)
