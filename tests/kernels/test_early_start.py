@@ -10,8 +10,10 @@ import pytest
 import torch
 from every_pass import every_pass
 from hopper_passes import hopper_passes
-from pass_checks import launches
+from pass_checks import launches, raw
+from passes import Conv, vector
 
+from resnet_cuda import _selection
 from tests.device_library import sass
 
 # Names of launches, and mangled ones of kernels: Hopper's, which stay until all tiles are computed, and the short ones
@@ -49,6 +51,28 @@ def test_launches_that_may_start_early_are_hopper_s_and_the_short_ones_behind_a_
     assert len(found) > 30 and set(found.values()) == {True, False}
     wrong = {name for name, early in found.items() if early != bool(LAUNCHES.search(name))}
     assert not wrong, f"{sorted(wrong)}: LAUNCHES says otherwise"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only on a GPU do kernels overlap")
+def test_launches_in_a_row_give_the_same_bits_whether_they_start_early_or_not() -> None:
+    conv = Conv(8, 64, 14, 14, 64)
+    x, weight, _ = (t.cuda() for t in conv.random(torch.bfloat16))
+    gamma, beta = (vector(64, torch.bfloat16, seed).cuda() for seed in (1, 2))
+    pixels = conv.n * conv.h * conv.w
+
+    def run() -> torch.Tensor:
+        y, on_load = x, (None, None)
+        for _ in range(20):
+            y, sums, *_ = raw._conv_fprop(
+                y, weight, *on_load, None, None, None, False, *conv.geometry, True
+            )
+            on_load = raw._bn_finalize(sums, pixels, gamma, beta, None, None, 0.0, 1e-5)[2:]
+        return y
+
+    with _selection.starting_early(False):
+        expected = run()
+    for attempt in range(20):
+        assert torch.equal(run(), expected), f"attempt {attempt}: something ran ahead of its input"
 
 
 def test_kernels_that_wait_are_those_that_may_start_early(machine_code: list[sass.Kernel]) -> None:
