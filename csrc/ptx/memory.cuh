@@ -54,20 +54,15 @@ __device__ __forceinline__ T load_global(const T* address) {
   return value;
 }
 
-// The read-only path: nothing may write the address during the launch. From sm_90 on a launch may
-// begin before the one that writes what it reads is over (grid_dependency.cuh); there this is a
-// load like any other, which the compiler leaves behind the wait.
+// The read-only path: nothing may write the address during the launch, not even before a wait in it
+// (grid_dependency.cuh).
 template <class T>
 __device__ __forceinline__ T load_global_nc(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
-#if __CUDA_ARCH__ >= 900
-  return load_global(address);
-#else
   const auto bits = __ldg(reinterpret_cast<const detail::RegisterOf<T>*>(address));
   T value;
   memcpy(&value, &bits, sizeof value);
   return value;
-#endif
 }
 
 template <class T>
@@ -140,6 +135,17 @@ __device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T>
 }
 
 #endif
+
+// For code of kernels that may start early: by the read-only path on GPUs where none does. From
+// sm_90 on the path might bring what was there before the wait, and the compiler, too.
+template <class T>
+__device__ __forceinline__ T load_global_input(const T* address) {
+#if defined(__CUDACC__) && __CUDA_ARCH__ < 900
+  return load_global_nc(address);
+#else
+  return load_global(address);
+#endif
+}
 
 // Asks for bytes to be brought into the L2 cache (sm_90): a multiple of 16 at a multiple of 16.
 __device__ __forceinline__ void prefetch_l2(const void* address, uint32_t bytes) {

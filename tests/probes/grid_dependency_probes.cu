@@ -25,14 +25,14 @@ __global__ void __launch_bounds__(kThreads) turn_kernel(const __grid_constant__ 
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();
   const uint32_t from = kWords - 1 - own_word();
-  ptx::store_global(p.out + kWords + own_word(), ptx::load_global_nc(p.out + from) + 1);
+  ptx::store_global(p.out + kWords + own_word(), ptx::load_global_input(p.out + from) + 1);
 }
 
 // out[2] = out[1] less out[0]: waiting for the kernel before is waiting for the one before that.
 __global__ void __launch_bounds__(kThreads) compare_kernel(const __grid_constant__ ProbeParams p) {
   ptx::grid_dependency_wait();
-  const uint32_t first = ptx::load_global_nc(p.out + own_word());
-  const uint32_t second = ptx::load_global_nc(p.out + kWords + own_word());
+  const uint32_t first = ptx::load_global_input(p.out + own_word());
+  const uint32_t second = ptx::load_global_input(p.out + kWords + own_word());
   ptx::store_global(p.out + 2 * kWords + own_word(), second - first);
 }
 

@@ -250,8 +250,9 @@ struct ExpandReduce {
     RNC_UNROLL
     for (int i = 0; i < kAccumulators; i += 4) {
       const int32_t column = own_column + i * 2;
-      const Pair scales = ptx::load_global_nc(reinterpret_cast<const Pair*>(norm.scale + column));
-      const Pair biases = ptx::load_global_nc(reinterpret_cast<const Pair*>(norm.bias + column));
+      const Pair scales =
+          ptx::load_global_input(reinterpret_cast<const Pair*>(norm.scale + column));
+      const Pair biases = ptx::load_global_input(reinterpret_cast<const Pair*>(norm.bias + column));
       RNC_UNROLL
       for (int e = 0; e < 4; ++e) {
         accumulators[i + e] = affine(accumulators[i + e], scales.v[e % 2], biases.v[e % 2]);

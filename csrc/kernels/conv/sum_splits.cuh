@@ -16,7 +16,7 @@ __device__ __forceinline__ double sum_in_order(const Acc* first, int64_t stride,
   double sum = 0;
   RNC_UNROLL_BY(8)  // so many loads in flight
   for (int32_t part = 0; part < parts; ++part) {
-    sum += double(ptx::load_global_nc(first + part * stride));
+    sum += double(ptx::load_global_input(first + part * stride));
   }
   return sum;
 }
