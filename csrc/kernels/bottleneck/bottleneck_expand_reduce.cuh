@@ -287,7 +287,7 @@ __global__ void __launch_bounds__(ExpandReduce<T, kReduced>::kThreads, 1)
     }
   };
 
-  // Wait for the kernels before this one; the one behind may come as blocks leave.
+  // Wait for the kernels before this one; the one behind finds room where blocks have left.
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();
 

@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
   synchronise<Shape>();
   typename Mainloop::Position position;
 
-  // Wait for the kernels before this one. The one behind gets multiprocessors as this one leaves
-  // them, no sooner: its blocks fill them.
+  // Wait for the kernels before this one. The one behind finds room where this one's blocks, which
+  // fill their multiprocessors, have left.
   ptx::grid_dependency_wait();
   ptx::grid_dependency_launch();
 
