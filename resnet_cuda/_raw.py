@@ -1,5 +1,4 @@
-"""The compiled extension: loading it, what was built, fake kernels for its raw ops (for tracing),
-and the emulator's choice.
+"""The compiled extension: loading it, what was built, fake kernels for its raw ops (for tracing).
 
 The raw ops, `torch.ops.resnet_cuda._*`, are one kernel pass each, without autograd. Activations
 are [N, C, H, W] tensors in channels_last memory, per-channel vectors are in the accumulator's
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ OLDEST_GPU = (7, 5)
 FIRST_TENSOR_CORES = (8, 0)
 _STATS_TILE_ROWS = 64
 _BN_COEFFICIENTS = 4
-_HOW_TO_BUILD = (
+HOW_TO_BUILD = (
     "build them with `make build`, or `pip install --no-build-isolation .` in the source tree "
     "(needs a C++ compiler, and nvcc for a GPU); "
     'until then `use_backend("cpu")` and `use_backend("reference")` work'
@@ -48,7 +47,7 @@ def require() -> None:
     """Raises RuntimeError, saying how to build, where the compiled extension is missing."""
     if _import_error is not None:
         raise RuntimeError(
-            f"the CUDA kernels are not built (importing resnet_cuda._C: {_import_error}); {_HOW_TO_BUILD}"
+            f"the CUDA kernels are not built (importing resnet_cuda._C: {_import_error}); {HOW_TO_BUILD}"
         ) from _import_error
 
 
@@ -63,7 +62,7 @@ def require_cuda() -> None:
     require()
     if not build_info()["cuda_compiled"]:
         raise RuntimeError(
-            f"the extension was built without nvcc, so it has no kernels for a GPU; {_HOW_TO_BUILD}"
+            f"the extension was built without nvcc, so it has no kernels for a GPU; {HOW_TO_BUILD}"
         )
 
 
@@ -103,79 +102,6 @@ def require_code_for(device: torch.device) -> None:
 
 def _architectures() -> str:
     return str(build_info()["architectures"])
-
-
-def emulator_library(checked: bool) -> Path:
-    """The shared library with the kernels compiled for the host; `checked` reports races, bounds
-    and uninitialised reads.
-
-    Raises:
-        RuntimeError: it is not built.
-    """
-    require()
-    path = PACKAGE / ("librnc_emulated_checked.so" if checked else "librnc_emulated.so")
-    if not path.exists():
-        raise RuntimeError(f"the emulated kernels are missing ({path}); {_HOW_TO_BUILD}")
-    return path
-
-
-class Selection(NamedTuple):
-    """The library that runs raw ops on CPU tensors, whether its convolutions may use TF32, and of the GPU that it plays
-    the compute capability and how many multiprocessors it has."""
-
-    library: Path | None
-    allow_tf32: bool = False
-    capability: tuple[int, int] = (9, 0)
-    multiprocessors: int = 132
-
-
-_selected = Selection(None)
-
-
-def select_emulator(
-    library: Path | None,
-    allow_tf32: bool = False,
-    capability: tuple[int, int] = (9, 0),
-    multiprocessors: int = 132,
-) -> None:
-    """Opens the library that runs raw ops on CPU tensors; None deselects. TF32 needs asking for: torch's
-    switch, on by default, only concerns GPUs."""
-    global _selected
-    wanted = Selection(library, allow_tf32, capability, multiprocessors)
-    if wanted != _selected:
-        path = "" if library is None else str(library)
-        major, minor = capability
-        torch.ops.resnet_cuda._select_emulator(path, allow_tf32, 10 * major + minor)
-        _selected = wanted
-
-
-def selected_emulator() -> Selection:
-    """What the last `select_emulator` asked for."""
-    return _selected
-
-
-def capability_of(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU; for the CPU, of the GPU that the emulator plays."""
-    is_gpu = device.type == "cuda"
-    return torch.cuda.get_device_capability(device) if is_gpu else _selected.capability
-
-
-def multiprocessors_of(device: torch.device) -> int:
-    """The same for how many multiprocessors it has."""
-    if device.type != "cuda":
-        return _selected.multiprocessors
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@torch.compiler.assume_constant_result
-def has_tensor_cores(device: torch.device) -> bool:
-    """Whether convolutions there may take our kernels for tensor cores; older GPUs run SIMT kernels."""
-    return capability_of(device) >= FIRST_TENSOR_CORES
-
-
-def allows_tf32() -> bool:
-    """Whether torch.backends.cudnn.conv.fp32_precision lets float32 convolutions on a GPU use TF32 now."""
-    return bool(torch.ops.resnet_cuda._allows_tf32()) if is_built() else False
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
@@ -559,7 +485,7 @@ def require_ops(names: Iterable[str]) -> None:
     missing = [name for name in names if not hasattr(torch.ops.resnet_cuda, name)]
     if missing:
         raise ImportError(
-            f"resnet_cuda._C was built from other sources than these: it has no {', '.join(missing)}; {_HOW_TO_BUILD}"
+            f"resnet_cuda._C was built from other sources than these: it has no {', '.join(missing)}; {HOW_TO_BUILD}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _backend, _raw, ops
+from resnet_cuda import _backend, _selection, ops
 from resnet_cuda.fuse import FuseEntry, copied, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
 from resnet_cuda.ops import ConvUnit
@@ -244,8 +244,10 @@ def _report(x: Tensor | None, gpu: Gpu) -> Report:
 
 def device_numbers(device: torch.device) -> str:
     """What of a GPU plans know, and for a real one what its kernels share besides."""
-    capability = ".".join(map(str, _raw.capability_of(device)))
-    numbers = f"compute capability {capability}, {_raw.multiprocessors_of(device)} multiprocessors"
+    capability = ".".join(map(str, _selection.capability_of(device)))
+    numbers = (
+        f"compute capability {capability}, {_selection.multiprocessors_of(device)} multiprocessors"
+    )
     if device.type != "cuda":
         return f"a GPU that is not here: {numbers}"
     gpu = torch.cuda.get_device_properties(device)

@@ -32,11 +32,11 @@ _LAST_LINES = 12
 # In processes of their own, because a binary for another machine may kill whoever loads it.
 _LOAD_EXTENSION = """
 import json, sys
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 try:
     _raw.require() if sys.argv[1] == "dry-run" else _raw.require_cuda()
     if sys.argv[1] == "dry-run":
-        _raw.emulator_library(checked=False)
+        _selection.emulator_library(checked=False)
     answer = {"missing": "", **_raw.build_info()}
 except RuntimeError as error:
     answer = {"missing": str(error)}

@@ -12,7 +12,7 @@ from torch import Tensor
 import resnet_cuda
 from benchmarks.hardware.affected import OPS_OF_NETWORKS
 from benchmarks.hardware.protocol import Check, Skip
-from resnet_cuda import _raw
+from resnet_cuda import _selection
 from resnet_cuda.cli._check_cases import Case, cases, conv_cases, gradient_cases
 from resnet_cuda.cli.check import (
     DTYPES,
@@ -119,7 +119,7 @@ def same_twice(case: Case) -> str:
 def as_emulated(case: Case) -> str:
     """The device's result and the emulator's, from the same inputs; says how far apart they are."""
     try:
-        _raw.emulator_library(checked=False)
+        _selection.emulator_library(checked=False)
     except RuntimeError as error:
         raise Skip(str(error)) from error
     on_cpu = [t.detach().cpu().requires_grad_(t.requires_grad) for t in case.inputs]

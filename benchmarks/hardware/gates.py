@@ -1,4 +1,5 @@
-"""Stage `gates`: the passes that docs/kernels.md has limits for, measured, and whether each limit is met."""
+"""Stage `gates`: the passes that docs/kernels.md has limits for, measured, and whether each limit is met; and what an
+early start is worth."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.hardware.measure import Measurement, plan_of, progress, time_left
 from benchmarks.hardware.protocol import RESTART, say
-from benchmarks.kernels import gates
+from benchmarks.kernels import early_start, gates
 from resnet_cuda.bench.ceilings import measure_ceilings
 from resnet_cuda.bench.device import Device, open_device
 from resnet_cuda.bench.environment import settings
@@ -66,7 +67,11 @@ def _why_not(device: Device) -> str:
 
 
 def _left(runner: Runner, device: Device, context: Context) -> Iterator[Workload]:
-    for index, (workload, _) in enumerate(gates.workloads(device, small=context.dry)):
+    workloads = [
+        *(workload for workload, _ in gates.workloads(device, small=context.dry)),
+        *early_start.workloads(device, small=context.dry),
+    ]
+    for index, workload in enumerate(workloads):
         if runner.lost:
             return
         if index >= context.skip:

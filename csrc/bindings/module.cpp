@@ -7,6 +7,7 @@
 #include "bindings/register.h"
 #include "bindings/stage.h"
 #include "bindings/tf32_switch.h"
+#include "launch/early_start.h"
 
 namespace rnc::bindings {
 namespace {
@@ -21,18 +22,23 @@ std::string build_info() {
          ", \"torch_headers\": \"" TORCH_VERSION "\", \"compiler\": \"" RNC_COMPILER "\"}";
 }
 
+// Of kernels on GPUs, by all threads.
+void start_early(bool on) { early_start_is_on = on; }
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def("_select_emulator(str path, bool allow_tf32=False, int capability=90) -> ()");
   m.def("_allows_tf32() -> bool");
   m.def("_build_info() -> str");
+  m.def("_start_early(bool on) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(resnet_cuda, CompositeExplicitAutograd, m) {
   m.impl("_select_emulator", TORCH_BOX(&select_emulator));
   m.impl("_allows_tf32", TORCH_BOX(&torch_allows_tf32));
   m.impl("_build_info", TORCH_BOX(&build_info));
+  m.impl("_start_early", TORCH_BOX(&start_early));
 }
 
 }  // namespace rnc::bindings

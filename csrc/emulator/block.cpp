@@ -58,6 +58,7 @@ void begin_fiber(Fiber& fiber, const Launch& launch, const ClockRef& start) {
   fiber.waiting_for = nullptr;
   fiber.alone = 0;
   fiber.arrived_at_cluster_barrier = false;
+  fiber.must_wait_for_grids = launch.request.starts_early;
   if (fiber.uses_groups) {
     for (CommitGroups& groups : fiber.groups) groups.clear();
     fiber.copies.clear();

@@ -30,6 +30,7 @@ struct LaunchRequest {
   const void* params;
   size_t params_bytes;
   uint32_t blocks_per_multiprocessor = 1;  // that the kernel was compiled for
+  bool starts_early = false;               // perhaps: while the launches before it still run
 };
 
 // Hidden: several emulated libraries may live in one process and must not see each other's state.

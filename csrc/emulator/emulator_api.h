@@ -56,6 +56,7 @@ struct LaunchRecord {
   // Unless Options::count was set, all zero but context_switches, collectives and mma_*.
   Counters counters;
   uint32_t cluster[3];
+  uint32_t starts_early;  // 1: launched so that it may
 };
 
 // What a launch touched of one allocation, every byte once. Only where Options::count was set.

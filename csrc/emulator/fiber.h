@@ -53,9 +53,10 @@ struct alignas(64) Fiber : ThreadView {
   uint32_t alone = 0;  // what this lane did alone since its warp was last converged (warp.h)
   bool arrived_at_cluster_barrier = false;  // and has not waited yet
   bool uses_groups = false;
-  uint32_t cluster_phase = 0;    // of the cluster barrier, where it arrived
-  Fiber* next_waiter = nullptr;  // at the same mbarrier
-  ThreadClock clock;             // for the race detector
+  bool must_wait_for_grids = false;  // it may have started early, and has not waited yet
+  uint32_t cluster_phase = 0;        // of the cluster barrier, where it arrived
+  Fiber* next_waiter = nullptr;      // at the same mbarrier
+  ThreadClock clock;                 // for the race detector
   CommitGroups groups[kGroupKinds];
   CpAsyncQueue copies;
 

@@ -156,7 +156,8 @@ void record(State& global, const LaunchRequest& request, const Counters& counter
                              {request.block.x, request.block.y, request.block.z},
                              request.shared_bytes,
                              counters,
-                             {request.cluster.x, request.cluster.y, request.cluster.z}},
+                             {request.cluster.x, request.cluster.y, request.cluster.z},
+                             request.starts_early},
                             std::move(tensors)});
 }
 

@@ -67,6 +67,15 @@ const char* verb(Access kind) {
   return kind == Access::kRead ? "read" : kind == Access::kWrite ? "write" : "atomic";
 }
 
+[[gnu::cold, gnu::noinline]] void report_early(const Fiber* fiber, uint64_t address, size_t bytes,
+                                               Access kind, const void* pc) {
+  report(fiber, format("global %s of %zu bytes at ", verb(kind), bytes) +
+                    describe_address(reinterpret_cast<const void*>(address)) +
+                    " before grid_dependency_wait, in a launch that may start early: the launches "
+                    "before it may not be done with it" +
+                    location(pc));
+}
+
 }  // namespace
 
 void* map_zeroed(size_t bytes) {
@@ -148,6 +157,7 @@ void LaunchMemory::access_part(Fiber* fiber, uint64_t address, size_t bytes, Acc
   const bool reads = kind != Access::kWrite;
   const bool writes = kind != Access::kRead;
   if (check_) {
+    if (fiber->must_wait_for_grids) report_early(fiber, address, bytes, kind, pc);
     if (reads && region->written != nullptr) {
       const size_t missing = find_clear_bit(region->written, offset, bytes);
       if (missing < offset + bytes) {

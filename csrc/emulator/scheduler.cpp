@@ -6,6 +6,7 @@
 
 #include "emulator/agents.h"
 #include "emulator/cluster_access.h"
+#include "emulator/grid_dependency.h"
 
 namespace rnc::emulator {
 
@@ -173,6 +174,7 @@ void exit_fiber() {
   Block& block = *fiber->block;
   Cluster& cluster = *block.cluster;
   if (fiber->uses_groups) check_groups_are_waited_for(*fiber);
+  check_grid_dependency_at_exit(*fiber);
   cluster_thread_exits(*fiber);
   if (block.live == 1) check_warpgroups_agree(*fiber);
   fiber->warp->ready &= ~(1u << fiber->lane);

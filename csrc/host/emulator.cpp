@@ -48,6 +48,7 @@ py::dict to_dict(const LaunchRecord& record) {
   out["block"] = py::make_tuple(record.block[0], record.block[1], record.block[2]);
   out["shared_bytes"] = record.shared_bytes;
   out["cluster"] = py::make_tuple(record.cluster[0], record.cluster[1], record.cluster[2]);
+  out["starts_early"] = record.starts_early != 0;
   out["counters"] = to_dict(record.counters);
   return out;
 }
@@ -122,7 +123,8 @@ void bind_emulator(py::module_& m) {
       .def_property_readonly("options", &Emulator::options, py::return_value_policy::reference)
       .def("launches", &Emulator::launches,
            "Records of the launches since clear(): kernel, grid, block, cluster, shared_bytes, "
-           "counters, tensors {name: (bytes loaded, bytes stored)} (with options.count).")
+           "starts_early, counters, tensors {name: (bytes loaded, bytes stored)} (with "
+           "options.count).")
       .def("clear", &Emulator::clear, "Forgets the launch records.");
 }
 

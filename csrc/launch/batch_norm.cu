@@ -54,7 +54,8 @@ Status bn_finalize(DType dtype, const BnFinalizeParams& params, Stream stream) {
                                                     static_cast<Acc*>(params.scale),
                                                     static_cast<Acc*>(params.bias)};
     return launch_kernel("bn_finalize", bn_finalize_kernel<Acc>, finalize_grid(params.C),
-                         kFinalizeBlock, sizeof(FinalizeStorage), stream, kernel_params);
+                         kFinalizeBlock, sizeof(FinalizeStorage), stream, kernel_params, {}, 1,
+                         Start::kEarly);
   });
 }
 
@@ -118,7 +119,7 @@ Status bn_backward_finalize(DType dtype, const BnBackwardFinalizeParams& params,
         static_cast<Acc*>(params.coefficients)};
     return launch_kernel("bn_backward_finalize", bn_backward_finalize_kernel<Acc>,
                          finalize_grid(params.C), kFinalizeBlock, sizeof(FinalizeStorage), stream,
-                         kernel_params);
+                         kernel_params, {}, 1, Start::kEarly);
   });
 }
 

@@ -13,7 +13,7 @@ Status sum_splits(const ConvPlan& plan, const ConvWgradParams& params, Stream st
                                plan.splits};
   const int64_t blocks = (sum.size + kSumSplitsThreads - 1) / kSumSplitsThreads;
   return launch_kernel("conv_wgrad_sum_splits", sum_splits_kernel<T>, Dim3{uint32_t(blocks), 1, 1},
-                       Dim3{kSumSplitsThreads, 1, 1}, 0, stream, sum);
+                       Dim3{kSumSplitsThreads, 1, 1}, 0, stream, sum, {}, 1, Start::kEarly);
 }
 
 }  // namespace

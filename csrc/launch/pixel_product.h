@@ -30,7 +30,7 @@ inline Status sum_products(const ConvPlan& plan, DType dtype, const Conv2dProble
     const int64_t size = problem.weight_size() + problem.K;
     const int64_t blocks = (size + kSumSplitsThreads - 1) / kSumSplitsThreads;
     return launch_kernel(out.added, sum_products_kernel<Acc>, Dim3{uint32_t(blocks), 1, 1},
-                         Dim3{kSumSplitsThreads, 1, 1}, 0, stream, sum);
+                         Dim3{kSumSplitsThreads, 1, 1}, 0, stream, sum, {}, 1, Start::kEarly);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "kernels/bottleneck/bottleneck_params.h"
 #include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/sm90/box_axis.h"
@@ -21,8 +22,6 @@ constexpr double kLargeTileCost = 512, kNarrowTileCost = 288;
 constexpr int32_t kSliceBytes = 64;  // of depth
 // Of every Hopper kernel but wgrad's and those with halos.
 constexpr int32_t kHopperRows = 128;
-// Of those, with an operand of one tensor and of two.
-constexpr int32_t kHaloRows = 256, kNarrowHaloRows = 192;
 // Of the kernels that read windows out of the image, with and without a max-pool behind them.
 constexpr int32_t kFewChannelsRows = 128, kPatchRows = 256;
 // wgrad has few output tiles and a long reduction: its parts are long enough to pay for the ordered
@@ -32,10 +31,6 @@ constexpr int64_t kMaxGridY = 65535;
 // The oldest compute capability that runs the kernels of Generation::kSm80: 8.0. Those of kSm90 use
 // instructions that only 9.0 has.
 constexpr int32_t kSm80Capability = 80, kSm90Capability = 90;
-// Channels of a box that TMA loads: 128 bytes of 16 bits.
-constexpr int32_t kBoxChannels = 64;
-// Of an expand that shares its kernel with a reduce: those of its slices of activation.
-constexpr int32_t kMostExpandChannels = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -282,7 +277,7 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
   if (plan.path == ConvPath::kHalo) {
-    return {limits.narrow ? kNarrowHaloRows : kHaloRows, HaloSquare::kChannels, kBoxChannels};
+    return {HaloSquare::tile_rows(limits.narrow), HaloSquare::kChannels, kBoxChannels};
   }
   if (plan.generation == Generation::kSm90) {
     if (!is_wgrad)
@@ -313,7 +308,7 @@ const char* why_not_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType
   if (p.C % kBoxChannels != 0 || p.K % kBoxChannels != 0) {
     return "bottleneck_expand_reduce needs channels that are multiples of 64";
   }
-  if (p.C > kMostExpandChannels) {
+  if (p.C > BottleneckExpandReduceParams::kMostChannels) {
     return "bottleneck_expand_reduce needs at most 256 channels to expand: all of a tile's stay in "
            "shared memory";
   }

@@ -54,7 +54,8 @@ __device__ __forceinline__ T load_global(const T* address) {
   return value;
 }
 
-// The read-only path: nothing may write the address during the launch.
+// The read-only path: nothing may write the address during the launch, not even before a wait in it
+// (grid_dependency.cuh).
 template <class T>
 __device__ __forceinline__ T load_global_nc(const T* address) {
   static_assert(kIsOneAccess<T>, "1, 2, 4, 8 or 16 trivially copyable bytes");
@@ -134,6 +135,17 @@ __device__ __forceinline__ void store_shared(T* address, std::type_identity_t<T>
 }
 
 #endif
+
+// For code of kernels that may start early: by the read-only path on GPUs where none does. From
+// sm_90 on the path might bring what was there before the wait, and the compiler, too.
+template <class T>
+__device__ __forceinline__ T load_global_input(const T* address) {
+#if defined(__CUDACC__) && __CUDA_ARCH__ < 900
+  return load_global_nc(address);
+#else
+  return load_global(address);
+#endif
+}
 
 // Asks for bytes to be brought into the L2 cache (sm_90): a multiple of 16 at a multiple of 16.
 __device__ __forceinline__ void prefetch_l2(const void* address, uint32_t bytes) {

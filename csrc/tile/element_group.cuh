@@ -67,14 +67,14 @@ struct ElementGroup {
     if (aligned && count == kGroupElements) {
       RNC_UNROLL
       for (int i = 0; i < kGroupElements; i += kVectorElements) {
-        const Vector part = ptx::load_global_nc(reinterpret_cast<const Vector*>(p + offset + i));
+        const Vector part = ptx::load_global_input(reinterpret_cast<const Vector*>(p + offset + i));
         RNC_UNROLL
         for (int e = 0; e < kVectorElements; ++e) v[i + e] = part.v[e];
       }
     } else {
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
-        if (e < count) v[e] = ptx::load_global_nc(p + offset + e);
+        if (e < count) v[e] = ptx::load_global_input(p + offset + e);
       }
     }
   }

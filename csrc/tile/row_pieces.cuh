@@ -84,14 +84,14 @@ struct ColumnVector {
     RNC_UNROLL
     for (int i = 0; i < kCount; i += Run::kElements) {
       if (whole && vector && i < count) {
-        const Run run = ptx::load_global_nc(reinterpret_cast<const Run*>(vector + channel + i));
+        const Run run = ptx::load_global_input(reinterpret_cast<const Run*>(vector + channel + i));
         RNC_UNROLL
         for (int e = 0; e < Run::kElements; ++e) v[i + e] = run.v[e];
       } else {
         RNC_UNROLL
         for (int e = 0; e < Run::kElements; ++e) {
           const bool exists = vector && i + e < count;
-          v[i + e] = exists ? ptx::load_global_nc(vector + channel + i + e) : otherwise;
+          v[i + e] = exists ? ptx::load_global_input(vector + channel + i + e) : otherwise;
         }
       }
     }

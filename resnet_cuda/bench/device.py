@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import resnet_cuda
-from resnet_cuda import _raw
+from resnet_cuda import _selection
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
 
@@ -188,7 +188,7 @@ class DryRunDevice(CpuDevice):
 
     def ours(self) -> AbstractContextManager[object]:
         # Not `testing.emulated`: that needs the module `_host`, which exists for one version of Python only.
-        _raw.select_emulator(_raw.emulator_library(checked=False))  # for the raw ops
+        _selection.select_emulator(_selection.emulator_library(checked=False))  # for the raw ops
         return resnet_cuda.use_backend("emulated")
 
 

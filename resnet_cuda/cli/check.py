@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import resnet_cuda
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 from resnet_cuda.cli._check_cases import Case, cases, gradient_cases
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -80,7 +80,7 @@ def backends() -> tuple[
     missing = []
     for name, checked in (("emulated", False), ("emulated checked", True)):
         try:
-            _raw.emulator_library(checked)
+            _selection.emulator_library(checked)
         except RuntimeError as error:
             missing.append((f"the kernels' source, {name}", str(error)))
         else:

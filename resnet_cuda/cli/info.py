@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 import resnet_cuda
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 from resnet_cuda.cli import _complexity
 
 _EMULATORS = ("librnc_emulated.so", "librnc_emulated_checked.so")
@@ -103,7 +103,7 @@ def _supported(index: int) -> str:
         _raw.require_code_for(device)
     except RuntimeError as error:
         return f"; not supported: {error}"
-    return "" if _raw.has_tensor_cores(device) else "; SIMT kernels: tensor cores need sm_80"
+    return "" if _selection.has_tensor_cores(device) else "; SIMT kernels: tensor cores need sm_80"
 
 
 def _version(name: str) -> str:

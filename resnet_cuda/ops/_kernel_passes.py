@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw
+from resnet_cuda import _selection
 from resnet_cuda.ops import _kernel_norms
 from resnet_cuda.ops._branch import ConvGradients, ConvNeeds, ConvSpec, ConvTensors
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, accumulator_dtype
@@ -235,7 +235,7 @@ def _is_loaded_once(spec: ConvSpec, weight: Tensor, gate: SavedGate) -> bool:
     filters, channels, *window = weight.shape
     return (
         gate.mask is None
-        and _raw.has_tensor_cores(weight.device)
+        and _selection.has_tensor_cores(weight.device)
         and weight.dtype.itemsize == 2
         and window == [1, 1]
         and spec.geometry.groups == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 from resnet_cuda.ops import _branch_passes, _kernel_norms
 from resnet_cuda.ops._branch import (
     BranchGradients,
@@ -372,9 +372,11 @@ class EmulatedBackend(KernelBackend):
 
     name = "emulated"
 
-    def __init__(self, selection: _raw.Selection | None = None) -> None:
-        self.selection = selection or _raw.Selection(_raw.emulator_library(checked=False))
+    def __init__(self, selection: _selection.Selection | None = None) -> None:
+        self.selection = selection or _selection.Selection(
+            _selection.emulator_library(checked=False)
+        )
 
     def _enter(self) -> None:
         if not torch.compiler.is_compiling():
-            _raw.select_emulator(*self.selection)
+            _selection.select_emulator(*self.selection)

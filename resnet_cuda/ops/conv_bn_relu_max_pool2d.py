@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from resnet_cuda import _backend, _raw
+from resnet_cuda import _backend, _selection
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._folding import FoldedConv
@@ -80,6 +80,6 @@ def apply_conv_bn_max_pool(
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta)
     at_inference = not (grad or call.norm.training or x.shape[0] == 0)
     in_one = at_inference and call.relu and window == FUSED_WINDOW
-    if in_one and _backend.resolve(x).fuses_max_pool and _raw.has_tensor_cores(x.device):
+    if in_one and _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
         return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
     return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from resnet_cuda import _backend, _raw
+from resnet_cuda import _backend, _raw, _selection
 
 SCHEDULES = ("round_robin", "reversed", "random")
 COMPLETIONS = ("late", "early", "random")
@@ -79,8 +79,8 @@ def emulated(
         raise ValueError(f"capability is {capability}; accepted: {_raw.OLDEST_GPU} and newer")
     if multiprocessors < 1:
         raise ValueError(f"multiprocessors is {multiprocessors}; accepted: 1 and more")
-    library = _raw.emulator_library(checked)
-    selection = _raw.Selection(library, allow_tf32, capability, multiprocessors)
+    library = _selection.emulator_library(checked)
+    selection = _selection.Selection(library, allow_tf32, capability, multiprocessors)
     from resnet_cuda import _host
     from resnet_cuda.ops._kernels import EmulatedBackend
 
@@ -93,16 +93,16 @@ def emulated(
         wanted["workers"] = workers
     before = {name: getattr(options, name) for name in wanted}
     previous = _backend.replace_instance("emulated", EmulatedBackend(selection))
-    selected_before = _raw.selected_emulator()
+    selected_before = _selection.selected_emulator()
     try:
         for name, value in wanted.items():
             setattr(options, name, int(value))
         emulator.clear()
-        _raw.select_emulator(*selection)  # raw ops, too, run on it
+        _selection.select_emulator(*selection)  # raw ops, too, run on it
         with _backend.use_backend("emulated"):
             yield Emulation(emulator)
     finally:
         for name, value in before.items():
             setattr(options, name, value)
         _backend.replace_instance("emulated", previous)
-        _raw.select_emulator(*selected_before)
+        _selection.select_emulator(*selected_before)

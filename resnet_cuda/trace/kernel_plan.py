@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 
 Shape = tuple[int, int, int, int]
 _CPU = torch.device("cpu")  # stands for the GPU that the emulator plays
@@ -75,9 +75,9 @@ def planned(convolution: Convolution, dtype: torch.dtype, device: torch.device =
     plan = _host.conv_plan(
         *(kind, name, x, weight),
         **options,
-        allow_tf32=_raw.allows_tf32(),
-        capability=_raw.capability_of(device),
-        multiprocessors=_raw.multiprocessors_of(device),
+        allow_tf32=_selection.allows_tf32(),
+        capability=_selection.capability_of(device),
+        multiprocessors=_selection.multiprocessors_of(device),
     )
     if plan["error"] is not None:
         return Planned("none", None, plan["error"], False)

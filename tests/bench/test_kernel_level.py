@@ -33,6 +33,7 @@ NO_KERNELS = {
     "_allows_tf32": "tells torch's switch",
     "_build_info": "tells what was compiled",
     "_select_emulator": "chooses the library of kernels",
+    "_start_early": "lets kernels start early, or not",
 }
 UNUSED = {("_conv_dgrad", 1): "sums of a fused backward, which no op launches"}
 NAMESPACE = "resnet_cuda::"

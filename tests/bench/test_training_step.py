@@ -24,6 +24,7 @@ NO_PASSES = {
     "resnet_cuda::_allows_tf32",
     "resnet_cuda::_build_info",
     "resnet_cuda::_select_emulator",
+    "resnet_cuda::_start_early",
 }
 
 

@@ -13,7 +13,7 @@ from benchmarks.hardware import gates as stage
 from benchmarks.hardware.child import Context
 from benchmarks.hardware.conclusion import conclusion
 from benchmarks.hardware.protocol import heard
-from benchmarks.kernels import gates, planned, prediction
+from benchmarks.kernels import early_start, gates, planned, prediction
 from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.predicted_docs import DOCS, with_tables
 from benchmarks.kernels.prediction import H100, H200, Gemms
@@ -179,7 +179,9 @@ def test_a_dry_run_of_the_stage_measures_every_gate_and_gives_no_verdict(
     assert stage.run(Context("gates", "dry-run")) == 0
     told = [found for line in capsys.readouterr().out.splitlines() if (found := heard(line))]
     results = [value for what, value in told if what == "result" and value["ours"]]
-    assert [one["status"] for one in results] == ["ok"] * 3
+    assert [one["status"] for one in results] == ["ok"] * 4
+    (pair,) = [one["versus"] for one in results if "in a row" in one["workload"]]
+    assert pair.keys() == {early_start.IN_ORDER}, "nothing says what an early start is worth"
     (rows,) = [value[1] for what, value in told if what == "section" and value[0] == "gates"]
     assert [one["gate"] for one in rows] == [gate.text for gate in chosen]
     assert all(one["us"] and one["verdict"] == "a dry run: no verdict" for one in rows)

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from resnet_cuda import _raw
+from resnet_cuda import _selection
 
 
 @pytest.fixture
 def emulator() -> Iterator[None]:
     """The plain emulated library serves raw ops on CPU tensors; afterwards whatever did before does again."""
-    before = _raw.selected_emulator()
-    _raw.select_emulator(_raw.emulator_library(checked=False))
+    before = _selection.selected_emulator()
+    _selection.select_emulator(_selection.emulator_library(checked=False))
     yield
-    _raw.select_emulator(*before)
+    _selection.select_emulator(*before)
 
 
 @pytest.fixture
 def no_emulator() -> Iterator[None]:
     """Nothing serves raw ops on CPU tensors."""
-    before = _raw.selected_emulator()
-    _raw.select_emulator(None)
+    before = _selection.selected_emulator()
+    _selection.select_emulator(None)
     yield
-    _raw.select_emulator(*before)
+    _selection.select_emulator(*before)

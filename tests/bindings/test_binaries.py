@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 
 PACKAGE = Path(_raw.__file__).parent
 EXTENSION = PACKAGE / "_C.abi3.so"
@@ -63,12 +63,12 @@ def test_the_extension_needs_no_cuda_library_and_remembers_no_path() -> None:
 
 @pytest.mark.parametrize("checked", [False, True])
 def test_an_emulated_library_exports_only_its_two_entry_points(checked: bool) -> None:
-    defined = symbols(_raw.emulator_library(checked), "defined-only")
+    defined = symbols(_selection.emulator_library(checked), "defined-only")
     assert defined == {"rnc_kernel_library", "rnc_emulator_api"}
 
 
 def test_the_checked_library_brings_its_own_tsan_functions() -> None:
-    undefined = symbols(_raw.emulator_library(True), "undefined-only")
+    undefined = symbols(_selection.emulator_library(True), "undefined-only")
     assert not [name for name in undefined if name.startswith("__tsan")]
 
 

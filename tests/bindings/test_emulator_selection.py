@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnet_cuda import _host, _raw
+from resnet_cuda import _host, _raw, _selection
 
 raw = torch.ops.resnet_cuda
 
@@ -25,7 +25,7 @@ def test_cpu_tensors_without_an_emulator_raise_and_name_the_context_manager(
 
 
 def test_selecting_and_deselecting(no_emulator: None) -> None:
-    raw._select_emulator(str(_raw.emulator_library(checked=False)))
+    raw._select_emulator(str(_selection.emulator_library(checked=False)))
     assert torch.equal(add_ones(), torch.full((1, 3, 2, 2), 2.0))
     raw._select_emulator("")
     with pytest.raises(RuntimeError, match="none is selected"):
@@ -34,8 +34,8 @@ def test_selecting_and_deselecting(no_emulator: None) -> None:
 
 @pytest.mark.parametrize("checked", [False, True])
 def test_the_selected_library_records_the_launch(emulator: None, checked: bool) -> None:
-    library = _raw.emulator_library(checked)
-    _raw.select_emulator(library)
+    library = _selection.emulator_library(checked)
+    _selection.select_emulator(library)
     handle = _host.Emulator(str(library))
     handle.clear()
     add_ones()
@@ -44,7 +44,7 @@ def test_the_selected_library_records_the_launch(emulator: None, checked: bool) 
 
 
 def test_both_libraries_can_be_open_and_keep_their_own_state(emulator: None) -> None:
-    plain, checked = (_host.Emulator(str(_raw.emulator_library(c))) for c in (False, True))
+    plain, checked = (_host.Emulator(str(_selection.emulator_library(c))) for c in (False, True))
     plain.clear()
     checked.clear()
     add_ones()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resnet_cuda import _host, _raw
+from resnet_cuda import _host, _raw, _selection
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +98,7 @@ def test_impossible_geometry_is_a_value_error(changed: dict[str, Any], message: 
 
 
 def test_options_are_shared_by_every_handle_of_a_library() -> None:
-    path = str(_raw.emulator_library(checked=False))
+    path = str(_selection.emulator_library(checked=False))
     options, other = _host.Emulator(path).options, _host.Emulator(path).options
     before = options.seed
     try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import resnet_cuda
-from resnet_cuda import _raw
+from resnet_cuda import _raw, _selection
 from resnet_cuda.cli import check, main
 from resnet_cuda.cli._check_cases import cases
 from resnet_cuda.cli._progress import progress_bar
@@ -101,7 +101,7 @@ def test_check_says_what_it_could_not_check(
     def missing(checked: bool) -> Path:
         raise RuntimeError("not built: make build")
 
-    monkeypatch.setattr(_raw, "emulator_library", missing)
+    monkeypatch.setattr(_selection, "emulator_library", missing)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(check, "DTYPES", (torch.float32,))
     assert main(["check"]) == 0

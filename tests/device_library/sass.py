@@ -21,11 +21,16 @@ class NoDisassembler(RuntimeError):
 
 @dataclass
 class Kernel:
-    """`name` is mangled; instructions are opcode and operands without predicate and address."""
+    """`name` is mangled; instructions are opcode and operands without predicate and address.
+
+    `addresses` of them; `predicated`: those that some threads skip.
+    """
 
     name: str
     architecture: str
     instructions: list[str] = field(default_factory=list)
+    addresses: list[int] = field(default_factory=list)
+    predicated: set[int] = field(default_factory=set)
     registers: int = 0
     stack_bytes: int = 0
     local_bytes: int = 0
@@ -33,6 +38,23 @@ class Kernel:
     def count(self, pattern: str) -> int:
         """Instructions that begin with a match of the pattern."""
         return sum(re.match(pattern, instruction) is not None for instruction in self.instructions)
+
+    def before(self, pattern: str) -> list[str]:
+        """What a thread may execute before it meets a match of the pattern, whichever way it branches."""
+        index = {address: i for i, address in enumerate(self.addresses)}
+        reached: set[int] = set()
+        ahead = [0]
+        while ahead:
+            at = ahead.pop()
+            instruction = self.instructions[at]
+            if at in reached or re.match(pattern, instruction):
+                continue
+            reached.add(at)
+            if match := _TARGET.match(instruction):
+                ahead.append(index[int(match[1], 16)])
+            if self.addresses[at] in self.predicated or not _LEAVES.match(instruction):
+                ahead.append(at + 1)
+        return [self.instructions[at] for at in sorted(reached)]
 
 
 def _search_path() -> str:
@@ -56,7 +78,10 @@ def _cuobjdump(option: str, library: Path) -> str:
 
 _ARCHITECTURE = re.compile(r"^(?:\s*code for|arch =) (sm_\w+)")
 _FUNCTION = re.compile(r"^\s*Function ?:? (\S+?):?$")
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;")
+_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][^;]*?)\s*;")
+# Where a branch, a call or the end of a divergent stretch leads, and what no thread goes on behind.
+_TARGET = re.compile(r"(?:BRA|CALL|BSSY|WARPSYNC)\b.*?(0x[0-9a-f]+)$")
+_LEAVES = re.compile(r"BRA 0x|EXIT|RET|BRX|JMX")
 _RESOURCES = re.compile(r"^\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
 
 
@@ -72,7 +97,11 @@ def kernels(library: Path) -> list[Kernel]:
                 key = (architecture, match[1])
                 kernel = found.setdefault(key, Kernel(match[1], architecture))
             elif kernel and (match := _INSTRUCTION.match(line)):
-                kernel.instructions.append(match[1])
+                address = int(match[1], 16)
+                kernel.addresses.append(address)
+                kernel.instructions.append(match[3])
+                if match[2]:
+                    kernel.predicated.add(address)
             elif kernel and (match := _RESOURCES.match(line)):
                 kernel.registers, kernel.stack_bytes, kernel.local_bytes = map(int, match.groups())
     return list(found.values())

@@ -52,6 +52,7 @@ class LaunchRecord(ctypes.Structure):
         ("shared_bytes", ctypes.c_uint64),
         ("counters", Counters),
         ("cluster", ctypes.c_uint32 * 3),
+        ("starts_early", ctypes.c_uint32),
     ]
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from pass_checks import HOPPER
 
+from resnet_cuda import _raw
 from resnet_cuda.testing import emulated
+from tests.device_library import sass
 
 DEVICES = ["emulated", "cuda"] if torch.cuda.is_available() else ["emulated"]
 
@@ -21,6 +23,14 @@ def capability() -> tuple[int, int]:
     would only run the same kernels twice.
     """
     return HOPPER
+
+
+@pytest.fixture(scope="session")
+def machine_code() -> list[sass.Kernel]:
+    """Of the extension's kernels."""
+    if not _raw.build_info().get("cuda_compiled"):
+        pytest.skip("the extension was built without nvcc, so it has no machine code")
+    return sass.kernels(_raw.PACKAGE / "_C.abi3.so")
 
 
 @pytest.fixture(params=DEVICES)

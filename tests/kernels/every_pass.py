@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw  # also registers the raw ops
+from resnet_cuda import _selection  # also registers the raw ops
 from tests.kernels.passes import Conv, nhwc, vector
 
 raw = torch.ops.resnet_cuda
@@ -89,7 +89,7 @@ def every_pass(
         )
 
     yield "pools", pools
-    if dtype.itemsize == 2 and not _raw.has_tensor_cores(y.device):
+    if dtype.itemsize == 2 and not _selection.has_tensor_cores(y.device):
         return  # such stems pool on tensor cores, in the convolution, or in a pass of their own
     images, s_filters = normal(1, 3, 20, 34, dtype=dtype), normal(12, 3, 7, 7, dtype=dtype)
     yield (

@@ -18,7 +18,7 @@ from passes import (
 )
 from torch import Tensor
 
-from resnet_cuda import _host, _raw
+from resnet_cuda import _host, _selection
 from resnet_cuda.testing import check_gradient_rule, check_rule, emulated
 
 raw = torch.ops.resnet_cuda
@@ -50,7 +50,7 @@ def plan_of(name: str, conv: Conv, dtype: torch.dtype, **options: Any) -> dict:
 
 def in_tiles(name: str, conv: Conv, result: Tensor, like: Tensor) -> Tensor:
     """The result of a pass over tensors like this, such that 64 rows in turn share a tile of its kernel."""
-    capability = _raw.capability_of(like.device)
+    capability = _selection.capability_of(like.device)
     kernel = plan_of(name, conv, like.dtype, capability=capability)["kernel"]
     return in_squares(result) if kernel.endswith("_halo") else result
 

@@ -55,14 +55,6 @@ def built() -> Resources:
     return resources.load()
 
 
-@pytest.fixture(scope="module")
-def machine_code() -> list[sass.Kernel]:
-    """Of the extension's convolution kernels."""
-    if not _raw.build_info().get("cuda_compiled"):
-        pytest.skip("the extension was built without nvcc, so it has no machine code")
-    return sass.kernels(_raw.PACKAGE / "_C.abi3.so")
-
-
 def spilling(kernels: list[Kernel]) -> Iterator[str]:
     for kernel in kernels:
         if kernel.stack or kernel.spill_stores or kernel.spill_loads:
@@ -257,19 +249,19 @@ def test_a_spill_and_a_block_that_is_alone_are_found() -> None:
     assert re.findall(r" on (\w+): 1 blocks of 4 warps", alone) == ["sm_86", "sm_89"]
 
 
-def test_a_pair_of_hopper_s_blocks_that_does_not_fit_is_found() -> None:
-    pair = {
+def test_twins_of_hopper_s_blocks_that_do_not_fit_are_found() -> None:
+    twin = {
         "architecture": "sm_90a",
         "name": "void k<Sm90Mainloop<Sm90Tile<128, 64, 2>, float>>(int)",
         "threads": 384,
         "registers": 80,
         "dynamic_shared": 112640,
     }
-    assert not list(lonely([compiled(**pair)]))
+    assert not list(lonely([compiled(**twin)]))
     assert "1 blocks fit, not 2, by registers" in next(
-        lonely([compiled(**{**pair, "registers": 88})])
+        lonely([compiled(**{**twin, "registers": 88})])
     )
-    too_much = {**pair, "dynamic_shared": 116736}
+    too_much = {**twin, "dynamic_shared": 116736}
     assert "not 2, by shared memory" in next(lonely([compiled(**too_much)]))
 
 

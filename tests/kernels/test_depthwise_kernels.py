@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from every_convolution import *  # noqa: F403  (tests, here of this file's `conv`)
 from pass_checks import (
     PASSES,
     check_bank_conflicts,
@@ -14,13 +15,6 @@ from pass_checks import (
     runs,
 )
 from passes import Conv
-from test_tensor_core_kernels import (  # their `conv` is this file's: pytest collects them here once more
-    test_dgrad_adds_gates_and_reduces,  # noqa: F401
-    test_fprop_and_its_statistics,  # noqa: F401
-    test_fprop_epilogue_scales_adds_and_activates,  # noqa: F401
-    test_fprop_normalises_on_load_and_pads_after_the_activation,  # noqa: F401
-    test_wgrad_is_the_weight_gradient,  # noqa: F401
-)
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

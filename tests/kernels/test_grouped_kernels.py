@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from every_convolution import *  # noqa: F403  (tests, here of this file's `conv`)
 from pass_checks import (
     GENERATIONS,
     PASSES,
@@ -16,13 +17,6 @@ from pass_checks import (
     runs,
 )
 from passes import Conv
-from test_tensor_core_kernels import (  # their `conv` is this file's: pytest collects them here once more
-    test_dgrad_adds_gates_and_reduces,  # noqa: F401
-    test_fprop_and_its_statistics,  # noqa: F401
-    test_fprop_epilogue_scales_adds_and_activates,  # noqa: F401
-    test_fprop_normalises_on_load_and_pads_after_the_activation,  # noqa: F401
-    test_wgrad_is_the_weight_gradient,  # noqa: F401
-)
 
 DTYPES = [torch.bfloat16, torch.float16]
 # Groups of 4, 8, 16 and 32 channels; one super-group and several; fewer and more rows than a tile has; strides,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from every_convolution import *  # noqa: F403  (tests, here of this file's `conv`)
 from hopper_passes import hopper_passes
 from pass_checks import (
     HOPPER,
@@ -24,15 +25,7 @@ from pass_checks import (
     runs,
 )
 from passes import Conv
-from test_tensor_core_kernels import (  # their `conv` and `device` are this file's: collected here once more
-    dtype,  # noqa: F401
-    test_dgrad_adds_gates_and_reduces,  # noqa: F401
-    test_fprop_and_its_statistics,  # noqa: F401
-    test_fprop_epilogue_scales_adds_and_activates,  # noqa: F401
-    test_fprop_normalises_on_load_and_pads_after_the_activation,  # noqa: F401
-    test_the_projection_shares_the_expand_s_tile,  # noqa: F401
-    test_wgrad_is_the_weight_gradient,  # noqa: F401
-)
+from test_tensor_core_kernels import test_the_projection_shares_the_expand_s_tile  # noqa: F401
 from torch import Tensor
 
 from resnet_cuda.testing import emulated

@@ -7,18 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from every_convolution import *  # noqa: F403  (tests, here of this file's `conv`)
 from every_pass import every_pass, outputs
 from pass_checks import PASSES, check_every_schedule_gives_equal_bits, check_no_fault, runs
 from passes import Conv
 from test_bn_backward_on_load import Case, check_equal
-from test_tensor_core_kernels import (  # their `conv` and `device` are this file's: collected here once more
-    test_dgrad_adds_gates_and_reduces,  # noqa: F401
-    test_fprop_and_its_statistics,  # noqa: F401
-    test_fprop_epilogue_scales_adds_and_activates,  # noqa: F401
-    test_fprop_normalises_on_load_and_pads_after_the_activation,  # noqa: F401
-    test_the_projection_shares_the_expand_s_tile,  # noqa: F401
-    test_wgrad_is_the_weight_gradient,  # noqa: F401
-)
+from test_tensor_core_kernels import test_the_projection_shares_the_expand_s_tile  # noqa: F401
 
 from resnet_cuda import _host
 from resnet_cuda.testing import emulated
@@ -42,11 +36,6 @@ PROBLEMS = [
 def device() -> Iterator[str]:
     with emulated(capability=TURING, allow_tf32=True):
         yield "cpu"
-
-
-@pytest.fixture(params=[torch.bfloat16, torch.float16], ids=str)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
 
 
 @pytest.fixture(params=PROBLEMS, ids=str)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every_convolution import DTYPES
 from pass_checks import (
     check_bank_conflicts,
     check_every_schedule_gives_equal_bits,
@@ -17,7 +18,6 @@ from pass_checks import (
 )
 from passes import Conv, per_channel, vector
 from test_gathered_kernels import at_offset
-from test_tensor_core_kernels import DTYPES
 from torch import Tensor
 
 from resnet_cuda.testing import check_rule, emulated

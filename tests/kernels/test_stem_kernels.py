@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pass_checks import check_every_schedule_gives_equal_bits, check_no_fault, kernels_of
-from passes import Conv
-from test_gathered_kernels import at_offset
-from test_tensor_core_kernels import (  # their `conv` is this file's: pytest collects them here once more
+from every_convolution import (  # their `conv` is this file's
     DTYPES,
     dtype,  # noqa: F401
     test_fprop_and_its_statistics,  # noqa: F401
     test_fprop_epilogue_scales_adds_and_activates,  # noqa: F401
     test_wgrad_is_the_weight_gradient,  # noqa: F401
 )
+from pass_checks import check_every_schedule_gives_equal_bits, check_no_fault, kernels_of
+from passes import Conv
+from test_gathered_kernels import at_offset
 
 from resnet_cuda.testing import emulated
 

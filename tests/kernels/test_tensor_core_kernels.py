@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from every_convolution import *  # noqa: F403  (tests, here of this file's `conv`)
 from pass_checks import (
     AMPERE,
     PASSES,
     check_bank_conflicts,
-    check_dgrad,
     check_every_schedule_gives_equal_bits,
-    check_fprop_and_its_statistics,
-    check_fprop_epilogue,
-    check_fprop_normalises_on_load,
     check_no_fault,
     check_stored,
-    check_wgrad,
     kernels_of,
     raw,
     runs,
@@ -24,7 +20,6 @@ from passes import Conv, per_channel, vector
 
 from resnet_cuda import _host
 
-DTYPES = [torch.bfloat16, torch.float16]
 # Fewer and more rows, columns and slices than a tile or a ring has; channels that are no multiple of a slice; taps that
 # straddle a slice; the large tile; strides, dilations and paddings; images smaller than the window.
 PROBLEMS = [
@@ -53,11 +48,6 @@ def capability() -> tuple[int, int]:
     return AMPERE
 
 
-@pytest.fixture(params=DTYPES, ids=str)
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
-
-
 @pytest.fixture(params=[*PROBLEMS, *LARGE.values()], ids=str)
 def conv(request: pytest.FixtureRequest) -> Conv:
     return request.param
@@ -70,34 +60,6 @@ def test_the_large_problems_need_large_tiles(name: str) -> None:
     sizes = x.shape, weight.shape
     plan = _host.conv_plan(name, "bfloat16", *sizes, padding=conv.padding, capability=AMPERE)
     assert plan["tile"] == (128, 128, 32)
-
-
-def test_fprop_and_its_statistics(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    check_fprop_and_its_statistics(conv, dtype, device)
-
-
-def test_fprop_normalises_on_load_and_pads_after_the_activation(
-    conv: Conv, dtype: torch.dtype, device: str
-) -> None:
-    check_fprop_normalises_on_load(conv, dtype, device)
-
-
-@pytest.mark.parametrize("relu", [False, True])
-def test_fprop_epilogue_scales_adds_and_activates(
-    conv: Conv, dtype: torch.dtype, device: str, relu: bool
-) -> None:
-    check_fprop_epilogue(conv, dtype, device, relu)
-
-
-def test_dgrad_adds_gates_and_reduces(conv: Conv, dtype: torch.dtype, device: str) -> None:
-    check_dgrad(conv, dtype, device)
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-def test_wgrad_is_the_weight_gradient(
-    conv: Conv, dtype: torch.dtype, device: str, normalise: bool
-) -> None:
-    check_wgrad(conv, dtype, device, normalise)
 
 
 def test_the_projection_shares_the_expand_s_tile(dtype: torch.dtype, device: str) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from tests.mutation.shipped_problems import normalised, with_statistics
+from tests.mutation.shipped_problems import with_statistics
 from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
-from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, product
+from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, normalised, product
 
 SM90 = "mutation_sm90"
 

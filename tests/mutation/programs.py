@@ -50,6 +50,7 @@ PROGRAMS = {
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
     "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh": ("sm90_chain",),
+    "csrc/kernels/bottleneck/pixel_product.cuh": ("simt",),
     "csrc/kernels/conv/conv_max_pool.cuh": ("sm80_pooled",),
     "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
@@ -60,6 +61,7 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/conv/sm90/persistent_gemm.cuh": ("sm90_taps", "sm90_products"),
     "csrc/kernels/conv/sm90/pixel_product.cuh": ("sm90_products",),
     "csrc/kernels/conv/sm90/row_store.cuh": ("sm90_taps",),
+    "csrc/kernels/conv/sum_splits.cuh": ("simt",),
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
@@ -108,6 +110,9 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             shipped.conv_with_statistics(),
             shipped.depthwise_conv_with_statistics(),
             shipped.bn_finalize(),
+            shipped.bn_backward_finalize(),
+            shipped.sum_splits(),
+            shipped.sum_products(),
             shipped.global_avg_pool(),
         ),
         # More slices of channels than stages, two parts of 64 rows, and a second tile of each kind.

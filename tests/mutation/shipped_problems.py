@@ -9,7 +9,14 @@ from torch.nn.functional import conv1d, conv2d, max_pool2d
 
 from tests.reference_kernels import problems
 from tests.reference_kernels.launch import Input, Output
-from tests.reference_kernels.problems import BFLOAT16, FLOAT32, Problem, product
+from tests.reference_kernels.problems import (
+    BFLOAT16,
+    FLOAT32,
+    FLOAT64,
+    Problem,
+    normalised,
+    product,
+)
 
 SIMT, SM80 = "mutation_simt", "mutation_sm80"
 FIRST = "first_kernel"
@@ -61,11 +68,6 @@ def normalised_conv_with_statistics(
     activation = multiplied(normalised(x, scale, bias))
     exact = product(activation, weight)
     return with_statistics(name, SM80, dtype, exact, x, weight, scale=scale, bias=bias)
-
-
-def normalised(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    # The kernel's fma rounds once, and so does this.
-    return torch.addcmul(bias.double(), x.double(), scale.double()).float().relu().to(x.dtype)
 
 
 def multiplied(operand: torch.Tensor) -> torch.Tensor:
@@ -165,6 +167,70 @@ def bn_finalize() -> Problem:
         (rows, tiles, channels),
         expected,
         tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )
+
+
+def bn_backward_finalize() -> Problem:
+    tiles, channels, rows = 19, 37, 19 * 64
+    partials = problems.random_tensor(1, tiles, 2, channels, dtype=FLOAT32)
+    vectors = {
+        name: problems.random_tensor(seed, channels, dtype=FLOAT32)
+        for seed, name in enumerate(("gamma", "mean", "invstd"), 2)
+    }
+    gamma, mean, invstd = (vector.double() for vector in vectors.values())
+    dbeta, moment = partials.double().sum(0)
+    dgamma, c0 = moment * invstd, gamma * invstd
+    coefficients = torch.stack([c0, -c0 * invstd * dgamma / rows, -c0 * dbeta / rows, mean])
+    expected = (dgamma, dbeta, coefficients)
+    return Problem(
+        "bn_backward_finalize",
+        SIMT,
+        "bn_backward_finalize",
+        (
+            *(
+                Output(name, tuple(values.shape), FLOAT32)
+                for name, values in zip(("dgamma", "dbeta", "coefficients"), expected, strict=True)
+            ),
+            Input("partials", partials),
+            *(Input(name, vector) for name, vector in vectors.items()),
+        ),
+        (rows, tiles, channels),
+        expected,
+        tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )
+
+
+def sum_splits() -> Problem:
+    parts = problems.random_tensor(1, 5, 300, dtype=FLOAT32)
+    total = parts.double().sum(0)
+    return Problem(
+        "sum_splits",
+        SIMT,
+        "sum_splits",
+        (Output("sum", tuple(total.shape), FLOAT32), Input("parts", parts)),
+        (total.numel(), len(parts)),
+        (total,),
+        (problems.allowance(total, parts.double().abs().sum(0), FLOAT32),),
+    )
+
+
+def sum_products() -> Problem:
+    rows, columns, count = 20, 15, 5
+    parts = problems.random_tensor(1, count, rows * columns + rows, dtype=FLOAT32)
+    total = parts.double().sum(0)
+    expected = total[: rows * columns].view(rows, columns), total[rows * columns :]
+    return Problem(
+        "sum_products",
+        SIMT,
+        "sum_products",
+        (
+            Output("product", (rows, columns), FLOAT64),
+            Output("sums", (rows,), FLOAT64),
+            Input("parts", parts),
+        ),
+        (rows, columns, count),
+        expected,
+        tuple(1e-13 + 1e-13 * values.abs() for values in expected),
     )
 
 

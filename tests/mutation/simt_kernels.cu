@@ -1,6 +1,7 @@
 // The shipped kernels that synchronise, each once, in float: what tests/mutation deletes from.
 #include "../device_library/device_library.h"
 #include "kernels/batch_norm/batch_norm_finalize.cuh"
+#include "kernels/bottleneck/pixel_product.cuh"
 #include "kernels/conv/direct/depthwise.cuh"
 #include "kernels/conv/simt/mainloop.cuh"
 #include "kernels/pool/global_avg_pool.cuh"
@@ -54,8 +55,53 @@ Status bn_finalize(const LaunchArguments& arguments) {
   params.eps = 1e-5;
   return launch_kernel("bn_finalize", bn_finalize_kernel<float>,
                        Dim3{divide_up(params.C, FinalizeTile::kChannels), 1, 1},
-                       Dim3{FinalizeTile::kThreads, 1, 1}, sizeof(FinalizeStorage), nullptr,
-                       params);
+                       Dim3{FinalizeTile::kThreads, 1, 1}, sizeof(FinalizeStorage), nullptr, params,
+                       {}, 1, Start::kEarly);
+}
+
+// buffers: dgamma, dbeta, coefficients, partials, gamma, mean, invstd; numbers: rows, tiles,
+// channels
+Status bn_backward_finalize(const LaunchArguments& arguments) {
+  BnBackwardFinalizeKernelParams<float> params = {};
+  params.dgamma = arguments.buffer<float>(0);
+  params.dbeta = arguments.buffer<float>(1);
+  params.coefficients = arguments.buffer<float>(2);
+  params.partials = arguments.buffer<const float>(3);
+  params.gamma = arguments.buffer<const float>(4);
+  params.mean = arguments.buffer<const float>(5);
+  params.invstd = arguments.buffer<const float>(6);
+  params.rows = arguments.number(0);
+  params.tiles = arguments.number(1);
+  params.C = arguments.number(2);
+  params.training = true;
+  return launch_kernel("bn_backward_finalize", bn_backward_finalize_kernel<float>,
+                       Dim3{divide_up(params.C, FinalizeTile::kChannels), 1, 1},
+                       Dim3{FinalizeTile::kThreads, 1, 1}, sizeof(FinalizeStorage), nullptr, params,
+                       {}, 1, Start::kEarly);
+}
+
+// buffers: sum, parts; numbers: elements, parts
+Status sum_splits(const LaunchArguments& arguments) {
+  const SumSplitsParams<float> params = {arguments.buffer<const float>(1),
+                                         arguments.buffer<float>(0), arguments.number(0),
+                                         arguments.number(1)};
+  return launch_kernel("sum_splits", sum_splits_kernel<float>,
+                       Dim3{divide_up(params.size, kSumSplitsThreads), 1, 1},
+                       Dim3{kSumSplitsThreads, 1, 1}, 0, nullptr, params, {}, 1, Start::kEarly);
+}
+
+// buffers: product, sums, parts; numbers: rows, columns, parts
+Status sum_products(const LaunchArguments& arguments) {
+  const SumProductsParams<float> params = {arguments.buffer<const float>(2),
+                                           arguments.buffer<double>(0),
+                                           arguments.buffer<double>(1),
+                                           arguments.number(0),
+                                           arguments.number(1),
+                                           arguments.number(2),
+                                           false};
+  return launch_kernel("sum_products", sum_products_kernel<float>,
+                       Dim3{divide_up(params.rows * (params.columns + 1), kSumSplitsThreads), 1, 1},
+                       Dim3{kSumSplitsThreads, 1, 1}, 0, nullptr, params, {}, 1, Start::kEarly);
 }
 
 // buffers: y, x; numbers: images, pixels, channels
@@ -73,6 +119,9 @@ const KernelRegistration kRegistrations[] = {
     {"conv_with_statistics", conv_with_statistics},
     {"depthwise_conv_with_statistics", depthwise_conv_with_statistics},
     {"bn_finalize", bn_finalize},
+    {"bn_backward_finalize", bn_backward_finalize},
+    {"sum_splits", sum_splits},
+    {"sum_products", sum_products},
     {"global_avg_pool", global_avg_pool},
 };
 

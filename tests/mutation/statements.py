@@ -21,6 +21,7 @@ CALLS = "|".join(
         r"wgmma_(?:fence|commit|wait)",
         r"tma_store_(?:commit|wait_read|wait)",
         r"cluster_(?:arrive|wait|sync)",
+        r"grid_dependency_wait",
         # A ring's own operations, and the place in it.
         r"(?:\w+\.)*(?:\w+_)?ring\.\w+",
         r"release(?:_\w+)?",

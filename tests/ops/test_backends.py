@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import resnet_cuda
-from resnet_cuda import _raw, ops
+from resnet_cuda import _raw, _selection, ops
 from resnet_cuda.testing import emulated
 from resnet_cuda.testing.problems import ConvProblem, make_inputs
 
@@ -112,9 +112,9 @@ def test_unknown_completions_are_refused(family: str) -> None:
 
 @needs_extension
 def test_completions_are_set_inside_the_context_only() -> None:
-    from resnet_cuda import _host, _raw
+    from resnet_cuda import _host
 
-    options = _host.Emulator(str(_raw.emulator_library(checked=False))).options
+    options = _host.Emulator(str(_selection.emulator_library(checked=False))).options
     before = (options.cp_async, options.tma, options.wgmma)
     with emulated(cp_async="random", tma="early"):
         assert (options.cp_async, options.tma, options.wgmma) == (2, 1, 0)

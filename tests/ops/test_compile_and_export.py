@@ -227,5 +227,5 @@ def test_every_raw_op_has_a_fake() -> None:
         for schema in torch._C._jit_get_all_schemas()
         if schema.name.startswith(prefix)
     }
-    without_tensors = {"_select_emulator", "_allows_tf32", "_build_info"}
+    without_tensors = {"_select_emulator", "_allows_tf32", "_build_info", "_start_early"}
     assert registered - without_tensors == {fake.__name__ for fake in _raw.FAKES}

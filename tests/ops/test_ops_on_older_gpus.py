@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from resnet_cuda import _raw, explain, ops
+from resnet_cuda import _raw, _selection, explain, ops
 from resnet_cuda.cli._check_cases import Case, cases
 from resnet_cuda.cli.check import against_fp64
 from resnet_cuda.testing import emulated
@@ -56,12 +56,12 @@ def test_a_gradient_is_stored_where_simt_kernels_would_load_two_tensors_for_ever
 
 def test_the_backward_after_the_context_runs_on_the_forward_s_gpu() -> None:
     given = make_inputs(POINTWISE, torch.bfloat16, requires_grad=True)
-    selected = _raw.selected_emulator()
+    selected = _selection.selected_emulator()
     with emulated(capability=TURING) as emulation:
         z = ops.conv_bn_relu(given.x, given.weight, None, None, None, None, training=True)
         emulation.clear()
     z.sum().backward()
-    _raw.select_emulator(
+    _selection.select_emulator(
         *selected
     )  # the backward has chosen again, and other tests plan for the GPU that is played
     kernels = [launch["kernel"] for launch in emulation.launches()]
@@ -81,11 +81,11 @@ def test_explain_plans_for_the_gpu_that_is_played() -> None:
 def test_tensor_cores_are_a_constant_to_the_compiler(
     capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_raw, "_selected", SimpleNamespace(capability=capability))
+    monkeypatch.setattr(_selection, "_selected", SimpleNamespace(capability=capability))
     torch.compiler.reset()
 
     @torch.compile(fullgraph=True, backend="eager")
     def call(x: torch.Tensor) -> torch.Tensor:
-        return x + 1 if _raw.has_tensor_cores(x.device) else x - 1
+        return x + 1 if _selection.has_tensor_cores(x.device) else x - 1
 
     assert call(torch.zeros(1)).item() == (1 if expected else -1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw, explain, ops
+from resnet_cuda import _raw, _selection, explain, ops
 from resnet_cuda.testing import emulated
 from resnet_cuda.testing.problems import ConvProblem, make_inputs
 
@@ -69,7 +69,7 @@ def test_torchs_switch_is_read_as_torch_resolves_it(moves: dict[str, Any], allow
             holder = getattr(holder, part)
         setattr(holder, attribute, value)
     assert (BACKENDS.cudnn.conv.fp32_precision == "tf32") == allowed
-    assert _raw.allows_tf32() == allowed
+    assert _selection.allows_tf32() == allowed
 
 
 def test_emulated_float32_is_exact_unless_tf32_is_asked_for() -> None:
@@ -116,11 +116,11 @@ def test_an_inner_context_does_not_change_the_outer_one() -> None:
 
 
 def test_a_compiled_graph_follows_a_changed_answer() -> None:
-    library = _raw.emulator_library(checked=False)
+    library = _selection.emulator_library(checked=False)
     with emulated() as emulation:
         compiled = torch.compile(ops.conv_bn_relu, fullgraph=True, backend="aot_eager")
         for allow_tf32, generation in ((False, "simt"), (True, "sm80"), (False, "simt")):
-            _raw.select_emulator(library, allow_tf32)
+            _selection.select_emulator(library, allow_tf32)
             emulation.clear()
             training_step(compiled)
             assert convolutions(emulation.launches()) == kernels(generation), allow_tf32

@@ -102,19 +102,23 @@ HOPPER_ROWS: list[Row] = [
     ),
     ("cluster_rank_kernel", (r"S2R R\d+, SR_CgaCtaId",)),
     ("cluster_exchange_kernel", (r"LD\.E ", r"ST\.E\.64 ", *CLUSTER_BARRIER)),
+    ("stir_kernel", ("ACQBULK", "PREEXIT")),
+    ("turn_kernel", ("ACQBULK", "PREEXIT", r"LDG\.E ")),
+    ("compare_kernel", ("ACQBULK", r"LDG\.E ")),
     ("remote_arrive_kernel", (r"SYNCS\.ARRIVE\.TRANS64\.RED\.A1T0", r"ST\.E ", *CLUSTER_BARRIER)),
     *(
         (
             f"tma_load_kernelILi{rank}E",
             (
                 rf"UTMALDG\.{rank}D ",
-                r"UTMACCTL\.PF",
                 EXPECT_ON_BARRIER if rank % 2 == 0 else r"SYNCS\.ARRIVE\.TRANS64\.RED\.A0TR",
                 *LOAD_PHASES,
             ),
         )
         for rank in range(1, 6)
     ),
+    ("tma_prefetch_kernel", (r"UTMACCTL\.PF", r"UTMALDG\.2D ")),
+    ("prefetch_l2_kernel", (r"UBLKPF",)),
     *(
         (
             f"tma_store_kernelILi{rank}E",

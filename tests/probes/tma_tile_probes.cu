@@ -15,8 +15,6 @@ __global__ void __launch_bounds__(32) tma_load_kernel(const __grid_constant__ Tm
   read_coordinates(coordinates, p);
   // Load with both ways to announce the bytes.
   if (ptx::elect_one()) {
-    ptx::tma_prefetch(&params.map);
-    ptx::prefetch_l2(p.out, 16);
     if (kRank % 2 == 0) {
       ptx::mbarrier_arrive_expect_tx(shared.barrier, words * 4);
       ptx::tma_load(shared.box, &params.map, shared.barrier, coordinates);

@@ -74,6 +74,11 @@ def product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a @ b.T, a.abs() @ b.abs().T
 
 
+def normalised(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """relu(x scale + bias) as kernels have it on load: their fma rounds once, and so does this."""
+    return torch.addcmul(bias.double(), x.double(), scale.double()).float().relu().to(x.dtype)
+
+
 def gemm(
     kernel: str, dtype: torch.dtype, out_dtype: torch.dtype, m: int, n: int, k: int
 ) -> Problem:
@@ -100,9 +105,7 @@ def gemm_rs(dtype: torch.dtype, m: int, n: int, k: int) -> Problem:
     b = random_tensor(2, n, k, dtype=dtype, scale=k**-0.5)
     scale = random_tensor(3, k, dtype=FLOAT32).abs() + 0.5
     shift = random_tensor(4, k, dtype=FLOAT32)
-    # The kernel's fma rounds once, and so does this.
-    normalised = torch.addcmul(shift.double(), a.double(), scale.double()).float().relu().to(dtype)
-    d, magnitude = product(normalised, b)
+    d, magnitude = product(normalised(a, scale, shift), b)
     return Problem(
         f"hopper_gemm_rs {dtype} {m}x{n}x{k}",
         HOPPER,

@@ -82,8 +82,13 @@ struct BnBackwardApplyKernelParams {
   bool aligned;
 };
 
+// Blocks that share a multiprocessor: of double three, as the compiler would spill to have a
+// fourth; of the others (0) as many as it finds room for.
 template <class T>
-__global__ void __launch_bounds__(kGroupThreads)
+constexpr int kBackwardApplyBlocks = sizeof(T) == 8 ? 3 : 0;
+
+template <class T>
+__global__ void __launch_bounds__(kGroupThreads, kBackwardApplyBlocks<T>)
     bn_backward_apply_kernel(const __grid_constant__ BnBackwardApplyKernelParams<T> params) {
   using Acc = AccOf<T>;
   const GroupPosition at(params.size);

@@ -5,6 +5,7 @@
 
 #include "common/dtype.h"
 #include "kernels/batch_norm/batch_norm_params.h"
+#include "ptx/grid_dependency.cuh"
 #include "ptx/keywords.h"
 #include "ptx/memory.cuh"
 
@@ -58,6 +59,10 @@ struct BnFinalizeKernelParams {
 template <class Acc>
 __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
     bn_finalize_kernel(const __grid_constant__ BnFinalizeKernelParams<Acc> params) {
+  // Wait for the kernel that left the tiles' results.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
                           int32_t(threadIdx.x) % FinalizeTile::kChannels;
@@ -67,10 +72,10 @@ __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
                                           : params.rows - tile * kStatsTileRows);
   };
   const auto tile_mean = [&](int64_t tile) {
-    return double(ptx::load_global_nc(params.partials + tile * 2 * params.C + channel));
+    return double(ptx::load_global_input(params.partials + tile * 2 * params.C + channel));
   };
   const auto tile_m2 = [&](int64_t tile) {
-    return double(ptx::load_global_nc(params.partials + (tile * 2 + 1) * params.C + channel));
+    return double(ptx::load_global_input(params.partials + (tile * 2 + 1) * params.C + channel));
   };
 
   // Merge the tiles' means, then their sums of squares about the common mean (Chan et al. 1983).
@@ -87,8 +92,8 @@ __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
 
   // Write what the normalisation needs.
   const double invstd = 1.0 / sqrt(m2 / rows + params.eps);
-  const double gamma = params.gamma ? double(ptx::load_global_nc(params.gamma + channel)) : 1.0;
-  const double beta = params.beta ? double(ptx::load_global_nc(params.beta + channel)) : 0.0;
+  const double gamma = params.gamma ? double(ptx::load_global_input(params.gamma + channel)) : 1.0;
+  const double beta = params.beta ? double(ptx::load_global_input(params.beta + channel)) : 0.0;
   const double scale = gamma * invstd;
   ptx::store_global(params.mean + channel, Acc(mean));
   ptx::store_global(params.invstd + channel, Acc(invstd));
@@ -124,12 +129,17 @@ template <class Acc>
 __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
     bn_backward_finalize_kernel(
         const __grid_constant__ BnBackwardFinalizeKernelParams<Acc> params) {
+  // Wait for the kernel that left the tiles' results.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   auto& shared = dynamic_smem<FinalizeStorage>();
   const int32_t channel = int32_t(blockIdx.x) * FinalizeTile::kChannels +
                           int32_t(threadIdx.x) % FinalizeTile::kChannels;
   const bool valid = channel < params.C;
   const auto partial = [&](int64_t tile, int which) {
-    return double(ptx::load_global_nc(params.partials + (tile * 2 + which) * params.C + channel));
+    return double(
+        ptx::load_global_input(params.partials + (tile * 2 + which) * params.C + channel));
   };
 
   // Sum g and g (y - mean) over all rows.
@@ -140,8 +150,8 @@ __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
   if (!valid || threadIdx.x >= FinalizeTile::kChannels) return;
 
   // Write the parameters' gradients.
-  const double invstd = double(ptx::load_global_nc(params.invstd + channel));
-  const double gamma = params.gamma ? double(ptx::load_global_nc(params.gamma + channel)) : 1.0;
+  const double invstd = double(ptx::load_global_input(params.invstd + channel));
+  const double gamma = params.gamma ? double(ptx::load_global_input(params.gamma + channel)) : 1.0;
   const double dgamma = sum_moment * invstd;
   ptx::store_global(params.dgamma + channel, Acc(dgamma));
   ptx::store_global(params.dbeta + channel, Acc(sum_g));
@@ -155,7 +165,7 @@ __global__ void __launch_bounds__(FinalizeTile::kThreads, FinalizeTile::kBlocks)
   ptx::store_global(out, Acc(c0));
   ptx::store_global(out + params.C, Acc(through_var));
   ptx::store_global(out + 2 * int64_t(params.C), Acc(through_mean));
-  ptx::store_global(out + 3 * int64_t(params.C), ptx::load_global_nc(params.mean + channel));
+  ptx::store_global(out + 3 * int64_t(params.C), ptx::load_global_input(params.mean + channel));
 }
 
 }  // namespace rnc

@@ -61,8 +61,8 @@ struct ExpandProjectMainloop : Mainloop {
   static __device__ __forceinline__ void normalise(Mainloop& tile, const ColumnAffine<Acc>& norm,
                                                    const GemmTile& at) {
     for_each_accumulator(tile, at, [&](int32_t channel, Acc& v) {
-      v = affine(v, ptx::load_global_nc(norm.scale + channel),
-                 ptx::load_global_nc(norm.bias + channel));
+      v = affine(v, ptx::load_global_input(norm.scale + channel),
+                 ptx::load_global_input(norm.bias + channel));
     });
   }
 };

@@ -45,7 +45,7 @@ struct ExpandDgradMainloop : First {
     // Start from the bias.
     First::clear();
     for_each_accumulator(*this, at, [&](int32_t channel, Acc& v) {
-      v = ptx::load_global_nc(params.bias + channel);
+      v = ptx::load_global_input(params.bias + channel);
     });
     // Multiply the gradient by the filters.
     First::accumulate(*this, params.first, at, shared_by<typename First::Storage>(shared),

@@ -4,10 +4,12 @@
 #pragma once
 
 #include "kernels/bottleneck/bottleneck_expand.cuh"
+#include "kernels/bottleneck/bottleneck_params.h"
 #include "kernels/conv/sm90/block_tile.cuh"
 #include "kernels/conv/sm90/persistent_gemm.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
+#include "ptx/grid_dependency.cuh"
 #include "tile/wgmma_mainloop.cuh"
 
 namespace rnc {
@@ -31,7 +33,8 @@ struct ExpandReduce {
   using ExpandFilters = TmaFilters<T, Tile::kColumns, true, kClusterBlocks>;
   using ReduceFilters = TmaFilters<T, kReduced, true, kClusterBlocks>;
 
-  static constexpr int kPixelStages = 4, kPanelStages = 4, kExpandStages = 4;
+  static constexpr int kPixelStages = BottleneckExpandReduceParams::kMostChannels / kBoxChannels;
+  static constexpr int kPanelStages = 4, kExpandStages = 4;
   static constexpr int kReduceStages = 64 * 1024 / ReduceFilters::Slice::kBytes;
 
   struct Params {
@@ -247,8 +250,9 @@ struct ExpandReduce {
     RNC_UNROLL
     for (int i = 0; i < kAccumulators; i += 4) {
       const int32_t column = own_column + i * 2;
-      const Pair scales = ptx::load_global_nc(reinterpret_cast<const Pair*>(norm.scale + column));
-      const Pair biases = ptx::load_global_nc(reinterpret_cast<const Pair*>(norm.bias + column));
+      const Pair scales =
+          ptx::load_global_input(reinterpret_cast<const Pair*>(norm.scale + column));
+      const Pair biases = ptx::load_global_input(reinterpret_cast<const Pair*>(norm.bias + column));
       RNC_UNROLL
       for (int e = 0; e < 4; ++e) {
         accumulators[i + e] = affine(accumulators[i + e], scales.v[e % 2], biases.v[e % 2]);
@@ -282,6 +286,10 @@ __global__ void __launch_bounds__(ExpandReduce<T, kReduced>::kThreads, 1)
       fn((int32_t(tile) * kBlocks + int32_t(ptx::cluster_rank())) * Fused::kRows);
     }
   };
+
+  // Wait for the kernels before this one; the one behind finds room where blocks have left.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
 
   // The warp behind the warpgroups fills them.
   if (threadIdx.x >= Shape::kConsumers) {

@@ -56,6 +56,9 @@ struct BottleneckExpandParams {
 // y = relu(scale * (x W^T) + bias + residual) and z = relu(next_scale * (y Wn^T) + next_bias): a
 // block's expand, and the reduce of the block behind it.
 struct BottleneckExpandReduceParams {
+  // C: all of a tile's channels stay in shared memory.
+  static constexpr int32_t kMostChannels = 256;
+
   int32_t N, P, Q, C, K, L;  // x [N, P, Q, C], y [N, P, Q, K], z [N, P, Q, L]
   const void* x;             // T [N, P, Q, C]
   const void* weight;        // T [K, C]

@@ -20,6 +20,10 @@ struct SumProductsParams {
 template <class Acc>
 __global__ void __launch_bounds__(kSumSplitsThreads)
     sum_products_kernel(const __grid_constant__ SumProductsParams<Acc> params) {
+  // Wait for the kernel that left the parts.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   const int64_t size = int64_t(params.rows) * params.columns, stride = size + params.rows;
   const int64_t i = int64_t(blockIdx.x) * kSumSplitsThreads + threadIdx.x;
   if (i >= stride) return;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/dtype.h"
+#include "ptx/grid_dependency.cuh"
 #include "ptx/memory.cuh"
 
 namespace rnc {
@@ -15,7 +16,7 @@ __device__ __forceinline__ double sum_in_order(const Acc* first, int64_t stride,
   double sum = 0;
   RNC_UNROLL_BY(8)  // so many loads in flight
   for (int32_t part = 0; part < parts; ++part) {
-    sum += double(ptx::load_global_nc(first + part * stride));
+    sum += double(ptx::load_global_input(first + part * stride));
   }
   return sum;
 }
@@ -31,6 +32,10 @@ struct SumSplitsParams {
 template <class T>
 __global__ void __launch_bounds__(kSumSplitsThreads)
     sum_splits_kernel(const __grid_constant__ SumSplitsParams<T> params) {
+  // Wait for the kernel that left the parts.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
+
   const int64_t i = int64_t(blockIdx.x) * kSumSplitsThreads + threadIdx.x;
   if (i >= params.size) return;
   const double sum = sum_in_order(params.parts + i, params.size, params.splits);

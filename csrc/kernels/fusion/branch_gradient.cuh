@@ -27,7 +27,7 @@ struct BranchGradient {
     if (!values || !sample(pixel)) return false;
     const int64_t offset = pixel * channels + channel;
     out.load(values, offset, count, aligned);
-    if (mask) out.gate(ptx::load_global_nc(mask + offset / kGroupElements));
+    if (mask) out.gate(ptx::load_global_input(mask + offset / kGroupElements));
     return true;
   }
 

@@ -63,8 +63,8 @@ struct ScaleBiasRelu {
     }
   };
   __device__ __forceinline__ Channel of_channel(int32_t channel) const {
-    return {ptx::load_global_nc(scale + channel), ptx::load_global_nc(bias + channel),
-            floor ? ptx::load_global_nc(floor + channel) : Acc(0)};
+    return {ptx::load_global_input(scale + channel), ptx::load_global_input(bias + channel),
+            floor ? ptx::load_global_input(floor + channel) : Acc(0)};
   }
 
   // What neighbouring channels need, as ColumnVector has them.
@@ -128,7 +128,7 @@ struct BnBackward {
   };
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
-    const auto load = [&](const Acc* vector) { return ptx::load_global_nc(vector + channel); };
+    const auto load = [&](const Acc* vector) { return ptx::load_global_input(vector + channel); };
     return Acc(widen(backward(gradient, companion, load(coefficient(0)), load(coefficient(1)),
                               load(coefficient(2)), load(coefficient(3)),
                               gate_scale ? load(gate_scale) : Acc(0),
@@ -167,7 +167,7 @@ struct BitGate {
 
   __device__ __forceinline__ Acc apply(T v, int64_t element) const {
     if (!is_on()) return Acc(widen(v));
-    const unsigned byte = ptx::load_global_nc(bits + element / 8);
+    const unsigned byte = ptx::load_global_input(bits + element / 8);
     return byte >> element % 8 & 1u ? Acc(widen(v)) : Acc(0);
   }
 

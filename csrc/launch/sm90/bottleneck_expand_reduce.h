@@ -40,7 +40,7 @@ Status launch_expand_reduce(const ConvPlan& plan, const BottleneckExpandReducePa
   return launch_kernel(plan.kernel, bottleneck_expand_reduce_kernel<T, kReduced>,
                        Dim3{uint32_t(clusters * Fused::kClusterBlocks), 1, 1},
                        Dim3{Fused::kThreads, 1, 1}, sizeof(typename Fused::Storage), stream, of,
-                       Dim3{Fused::kClusterBlocks, 1, 1});
+                       Dim3{Fused::kClusterBlocks, 1, 1}, 1, Start::kEarly);
 }
 
 }  // namespace rnc

@@ -54,8 +54,8 @@ struct Mainloops<Generation::kSm90> {
       if constexpr (!(kNarrow && kIsFprop)) {
         if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       }
-      constexpr bool kMayShare = kIsPlain && kIsFprop;
-      return with_tile(std::conditional_t<kMayShare, Sm90NarrowPairTile, Sm90NarrowTile>{});
+      constexpr bool kHasTwin = kIsPlain && kIsFprop;
+      return with_tile(std::conditional_t<kHasTwin, Sm90NarrowTwinTile, Sm90NarrowTile>{});
     }
   }
 

@@ -37,7 +37,7 @@ struct GemmKernel<Mainloop> {
     return launch_kernel(plan.kernel, persistent_gemm_kernel<Mainloop, RowPlaces, kGemms, Epilogue>,
                          grid, Dim3{Mainloop::kThreads, 1, 1},
                          sizeof(PersistentGemmStorage<Mainloop, Epilogue>), stream, of,
-                         Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks);
+                         Dim3{kClusterBlocks, 1, 1}, Mainloop::kBlocks, Start::kEarly);
   }
 
  private:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.probes.probe import Probe, Vectors, random, words
+from tests.probes.probe import HOPPER, Probe, Vectors, random, words
 
 UNTOUCHED = 0xCD
 
@@ -18,6 +18,11 @@ def reversed_elements(dtype: str, width: int) -> Vectors:
 def reversed_in_shared(width: int) -> Vectors:
     values = random(30 + width, 0, 256, 64, width).astype(np.uint8).view("u4")
     return Vectors((values,), values[::-1])
+
+
+def prefetched() -> Vectors:
+    values = random(15, 0, 1000, 128)
+    return Vectors((words(values),), words(values[::-1]))
 
 
 def shuffles() -> Vectors:
@@ -120,6 +125,7 @@ PROBES = [
         )
         for width in (4, 8, 16)
     ),
+    Probe("prefetch_l2", "prefetch_l2", prefetched, ("word",), capability=HOPPER),
     Probe("shuffle", "shuffle", shuffles, ("shuffle", "lane")),
     Probe("vote", "vote", votes, ("bit", "vote", "lane")),
     Probe("atomics", "atomics", atomics, ("word",)),

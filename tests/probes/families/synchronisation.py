@@ -1,4 +1,4 @@
-"""Named barriers, mbarriers, elect.sync, setmaxnreg, clusters."""
+"""Named barriers, mbarriers, elect.sync, setmaxnreg, clusters, grids that depend on each other."""
 
 from __future__ import annotations
 
@@ -60,6 +60,15 @@ def remote_arrive(size: int) -> Vectors:
     return Vectors((words(values),), words(out))
 
 
+def grid_dependency() -> Vectors:
+    values = random(55, 0, 1000, 256)
+    first = values.astype(np.uint32)
+    for _ in range(20000):
+        first = first * np.uint32(1664525) + np.uint32(1013904223)
+    second = first[::-1] + np.uint32(1)
+    return Vectors((words(values),), np.stack([first, second, second - first]))
+
+
 PROBES = [
     Probe("named_barriers", "named_barriers", named_barriers, ("round", "warp", "lane")),
     Probe("mbarrier_phases", "mbarrier_phases", mbarrier_phases, ("word",), capability=HOPPER),
@@ -100,5 +109,12 @@ PROBES = [
             capability=HOPPER,
         )
         for size in (2, 4)
+    ),
+    Probe(
+        "grid_dependency",
+        "grid_dependency",
+        grid_dependency,
+        ("kernel", "thread"),
+        capability=HOPPER,
     ),
 ]

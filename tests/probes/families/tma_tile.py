@@ -1,4 +1,4 @@
-"""TMA of tiles: loads, stores, multicast."""
+"""TMA of tiles: loads, stores, multicast, the prefetch of their maps."""
 
 from __future__ import annotations
 
@@ -103,6 +103,11 @@ def store_groups() -> Probe:
     return Probe("tma_store_groups", "tma_store_groups", describe, ("row", "byte"), numbers, HOPPER)
 
 
+def prefetch() -> Probe:
+    case = Tile("", Tensor((24, 10)), (8, 4), (20, 3))
+    return Probe("tma_prefetch", "tma_prefetch", case.load, ("chunk", "byte"), case.numbers, HOPPER)
+
+
 def tile_multicast(case: Tile, step: int) -> Probe:
     def part(values: np.ndarray, shift: int) -> np.ndarray:
         start = (*case.start[:-1], case.start[-1] + shift)
@@ -116,6 +121,7 @@ PROBES = [
     *(case.probe("load") for case in (*TILES, *STRIDED)),
     *(case.probe("store") for case in TILES),
     store_groups(),
+    prefetch(),
     tile_multicast(Tile("", Tensor((120,)), (32,), (4,)), 30),
     tile_multicast(Tile("", Tensor((24, 20)), (16, 8), (-4, -2), 64), 6),
     tile_multicast(Tile("", Tensor((8, 6, 9), "bf16"), (8, 4, 4), (0, 3, -1)), 2),

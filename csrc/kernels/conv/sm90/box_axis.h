@@ -1,4 +1,5 @@
-// How a window moves over an image as TMA's im2col mode has it. Host-safe.
+// Boxes that TMA loads: how wide they are, and how a window moves over an image as its im2col mode
+// has it. Host-safe.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +8,9 @@
 #include "ptx/numeric_types.h"
 
 namespace rnc {
+
+// Channels of a box: 128 bytes of 16-bit elements.
+constexpr int kBoxChannels = 64;
 
 // One axis over an image of `size` positions: base position i is i stride + lower, and tap t lies
 // first_tap + t tap_shift behind it, never before it.

@@ -44,7 +44,7 @@ struct BoxPieces {
       if constexpr (Prologue::kHasBits) {
         // A piece's bits are one byte.
         const int64_t element = int64_t(pixel) * pixels.C + channel;
-        const unsigned counts = ptx::load_global_nc(prologue.bits + element / kElements);
+        const unsigned counts = ptx::load_global_input(prologue.bits + element / kElements);
         RNC_UNROLL
         for (int e = 0; e < kElements; ++e) {
           elements.v[e] = of_channels.apply(elements.v[e], bool(counts >> e & 1u));

@@ -22,6 +22,10 @@ struct HaloSquare {
   static constexpr int kBoxPixels = kBoxRows * kSide;
   // Channels, and columns of the GEMM, of which all taps' filters stay in shared memory.
   static constexpr int kChannels = 64;
+
+  // Squares of a tile, each a warpgroup's: an operand of two tensors takes registers of a fourth.
+  static constexpr int of_tile(bool has_companion) { return has_companion ? 3 : 4; }
+  static constexpr int tile_rows(bool has_companion) { return of_tile(has_companion) * kPixels; }
 };
 
 // Whether squares cover all positions of such windows, and a box all that a square sees.

@@ -132,17 +132,14 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   struct OwnPixels {
     using Pieces = BoxPieces<Pixels, WarpgroupThreads>;
     const Pixels& pixels;
-    const int32_t first_channel;
-    bool exists[Pieces::kPerThread];
+    const int32_t first_channel, rows;
     typename Pixels::Base bases[Pieces::kPerThread];
 
     __device__ __forceinline__ OwnPixels(const Pixels& pixels, const GemmTile& at)
-        : pixels(pixels), first_channel(at.group * pixels.channels_per_group) {
+        : pixels(pixels), first_channel(at.group * pixels.channels_per_group), rows(at.rows) {
       RNC_UNROLL
       for (int i = 0; i < Pieces::kPerThread; ++i) {
-        const int32_t row = at.first_row + BlockTile::warpgroup_row() + Pieces::line(i);
-        exists[i] = row < at.rows;
-        bases[i] = pixels.base(row);
+        bases[i] = pixels.base(at.first_row + BlockTile::warpgroup_row() + Pieces::line(i));
       }
     }
 
@@ -150,7 +147,8 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
       const int32_t left = pixels.channels_per_group - at.channel;
       Pieces::apply(stage.pixels, BlockTile::warpgroup_row() / kPanelRows, pixels,
                     first_channel + at.channel, left, [&](int i) {
-                      return exists[i] && pixels.is_inside(bases[i], at) ? bases[i].row : -1;
+                      const bool exists = bases[i].row < rows;
+                      return exists && pixels.is_inside(bases[i], at) ? bases[i].row : -1;
                     });
       ptx::fence_proxy_async();
       WarpgroupThreads::sync();

@@ -7,6 +7,7 @@
 #include "kernels/conv/implicit_gemm.cuh"
 #include "kernels/conv/sm90/row_store.cuh"
 #include "ptx/cluster.cuh"
+#include "ptx/grid_dependency.cuh"
 #include "ptx/warpgroup.cuh"
 
 namespace rnc {
@@ -122,6 +123,11 @@ __global__ void __launch_bounds__(Mainloop::kThreads, Mainloop::kBlocks) persist
   Mainloop::set_up(shared.mainloop);
   synchronise<Shape>();
   typename Mainloop::Position position;
+
+  // Wait for the kernels before this one. The one behind finds room where this one's blocks, which
+  // fill their multiprocessors, have left.
+  ptx::grid_dependency_wait();
+  ptx::grid_dependency_launch();
 
   // The warp behind the warpgroups fills it.
   if (threadIdx.x >= Mainloop::kConsumers) {

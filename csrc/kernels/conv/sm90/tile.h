@@ -3,8 +3,7 @@
 // side.
 #pragma once
 
-#include <type_traits>
-
+#include "kernels/conv/sm90/halo_square.h"
 #include "tile/wgmma_accumulators.cuh"
 #include "tile/wgmma_slices.cuh"
 
@@ -47,18 +46,17 @@ struct Sm90Tile {
 using Sm90LargeTile = Sm90Tile<128, 128, 1, 2>;
 // Two thirds of the bytes of operands per product, and 128 accumulators per thread.
 using Sm90WideTile = Sm90Tile<128, 256, 1, 2>;
-// For at most 64 columns. Two blocks have room where operands are multiplied as they are and the
-// epilogue keeps little: fprop's.
+// For at most 64 columns. Two blocks have room, as twins, where operands are multiplied as they are
+// and the epilogue keeps little: fprop's.
 using Sm90NarrowTile = Sm90Tile<128, 64, 1>;
-using Sm90NarrowPairTile = Sm90Tile<128, 64, 2>;
+using Sm90NarrowTwinTile = Sm90Tile<128, 64, 2>;
 // As large as the large tile, without a cluster: for products over pixels, of which blocks share no
 // operand.
 using Sm90SingleTile = Sm90Tile<128, 128, 1>;
-// For 3x3 windows of at most 64 channels, whose filters stay beside the ring. An operand of two
-// tensors takes registers of a fourth warpgroup.
+// For 3x3 windows of at most 64 channels, whose filters stay beside the ring.
 template <bool kHasCompanion>
-using Sm90HaloTile =
-    std::conditional_t<kHasCompanion, Sm90Tile<192, 64, 1, 1, 3>, Sm90Tile<256, 64, 1, 1, 4>>;
+using Sm90HaloTile = Sm90Tile<HaloSquare::tile_rows(kHasCompanion), HaloSquare::kChannels, 1, 1,
+                              HaloSquare::of_tile(kHasCompanion)>;
 // For gradients of at most 64 filters.
 using Sm90FlatTile = Sm90Tile<64, 256, 1>;
 

@@ -12,9 +12,6 @@
 
 namespace rnc {
 
-// Channels of a box: 128 bytes of 16-bit elements.
-constexpr int kBoxChannels = 64;
-
 // kBoxChannels channels under one tap.
 struct TapSlice {
   int32_t r = 0, s = 0, channel = 0;
@@ -61,7 +58,6 @@ template <class T, class PrologueType, int kPixels>
 struct TmaPixels {
   using Element = T;
   using Prologue = PrologueType;
-  static constexpr int kBoxPixels = kPixels;
   // Bytes of a box, its companion included.
   static constexpr int kBytes = kPixels * kSliceBytes * (Prologue::kHasCompanion ? 2 : 1);
 
