@@ -49,6 +49,7 @@ PY_LAYERS = [
     "explain",
     "testing",
     "bench",
+    "training",
     "cli",
     "__main__",
 ]

@@ -1,0 +1,81 @@
+"""The arguments that every experiment takes, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from resnet_cuda.fuse import unfuse
+from resnet_cuda.models import create_model
+from resnet_cuda.training.trainer import AMP_DTYPES
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """--out, --seed, --device, --amp, --plain and --threads; `out` is the default folder."""
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path(out), help="default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    parser.add_argument(
+        "--device", help='such as "cpu" or "cuda:1"; default: a GPU if there is one'
+    )
+    parser.add_argument(
+        "--amp", choices=sorted(AMP_DTYPES), default="none", help="mixed precision (default none)"
+    )
+    parser.add_argument("--plain", action="store_true", help="plain torch modules, nothing fused")
+    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+
+
+def device_of(arguments: argparse.Namespace) -> torch.device:
+    """The device that the arguments ask for; sets the number of threads.
+
+    Raises:
+        ValueError: there is no such device, or the number of threads is not positive.
+    """
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise ValueError(f"threads={arguments.threads}: expected at least 1")
+        torch.set_num_threads(arguments.threads)
+    name = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device={name!r}: {error}") from error
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ValueError(f"device={name!r}: there are {gpus} CUDA devices")
+    return device
+
+
+def build_model(name: str, arguments: argparse.Namespace, **options: object) -> nn.Module:
+    """A model by name with weights from --seed, fused unless --plain.
+
+    Raises:
+        ValueError: there is no such model, or it does not take these options.
+    """
+    torch.manual_seed(arguments.seed)
+    model = create_model(name, **options)
+    return unfuse(model, inplace=True) if arguments.plain else model
+
+
+def run_experiment(
+    run: Callable[[argparse.Namespace], int],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses `argv`, runs, and turns what a user can put right into a message and exit code 2."""
+    return guarded(run, parser.parse_args(argv))
+
+
+def guarded(run: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """run(arguments), where a wrong argument or file becomes a message and exit code 2."""
+    try:
+        return run(arguments)
+    except (ValueError, RuntimeError, ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
