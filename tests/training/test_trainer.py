@@ -88,11 +88,11 @@ def test_a_checkpoint_of_another_run_is_refused(data: ImageData, tmp_path: Path)
 
 
 def test_training_learns_and_logs_each_epoch(data: ImageData) -> None:
-    recipe = Recipe(iterations=32, batch=16, lr=0.1, milestones=(20,))
+    recipe = Recipe(iterations=52, batch=16, lr=0.1, milestones=(30,))
     run = trainer(data, recipe, model=small_network(), augment=None)
     log = run.run()
-    assert [row["iteration"] for row in log] == [*range(5, 35, 5), 32]
-    assert log[3]["lr"] == 0.1 and log[4]["lr"] == pytest.approx(0.01)
+    assert [row["iteration"] for row in log] == [*range(5, 55, 5), 52]
+    assert log[5]["lr"] == 0.1 and log[6]["lr"] == pytest.approx(0.01)
     assert log[-1]["train_error"] < 0.3 < log[0]["train_error"], "nothing was learned"
     loss, error = run.evaluate(run.data.test_images, run.data.test_labels)
     assert (loss, error) == (log[-1]["test_loss"], log[-1]["test_error"])
