@@ -321,7 +321,7 @@ def _explain_call(
     projection = [call.shortcut] if isinstance(call.shortcut, ConvUnit) else []
     units = [*call.units, *projection]
     traced = None
-    if any(unit.training for unit in (*units, call.entry) if unit is not None):
+    if call.is_training:
         traced = trace(call, input_gradient=input_gradient, dtype=dtype)
     source = _Operand(_shape(call.x), is_channels_last(call.x))
     flow = source
@@ -345,7 +345,7 @@ def _explain_call(
 
     for i, unit in enumerate(call.units):
         adds = i == last and (call.shortcut is not None or call.residual is not None)
-        relu = call.relu if i == last and call.shortcut is not None else unit.relu
+        relu = call.relu if i == last and call.is_branch else unit.relu
         operation = ("bn + relu + " if i == 0 and call.entry is not None else "") + _name(unit)
         operation += (" + add" if adds else "") + (" + relu" if relu else "")
         operation += " + dropout" if unit.dropout else ""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from resnet_cuda.models import ResNet
+from resnet_cuda.models import PreActResNet, ResNet
 from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet
 from resnet_cuda.nn import (
     AddReLU,
@@ -78,7 +78,7 @@ _OWN: dict[type[nn.Module], type[FusedModule]] = {
     cls.plain_class: cls
     for cls in (
         *(AddReLU, BNReLU, BasicBlock, Bottleneck, ConvBNReLU, FusedStage),
-        *(PreActBasicBlock, PreActBottleneck, WideBasicBlock, ResNet),
+        *(PreActBasicBlock, PreActBottleneck, WideBasicBlock, ResNet, PreActResNet),
     )
 }
 

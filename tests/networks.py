@@ -103,9 +103,12 @@ def assert_same_pass(fused: Pass, plain: Pass, exact: Pass | None = None) -> Non
 def assert_close(actual: Tensor, expected: Tensor, name: str) -> None:
     """Agreement to rounding of two fp64 results, relative to the largest expected value."""
     scale = expected.abs().max().item() if expected.numel() else 0.0
-    torch.testing.assert_close(
-        actual, expected, rtol=1e-9, atol=1e-10 * scale + 1e-300, msg=lambda m: f"{name}: {m}"
-    )
+    atol = 1e-10 * scale + 1e-300
+    if scale and actual.shape == expected.shape and actual.dtype == expected.dtype == torch.float64:
+        # What is within atol everywhere needs no slower look.
+        if torch.linalg.vector_norm(actual - expected, torch.inf) <= atol:
+            return
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=atol, msg=lambda m: f"{name}: {m}")
 
 
 def train_steps(model: nn.Module, batches: list[tuple[Tensor, Tensor]], lr: float = 0.05) -> None:

@@ -20,10 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from resnet_cuda import models, reference
 from resnet_cuda.fuse import unfuse
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
+from resnet_cuda.reference.blocks import NoShortcut, ZeroPadShortcut
 from resnet_cuda.testing.problems import ConvProblem
 
 Shape = tuple[int, int, int, int]
 _BLOCKS = (reference.BasicBlock, reference.Bottleneck)
+_SHORTCUTS = {ZeroPadShortcut: "zero-padding", NoShortcut: "plain"}  # what has no parameters
 _aten = torch.ops.aten
 
 
@@ -185,7 +187,8 @@ class Block:
 
     @property
     def shortcut(self) -> str:
-        return "identity" if getattr(self.module, "downsample", None) is None else "projection"
+        module = getattr(self.module, "downsample", None)
+        return "identity" if module is None else _SHORTCUTS.get(type(module), "projection")
 
     def __str__(self) -> str:
         *_, last = (m for m in self.module.modules() if isinstance(m, nn.BatchNorm2d))

@@ -1,10 +1,31 @@
-"""Complete networks built from `resnet_cuda.nn`; weights load from and into torchvision's with `strict=True`."""
+"""Complete networks built from `resnet_cuda.nn`; those for ImageNet share torchvision's state-dict keys."""
 
 from __future__ import annotations
 
 from resnet_cuda.models._registry import create_model, list_models
+from resnet_cuda.models.cifar import (
+    PreActResNet,
+    cifar_plain,
+    cifar_plain20,
+    cifar_plain32,
+    cifar_plain44,
+    cifar_plain56,
+    cifar_resnet,
+    cifar_resnet20,
+    cifar_resnet32,
+    cifar_resnet44,
+    cifar_resnet56,
+    cifar_resnet110,
+    cifar_resnet1202,
+    wide_resnet,
+    wrn_16_8,
+    wrn_28_10,
+    wrn_40_4,
+)
 from resnet_cuda.models.resnet import (
     ResNet,
+    plain18,
+    plain34,
     resnet18,
     resnet34,
     resnet50,
@@ -19,18 +40,37 @@ from resnet_cuda.models.resnet import (
 )
 
 __all__ = [
+    "PreActResNet",
     "ResNet",
+    "cifar_plain",
+    "cifar_plain20",
+    "cifar_plain32",
+    "cifar_plain44",
+    "cifar_plain56",
+    "cifar_resnet",
+    "cifar_resnet110",
+    "cifar_resnet1202",
+    "cifar_resnet20",
+    "cifar_resnet32",
+    "cifar_resnet44",
+    "cifar_resnet56",
     "create_model",
     "list_models",
+    "plain18",
+    "plain34",
+    "resnet101",
+    "resnet152",
     "resnet18",
     "resnet34",
     "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
     "resnext101_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",
-    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "wide_resnet",
     "wide_resnet101_2",
+    "wide_resnet50_2",
+    "wrn_16_8",
+    "wrn_28_10",
+    "wrn_40_4",
 ]

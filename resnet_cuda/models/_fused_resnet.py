@@ -13,6 +13,7 @@ from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._units import (
     batch_norm_blocker,
     conv_blocker,
+    run_bare_unit,
     run_pooled_unit,
     run_unit,
     touched,
@@ -96,6 +97,39 @@ class FusedTimmResNet(FusedStem):
         for name in _TORCHVISION_STAGES:
             x = getattr(self, name)(x)
         return x
+
+
+class FusedPreActResNet(FusedModule):
+    """Mixin for this package's pre-activation network: its first convolution and its average pool are ours, too."""
+
+    stage_names: tuple[str, ...]
+    conv1: Any
+    final: Any
+    avgpool: Any
+    fc: Any
+
+    @classmethod
+    def blocker_of(cls, module: Any) -> str | None:
+        reason = conv_blocker(module.conv1)
+        return None if reason is None else f"conv1 {reason}"
+
+    @classmethod
+    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
+        return [module.conv1]
+
+    @classmethod
+    def note_of(cls, module: Any) -> str:
+        return "stem: conv1"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x) or self.blocker() is not None:
+            x = self.conv1(x)
+        else:
+            x = run_bare_unit(x, self.conv1)
+        for name in self.stage_names:
+            x = getattr(self, name)(x)
+        x = run_global_pool(self.avgpool, self.final(x))
+        return self.fc(torch.flatten(x, 1))
 
 
 def run_global_pool(pool: Any, x: Tensor) -> Tensor:

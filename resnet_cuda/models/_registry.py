@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ def create_model(name: str, **options: Any) -> nn.Module:
     Options: the keyword arguments of the model's function. Raises ValueError for an unknown name.
     """
     if name not in _models:
-        raise ValueError(f"name={name!r}: expected one of {', '.join(list_models())}")
+        near = difflib.get_close_matches(name, list_models())
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"name={name!r}: {hint}expected one of {', '.join(list_models())}")
     model: nn.Module = _models[name](**options)
     return model

@@ -37,6 +37,18 @@ def resnet34(**options: Any) -> ResNet:
 
 
 @register_model
+def plain18(**options: Any) -> ResNet:
+    """ResNet-18 without shortcuts (He et al. 2015, sec. 4.1, table 2). Options: the keyword arguments of `ResNet`."""
+    return resnet18(**{"shortcut": "none", **options})
+
+
+@register_model
+def plain34(**options: Any) -> ResNet:
+    """ResNet-34 without shortcuts (He et al. 2015, sec. 4.1, table 2). Options: the keyword arguments of `ResNet`."""
+    return resnet34(**{"shortcut": "none", **options})
+
+
+@register_model
 def resnet50(**options: Any) -> ResNet:
     """ResNet-50 (He et al. 2015, table 1). Options: the keyword arguments of `ResNet`."""
     return ResNet(fused_nn.Bottleneck, [3, 4, 6, 3], **options)

@@ -21,9 +21,10 @@ from resnet_cuda.nn._units import (
 from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad
 from resnet_cuda.ops._branch import BranchOptions, check_memory
 from resnet_cuda.ops.residual_branch import chained_branch
-from resnet_cuda.reference.blocks import ZeroPadShortcut
+from resnet_cuda.reference.blocks import NoShortcut, ZeroPadShortcut
 
 Shortcut = ConvUnit | Identity | ZeroPad
+_PARAMETERLESS = (nn.Identity, ZeroPadShortcut, NoShortcut)
 
 
 class BlockLayout(NamedTuple):
@@ -181,8 +182,10 @@ class FusedBlock(FusedModule):
         call = batch_norm_call(bn, x)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
-    def _shortcut(self, x: Tensor) -> Shortcut:
+    def _shortcut(self, x: Tensor) -> Shortcut | None:
         module = self.downsample
+        if type(module) is NoShortcut:
+            return None
         if module is None or type(module) is nn.Identity:
             return Identity()
         if type(module) is ZeroPadShortcut:
@@ -193,10 +196,10 @@ class FusedBlock(FusedModule):
 
 
 def shortcut_blocker(module: nn.Module | None) -> str | None:
-    """Why a shortcut is neither the identity, nor zero-padding, nor a convolution with its batch norm."""
+    """Why a shortcut is neither absent, nor the identity, nor zero-padding, nor a convolution with its batch norm."""
     if module is None:
         return None
-    if type(module) is nn.Identity or type(module) is ZeroPadShortcut:
+    if type(module) in _PARAMETERLESS:
         reason = touched(module, type(module))
         return None if reason is None else f"downsample {reason}"
     reason = touched(module, nn.Sequential)

@@ -32,11 +32,27 @@ class BranchCall(NamedTuple):
     options: BranchOptions = BranchOptions()
     entry: NormUnit | None = None
     relu: bool = True  # behind a branch's sum
+    training: bool = (
+        False  # whether a convolution without batch norm, which would say so, is trained
+    )
+
+    @property
+    def is_branch(self) -> bool:
+        """Whether it is a call of `residual_branch`."""
+        alone = self.shortcut is None and len(self.units) == 1 and self.units[0].batch_norm
+        return self.residual is None and not alone
+
+    @property
+    def is_training(self) -> bool:
+        """Whether any batch norm takes batch statistics, or is said to train."""
+        shortcut = self.shortcut if isinstance(self.shortcut, ConvUnit) else None
+        norms = (*self.units, shortcut, self.entry)
+        return self.training or any(norm.training for norm in norms if norm is not None)
 
     def run(self) -> Tensor:
         """Makes the call again."""
         last = self.units[-1]
-        if self.residual is None and (self.shortcut is not None or len(self.units) > 1):
+        if self.is_branch:
             return residual_branch(
                 self.x,
                 self.units,

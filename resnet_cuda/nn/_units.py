@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
-from resnet_cuda.ops import ConvUnit, conv_unit
+from resnet_cuda.ops import ConvUnit, conv_unit, residual_branch
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._synchronised import group_of
@@ -115,6 +115,13 @@ def run_unit(
     unit = conv_unit_of(conv, call, relu, None if call.training else folded())
     announce(x, [unit], residual=residual)
     return conv_unit(x, unit, residual)
+
+
+def run_bare_unit(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """conv(x) in our kernels."""
+    unit = bare_unit_of(conv)
+    announce(x, [unit], relu=False, training=conv.training)
+    return residual_branch(x, [unit], None, relu=False)
 
 
 def run_pooled_unit(

@@ -20,6 +20,7 @@ from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
 from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
 from resnet_cuda.reference.max_pool2d import max_pool2d
+from resnet_cuda.reference.preact_resnet import PreActResNet
 from resnet_cuda.reference.preactivation import (
     PreActBasicBlock,
     PreActBottleneck,
@@ -36,6 +37,7 @@ __all__ = [
     "ConvBNReLU",
     "PreActBasicBlock",
     "PreActBottleneck",
+    "PreActResNet",
     "ResNet",
     "WideBasicBlock",
     "add_relu",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 NormLayer = Callable[[int], nn.Module]
 
-SHORTCUT_OPTIONS = ("A", "B", "C")
+SHORTCUT_OPTIONS = ("A", "B", "C", "none")
 
 
 def conv3x3(
@@ -68,22 +68,48 @@ class ZeroPadShortcut(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
 
 
+class NoShortcut(nn.Module):
+    """The shortcut of a plain net's block (He et al. 2015, sec. 3.3): the block adds nothing.
+
+    Our blocks recognise it and leave the addition out. Another package's block adds what this gives, a zero
+    without dimensions.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+
+def check_shortcut(option: str) -> None:
+    """Raises ValueError for what is not one of `SHORTCUT_OPTIONS`."""
+    if option not in SHORTCUT_OPTIONS:
+        raise ValueError(f"shortcut={option!r}: expected one of {', '.join(SHORTCUT_OPTIONS)}")
+
+
 def make_shortcut(
     option: str, in_channels: int, out_channels: int, stride: int, norm_layer: NormLayer
 ) -> nn.Module | None:
     """The shortcut module of a block, or None for the identity.
 
-    option: "A" zero-padding where the shape changes; "B" projection where the shape changes; "C" projection everywhere.
+    option: "A" zero-padding where the shape changes; "B" projection where the shape changes; "C" projection everywhere;
+    "none" no addition at all, a plain net.
     Raises ValueError for any other option.
     """
-    if option not in SHORTCUT_OPTIONS:
-        raise ValueError(f"shortcut={option!r}: expected one of {', '.join(SHORTCUT_OPTIONS)}")
+    check_shortcut(option)
+    if option == "none":
+        return NoShortcut()
     same_shape = stride == 1 and in_channels == out_channels
     if same_shape and option != "C":
         return None
     if option == "A":
         return ZeroPadShortcut(in_channels, out_channels, stride)
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), norm_layer(out_channels))
+
+
+def add_shortcut(out: Tensor, downsample: nn.Module | None, x: Tensor) -> Tensor:
+    """out + shortcut(x), where the block has a shortcut."""
+    if isinstance(downsample, NoShortcut):
+        return out
+    return out + (x if downsample is None else downsample(x))
 
 
 class BasicBlock(nn.Module):
@@ -99,7 +125,7 @@ class BasicBlock(nn.Module):
         groups, base_width: accepted for drop-in use; only 1 and 64 exist for this block (as in torchvision).
         dilation: dilation of both convolutions.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
-        shortcut: "A", "B" or "C", used when `downsample` is None (see `make_shortcut`).
+        shortcut: "A", "B", "C" or "none", used when `downsample` is None (see `make_shortcut`).
         stride_in_1x1: accepted for a common signature; this block has no 1x1 convolution.
 
     Raises:
@@ -140,10 +166,9 @@ class BasicBlock(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + identity)
+        return self.relu(add_shortcut(out, self.downsample, x))
 
 
 class Bottleneck(nn.Module):
@@ -160,7 +185,7 @@ class Bottleneck(nn.Module):
         base_width: width factor (Zagoruyko and Komodakis 2016, wide residual networks).
         dilation: dilation of the 3x3 convolution.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
-        shortcut: "A", "B" or "C", used when `downsample` is None (see `make_shortcut`).
+        shortcut: "A", "B", "C" or "none", used when `downsample` is None (see `make_shortcut`).
         stride_in_1x1: put the stride in the first 1x1 convolution, as He et al. 2015 and apex do.
 
     Raises:
@@ -201,11 +226,10 @@ class Bottleneck(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + identity)
+        return self.relu(add_shortcut(out, self.downsample, x))
 
 
 class ConvBNReLU(nn.Module):

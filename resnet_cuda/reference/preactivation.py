@@ -15,9 +15,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from resnet_cuda.reference.blocks import (
-    SHORTCUT_OPTIONS,
     NormLayer,
+    NoShortcut,
     ZeroPadShortcut,
+    add_shortcut,
+    check_shortcut,
     conv1x1,
     conv3x3,
 )
@@ -28,11 +30,13 @@ def make_preactivated_shortcut(
 ) -> nn.Module | None:
     """The shortcut module of a pre-activation block, or None for the identity.
 
-    option: "A" zero-padding where the shape changes; "B" a 1x1 convolution where the shape changes; "C" one everywhere.
+    option: "A" zero-padding where the shape changes; "B" a 1x1 convolution where the shape changes; "C" one everywhere;
+    "none" no addition at all, a plain net.
     Raises ValueError for any other option.
     """
-    if option not in SHORTCUT_OPTIONS:
-        raise ValueError(f"shortcut={option!r}: expected one of {', '.join(SHORTCUT_OPTIONS)}")
+    check_shortcut(option)
+    if option == "none":
+        return NoShortcut()
     if stride == 1 and in_channels == out_channels and option != "C":
         return None
     if option == "A":
@@ -40,11 +44,11 @@ def make_preactivated_shortcut(
     return conv1x1(in_channels, out_channels, stride)
 
 
-def _shortcut(downsample: nn.Module | None, x: Tensor, activated: Tensor) -> Tensor:
-    if downsample is None:
-        return x
-    out: Tensor = downsample(x if isinstance(downsample, ZeroPadShortcut) else activated)
-    return out
+def _add_shortcut(
+    out: Tensor, downsample: nn.Module | None, x: Tensor, activated: Tensor
+) -> Tensor:
+    reads_x = downsample is None or isinstance(downsample, ZeroPadShortcut)
+    return add_shortcut(out, downsample, x if reads_x else activated)
 
 
 class PreActBasicBlock(nn.Module):
@@ -59,7 +63,7 @@ class PreActBasicBlock(nn.Module):
         downsample: the shortcut module, which reads a (a ZeroPadShortcut: x); None leaves the choice to `shortcut`.
         dilation: dilation of both convolutions.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
-        shortcut: "A", "B" or "C", used when `downsample` is None (see `make_preactivated_shortcut`).
+        shortcut: "A", "B", "C" or "none", used when `downsample` is None (see `make_preactivated_shortcut`).
 
     Raises:
         ValueError: shortcut outside the accepted values.
@@ -93,7 +97,7 @@ class PreActBasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu(self.bn1(x))
         out = self.relu(self.bn2(self.conv1(activated)))
-        return self.conv2(out) + _shortcut(self.downsample, x, activated)
+        return _add_shortcut(self.conv2(out), self.downsample, x, activated)
 
 
 class PreActBottleneck(nn.Module):
@@ -145,7 +149,7 @@ class PreActBottleneck(nn.Module):
         activated = self.relu(self.bn1(x))
         out = self.relu(self.bn2(self.conv1(activated)))
         out = self.relu(self.bn3(self.conv2(out)))
-        return self.conv3(out) + _shortcut(self.downsample, x, activated)
+        return _add_shortcut(self.conv3(out), self.downsample, x, activated)
 
 
 class WideBasicBlock(PreActBasicBlock):
@@ -182,4 +186,4 @@ class WideBasicBlock(PreActBasicBlock):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu(self.bn1(x))
         out = self.dropout(self.relu(self.bn2(self.conv1(activated))))
-        return self.conv2(out) + _shortcut(self.downsample, x, activated)
+        return _add_shortcut(self.conv2(out), self.downsample, x, activated)

@@ -14,13 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.reference.blocks import (
-    SHORTCUT_OPTIONS,
-    BasicBlock,
-    Bottleneck,
-    NormLayer,
-    make_shortcut,
-)
+from resnet_cuda.reference.blocks import NormLayer, check_shortcut, make_shortcut
 
 STEMS = ("imagenet", "cifar")
 
@@ -32,11 +26,11 @@ class ResNet(nn.Module):
         block: BasicBlock, Bottleneck or a class with torchvision's block signature.
         layers: number of blocks per stage.
         num_classes: width of the classifier.
-        zero_init_residual: start the last batch norm of each block at zero (Goyal et al. 2017, sec. 5.1).
+        zero_init_residual: start each block's last gamma (of `bn3` or `bn2`) at zero (Goyal et al. 2017, sec. 5.1).
         groups, width_per_group: cardinality and width of the 3x3 convolutions of bottlenecks.
         replace_stride_with_dilation: per stage after the first, dilate instead of striding.
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
-        shortcut: "A", "B" or "C" (He et al. 2015, sec. 3.3).
+        shortcut: "A", "B", "C" or "none", a plain net (He et al. 2015, sec. 3.3).
         stride_in_1x1: bottlenecks stride in their first 1x1 convolution (the paper's "v1").
         stem: "imagenet" (7x7 stride 2, then 3x3 max-pool stride 2) or "cifar" (3x3 stride 1, no pool).
         planes: base channels per stage; the first is also the stem's.
@@ -70,6 +64,11 @@ class ResNet(nn.Module):
         if replace_stride_with_dilation is None:
             replace_stride_with_dilation = [False] * (len(layers) - 1)
         _check_options(layers, planes, replace_stride_with_dilation, shortcut, stem)
+        if zero_init_residual and shortcut == "none":
+            raise ValueError(
+                "zero_init_residual=True with shortcut='none': expected False, because a plain block without its last "
+                "gamma is constant"
+            )
 
         self._norm_layer = norm_layer
         self.inplanes = planes[0]
@@ -95,22 +94,17 @@ class ResNet(nn.Module):
 
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(self.inplanes, num_classes)
-        self._initialise(zero_init_residual)
-
-    def _initialise(self, zero_init_residual: bool) -> None:
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
-                for parameter, value in ((m.weight, 1.0), (m.bias, 0.0)):
-                    if parameter is not None:
-                        nn.init.constant_(parameter, value)
+        initialise(self)
         if zero_init_residual:
-            for m in self.modules():
-                if isinstance(m, (BasicBlock, Bottleneck)):
-                    gamma = (m.bn3 if isinstance(m, Bottleneck) else m.bn2).weight
-                    if isinstance(gamma, Tensor):
-                        nn.init.constant_(gamma, 0)
+            self._zero_last_gammas()
+
+    def _zero_last_gammas(self) -> None:
+        for name in self.stage_names:
+            for block in getattr(self, name):
+                last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
+                gamma = getattr(last, "weight", None)
+                if isinstance(gamma, Tensor):
+                    nn.init.constant_(gamma, 0)
 
     def _make_layer(
         self, block: type[nn.Module], planes: int, blocks: int, stride: int, dilate: bool
@@ -155,6 +149,17 @@ class ResNet(nn.Module):
         return self._forward_impl(x)
 
 
+def initialise(network: nn.Module) -> None:
+    """Convolutions as He et al. (arXiv 1502.01852) draw them, in the order of `modules()`; norms at one and zero."""
+    for m in network.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)):
+            for parameter, value in ((m.weight, 1.0), (m.bias, 0.0)):
+                if parameter is not None:
+                    nn.init.constant_(parameter, value)
+
+
 def _check_options(
     layers: Sequence[int],
     planes: Sequence[int],
@@ -164,8 +169,7 @@ def _check_options(
 ) -> None:
     if stem not in STEMS:
         raise ValueError(f"stem={stem!r}: expected one of {', '.join(STEMS)}")
-    if shortcut not in SHORTCUT_OPTIONS:
-        raise ValueError(f"shortcut={shortcut!r}: expected one of {', '.join(SHORTCUT_OPTIONS)}")
+    check_shortcut(shortcut)
     if not layers or len(planes) < len(layers):
         raise ValueError(
             f"planes={tuple(planes)}: expected one base width per stage, layers={tuple(layers)}"
