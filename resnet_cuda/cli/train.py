@@ -113,7 +113,7 @@ def _recipe(arguments: argparse.Namespace, images: int) -> Recipe:
         raise ValueError("epochs and iterations are both given: expected at most one of them")
     iterations = arguments.iterations
     if arguments.epochs is not None:
-        iterations = arguments.epochs * (images // recipe.batch)
+        iterations = arguments.epochs * max(1, images // recipe.batch)
     return recipe if iterations is None else recipe.scaled(iterations)
 
 
