@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from resnet_cuda.training.arguments import (
     guarded,
 )
 from resnet_cuda.training.cifar import load_cifar
+from resnet_cuda.training.comparison import refuse_to_overwrite
 from resnet_cuda.training.distributed import process_group, this_part
 from resnet_cuda.training.figures import error_curves
 from resnet_cuda.training.progress import Advance, progress_bar
@@ -45,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="images per step, of all processes together")
     parser.add_argument("--lr", type=float, help="the first learning rate")
     parser.add_argument("--sync-bn", action="store_true", help="statistics over all processes")
-    parser.add_argument("--resume", action="store_true", help="go on from DIR/checkpoint.pt")
     parser.add_argument(
         "--checkpoint-every", type=int, metavar="N", help="iterations; default: an epoch"
     )
@@ -59,10 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     out: Path = arguments.out
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not arguments.resume:
-        raise ValueError(
-            f"out={str(out)!r}: holds a checkpoint; --resume goes on with it, or name another folder"
-        )
+    refuse_to_overwrite(checkpoint, arguments.resume)
     every = arguments.checkpoint_every
     if every is not None and every < 1:
         raise ValueError(f"checkpoint_every={every}: expected at least 1")
@@ -102,19 +98,13 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _recipe(arguments: argparse.Namespace, images: int) -> Recipe:
     """The paper's recipe, with what the arguments change."""
-    recipe = cifar_recipe(arguments.model, images)
-    changed: dict[str, Any] = {
-        name: getattr(arguments, name)
-        for name in ("batch", "lr")
-        if getattr(arguments, name) is not None
-    }
-    recipe = replace(recipe, **changed)
     if arguments.epochs is not None and arguments.iterations is not None:
         raise ValueError("epochs and iterations are both given: expected at most one of them")
+    recipe = cifar_recipe(arguments.model, images).changed(batch=arguments.batch, lr=arguments.lr)
     iterations = arguments.iterations
     if arguments.epochs is not None:
         iterations = arguments.epochs * max(1, images // recipe.batch)
-    return recipe if iterations is None else recipe.scaled(iterations)
+    return recipe.changed(iterations)
 
 
 def _normalisation(model: str, images: torch.Tensor) -> Normalisation:

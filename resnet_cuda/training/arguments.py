@@ -12,6 +12,10 @@ from torch import nn
 
 from resnet_cuda.fuse import unfuse
 from resnet_cuda.models import create_model
+from resnet_cuda.training.batches import Augmentation
+from resnet_cuda.training.cifar import load_cifar
+from resnet_cuda.training.data import ImageData
+from resnet_cuda.training.digits import load_digits
 from resnet_cuda.training.trainer import AMP_DTYPES
 
 
@@ -29,6 +33,32 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     )
     parser.add_argument("--plain", action="store_true", help="plain torch modules, nothing fused")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """--data, and scikit-learn's digits without it."""
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="CIFAR's python batches; default: digits of 8x8"
+    )
+
+
+def load_data(arguments: argparse.Namespace) -> tuple[ImageData, Augmentation | None]:
+    """The images that --data names, and how they are augmented.
+
+    Raises:
+        ValueError: the folder does not hold CIFAR.
+        ImportError: scikit-learn is missing, and --data does not name other images.
+    """
+    if arguments.data is not None:
+        return load_cifar(arguments.data), Augmentation()
+    try:
+        return load_digits(), None
+    except ImportError as error:
+        raise ImportError(
+            "scikit-learn is missing, which has the digits: python -m pip install scikit-learn; "
+            "or name CIFAR's batches by --data"
+        ) from error
 
 
 def device_of(arguments: argparse.Namespace) -> torch.device:

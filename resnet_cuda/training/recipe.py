@@ -46,6 +46,15 @@ class Recipe:
         milestones = tuple(round(m * factor) for m in self.milestones)
         return replace(self, iterations=iterations, milestones=milestones)
 
+    def changed(
+        self, iterations: int | None = None, batch: int | None = None, lr: float | None = None
+    ) -> Recipe:
+        """This recipe with what is not None in place of its own; another length scales the milestones."""
+        recipe = replace(
+            self, batch=self.batch if batch is None else batch, lr=self.lr if lr is None else lr
+        )
+        return recipe if iterations is None else recipe.scaled(iterations)
+
     def learning_rate(self, iteration: int) -> float:
         """The learning rate of the step with this index, from 0, without warm-up."""
         return self.lr * self.lr_factor ** sum(iteration >= m for m in self.milestones)
