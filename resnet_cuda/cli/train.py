@@ -65,6 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
     data = load_cifar(arguments.data)
     recipe = _recipe(arguments, len(data.train_images))
     with process_group(device_of(arguments)) as device:
+        torch.manual_seed(arguments.seed)
         model = build_model(arguments.model, arguments, num_classes=len(data.classes))
         trainer = Trainer(
             model,

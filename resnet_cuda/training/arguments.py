@@ -14,8 +14,10 @@ from resnet_cuda.fuse import unfuse
 from resnet_cuda.models import create_model
 from resnet_cuda.training.batches import Augmentation
 from resnet_cuda.training.cifar import load_cifar
+from resnet_cuda.training.comparison import Setting
 from resnet_cuda.training.data import ImageData
 from resnet_cuda.training.digits import load_digits
+from resnet_cuda.training.recipe import DIGITS_RECIPE, Recipe
 from resnet_cuda.training.trainer import AMP_DTYPES
 
 
@@ -36,11 +38,39 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """--data, and scikit-learn's digits without it."""
+def add_comparison_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """--data, --seeds, --iterations and --lr beside those of every run."""
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="CIFAR's python batches; default: digits of 8x8"
     )
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each network (default 1)")
+    recipe = f"{DIGITS_RECIPE.iterations}, with --data the paper's {Recipe().iterations}"
+    parser.add_argument("--iterations", type=int, help=f"default: {recipe}")
+    rate = f"{DIGITS_RECIPE.lr:g}, with --data the paper's {Recipe().lr:g}"
+    parser.add_argument("--lr", type=float, help=f"the first learning rate; default: {rate}")
+    add_run_arguments(parser, out)
+
+
+def comparison_setting(arguments: argparse.Namespace) -> tuple[Setting, range]:
+    """Data, recipe and device of a comparison, and its seeds.
+
+    Raises:
+        ValueError: an argument makes no sense, or the folder does not hold CIFAR.
+        ImportError: scikit-learn is missing, and --data does not name other images.
+    """
+    if arguments.seeds < 1:
+        raise ValueError(f"seeds={arguments.seeds}: expected at least 1")
+    device = device_of(arguments)
+    data, augment = load_data(arguments)
+    recipe = DIGITS_RECIPE if arguments.data is None else Recipe()
+    recipe = recipe.changed(arguments.iterations, lr=arguments.lr)
+    setting = Setting(data, recipe, device, augment, arguments.amp)
+    return setting, range(arguments.seed, arguments.seed + arguments.seeds)
+
+
+def model_options(data: ImageData) -> dict[str, int]:
+    """What a CIFAR model must be told to take these images."""
+    return {"num_classes": len(data.classes), "in_channels": data.train_images.shape[1]}
 
 
 def load_data(arguments: argparse.Namespace) -> tuple[ImageData, Augmentation | None]:
@@ -83,12 +113,11 @@ def device_of(arguments: argparse.Namespace) -> torch.device:
 
 
 def build_model(name: str, arguments: argparse.Namespace, **options: object) -> nn.Module:
-    """A model by name with weights from --seed, fused unless --plain.
+    """A model by name, fused unless --plain, with weights from torch's generator as it is.
 
     Raises:
-        ValueError: there is no such model, or it does not take these options.
+        ValueError: there is no such model.
     """
-    torch.manual_seed(arguments.seed)
     model = create_model(name, **options)
     return unfuse(model, inplace=True) if arguments.plain else model
 

@@ -91,6 +91,27 @@ def refuse_to_overwrite(checkpoint: Path, resume: bool) -> None:
         )
 
 
+def last_epochs(logs: Logs) -> dict[str, dict[str, Any]]:
+    """By network: mean errors and loss of the last epoch, seconds of the run, and the training loss of every seed."""
+    results = {}
+    for name, of_seeds in logs.items():
+        last = mean_log([log[-1:] for log in of_seeds])[0]
+        results[name] = {
+            **{key: last[key] for key in ("train_loss", "train_error", "test_error")},
+            "seconds": sum(row["seconds"] for log in of_seeds for row in log) / len(of_seeds),
+            "train_losses": [log[-1]["train_loss"] for log in of_seeds],
+        }
+    return results
+
+
+def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """`last_epochs` as a table."""
+    print(f"\n{'':24}{'training loss':>16}{'training error':>16}{'test error':>12}")
+    for name, row in results.items():
+        errors = f"{row['train_error']:16.2%}{row['test_error']:12.2%}"
+        print(f"{name:24}{row['train_loss']:16.4f}{errors}")
+
+
 def rows_of(logs: Logs, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """The logs as one table, with the network and the seed in front."""
     return [

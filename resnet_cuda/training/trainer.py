@@ -170,6 +170,11 @@ class Trainer:
             return self.recipe.warm_up_lr
         return self.recipe.learning_rate(self.iteration)
 
+    def network_input(self, images: Tensor) -> Tensor:
+        """images [N, C, H, W] as stored, normalised and on the device."""
+        x = self._normalise(images.to(self.device))
+        return x.to(self._dtype, memory_format=torch.channels_last)
+
     def evaluate(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
         """(mean loss, error as a fraction) of images [N, C, H, W] as stored, in eval mode."""
         training = self.model.training
@@ -183,8 +188,7 @@ class Trainer:
         )
         with torch.no_grad(), self._autocast():
             for x, y in batches:
-                x = self._normalise(x).to(self._dtype, memory_format=torch.channels_last)
-                sums += _loss_and_wrong(_widened(self.model(x)), y)
+                sums += _loss_and_wrong(_widened(self.model(self.network_input(x))), y)
         self.model.train(training)
         loss, wrong = (summed(sums) / len(images)).tolist()
         return loss, wrong
