@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -75,5 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_experiment(run, make_parser(), argv)
+
+
 if __name__ == "__main__":
-    sys.exit(run_experiment(run, make_parser()))
+    sys.exit(main())

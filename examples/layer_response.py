@@ -2,13 +2,14 @@
 
 Trains plain and residual nets (as degradation.py does: --resume takes its folder's nets as they are) and draws the
 standard deviation of every layer's output behind its batch norm. It follows from the batch norms' running statistics,
-without running the network; forward hooks check it. Writes layer_response.csv, layer_response.json and layer_response.png.
+without running the network; forward hooks check it. Writes layer_response.csv, .json and .png.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -102,5 +103,9 @@ def _draw(rows: list[dict[str, Any]], path: Any) -> None:
     save_figure(figure, path)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_experiment(run, make_parser(), argv)
+
+
 if __name__ == "__main__":
-    sys.exit(run_experiment(run, make_parser()))
+    sys.exit(main())

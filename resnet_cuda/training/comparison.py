@@ -58,6 +58,9 @@ def compare(
     paths = {(name, seed): out / f"{name}-seed{seed}.pt" for seed in seeds for name in networks}
     for path in paths.values():
         refuse_to_overwrite(path, resume)
+    for make in networks.values():
+        with torch.device("meta"):
+            make()  # one that cannot be made is known before the first is trained
     logs: Logs = {name: [] for name in networks}
     with progress_bar("training", len(paths) * setting.recipe.iterations) as advance:
         for (name, seed), path in paths.items():
