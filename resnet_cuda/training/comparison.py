@@ -64,16 +64,7 @@ def compare(
     logs: Logs = {name: [] for name in networks}
     with progress_bar("training", len(paths) * setting.recipe.iterations) as advance:
         for (name, seed), path in paths.items():
-            torch.manual_seed(seed)
-            trainer = Trainer(
-                networks[name](),
-                setting.data,
-                setting.recipe,
-                device=setting.device,
-                augment=setting.augment,
-                seed=seed,
-                amp=setting.amp,
-            )
+            trainer = new_trainer(networks[name], setting, seed)
             if path.exists():
                 trainer.resume(path)
                 for _ in range(trainer.iteration):
@@ -83,6 +74,20 @@ def compare(
             write_csv(out / "log.csv", rows_of(logs, seeds))
             on_trained(name, seed, trainer)
     return logs
+
+
+def new_trainer(make: Callable[[], nn.Module], setting: Setting, seed: int) -> Trainer:
+    """A trainer of the network that `make` makes; the seed gives the weights and the batches."""
+    torch.manual_seed(seed)
+    return Trainer(
+        make(),
+        setting.data,
+        setting.recipe,
+        device=setting.device,
+        augment=setting.augment,
+        seed=seed,
+        amp=setting.amp,
+    )
 
 
 def refuse_to_overwrite(checkpoint: Path, resume: bool) -> None:
