@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.fuse import unfuse
 from resnet_cuda.training import DivergedError, Trainer
 from resnet_cuda.training.arguments import (
     add_comparison_arguments,
@@ -36,11 +35,9 @@ from resnet_cuda.training.progress import Advance, progress_bar
 from resnet_cuda.training.records import environment, write_csv, write_json
 
 _RATES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-_TRAINED = 0.5  # training error in the last epoch
 _LAYER = "layer2.1.bn1"
 _RANKS = (15, 50, 85)
 _LENGTHS = (0.5, 1.0, 2.0, 4.0)  # of the step, in learning rates
-_PROBES = 22  # on the way
 
 
 class ScaleShift(nn.Module):
@@ -61,12 +58,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", default="cifar_resnet20", help="default: %(default)s")
     parser.add_argument("--rates", type=float, nargs="+", default=_RATES, help=f"default: {_RATES}")
+    parser.add_argument(
+        "--trained",
+        type=float,
+        default=0.5,
+        metavar="ERROR",
+        help="a rate trains if the last epoch's training error is below this (default %(default)s)",
+    )
+    parser.add_argument(
+        "--probes", type=int, default=22, help="looks around on the way (default %(default)s)"
+    )
     add_comparison_arguments(parser, "batch_norm_output")
     parser.set_defaults(iterations=88)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.probes < 2:
+        raise ValueError(f"probes={arguments.probes}: expected at least 2")
     setting, seeds = comparison_setting(arguments)
     # A constant rate: the question is which rates train, not how well.
     setting = setting._replace(recipe=replace(setting.recipe, milestones=()))
@@ -75,11 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
         "batch norm": build,
         "no batch norm": partial(build, norm_layer=ScaleShift),
     }
-    probes = _PROBES * len(networks)
+    probes = arguments.probes * len(networks)
     runs = len(networks) * len(arguments.rates) * len(seeds)
     with progress_bar("training", runs * setting.recipe.iterations + probes) as advance:
         rates = _train_rates(networks, setting, seeds, arguments, advance)
-        trained = {name: _trained_rates(rates, name) for name in networks}
+        trained = {name: _trained_rates(rates, name, arguments.trained) for name in networks}
         common = sorted(set.intersection(*map(set, trained.values())))
         probed = _probe(networks, setting, common[-1], arguments, advance) if common else []
     summary = {
@@ -104,7 +113,8 @@ def _train_rates(
     arguments: argparse.Namespace,
     advance: Advance,
 ) -> list[dict[str, Any]]:
-    """A row for every network, rate and seed: loss and error of the last epoch."""
+    """A row for every network, rate and seed: loss and error of the last epoch, None where it diverged."""
+    recipes = {rate: replace(setting.recipe, lr=rate) for rate in arguments.rates}
     runs = [
         (name, rate, seed, arguments.out / f"{name.replace(' ', '-')}-lr{rate:g}-seed{seed}.pt")
         for name in networks
@@ -115,8 +125,7 @@ def _train_rates(
         refuse_to_overwrite(path, arguments.resume)
     rows: list[dict[str, Any]] = []
     for name, rate, seed, path in runs:
-        recipe = replace(setting.recipe, lr=rate)
-        trainer = new_trainer(networks[name], setting._replace(recipe=recipe), seed)
+        trainer = new_trainer(networks[name], setting._replace(recipe=recipes[rate]), seed)
         if path.exists():
             trainer.resume(path)
         row: dict[str, Any] = {"network": name, "lr": rate, "seed": seed}
@@ -127,21 +136,21 @@ def _train_rates(
             last = trainer.run(checkpoint=path, on_step=note)[-1]
             row |= {"train_loss": last["train_loss"], "train_error": last["train_error"]}
         except DivergedError:
-            for _ in range(trainer.iteration - 1, recipe.iterations):
+            for _ in range(trainer.iteration - 1, trainer.recipe.iterations):
                 note("diverged")
-            row |= {"train_loss": float("inf"), "train_error": 1.0}
+            row |= {"train_loss": None, "train_error": None}
         rows.append(row)
         write_csv(arguments.out / "rates.csv", rows)
     return rows
 
 
-def _trained_rates(rows: list[dict[str, Any]], name: str) -> list[float]:
-    """The rates with which every seed came below an error of _TRAINED."""
-    errors: dict[float, float] = {}
-    for row in rows:
-        if row["network"] == name:
-            errors[row["lr"]] = max(row["train_error"], errors.get(row["lr"], 0.0))
-    return [rate for rate, error in errors.items() if error < _TRAINED]
+def _trained_rates(rows: list[dict[str, Any]], name: str, below: float) -> list[float]:
+    """The rates with which every seed came below this training error."""
+    mine = [row for row in rows if row["network"] == name]
+    failed = {
+        row["lr"] for row in mine if row["train_error"] is None or row["train_error"] >= below
+    }
+    return sorted({row["lr"] for row in mine} - failed)
 
 
 def _probe(
@@ -153,23 +162,19 @@ def _probe(
 ) -> list[dict[str, Any]]:
     """Trains once more with this rate and looks around on the way, always with the same batch."""
     recipe = replace(setting.recipe, lr=rate)
-    every = max(1, recipe.iterations // _PROBES)
+    every = max(1, recipe.iterations // arguments.probes)
     rows: list[dict[str, Any]] = []
     for name, make in networks.items():
-        trainer = new_trainer(
-            lambda make=make: unfuse(make()),
-            setting._replace(recipe=recipe),
-            arguments.seed,
-        )
+        trainer = new_trainer(make, setting._replace(recipe=recipe), arguments.seed)
         batch = slice(recipe.batch)
         x = trainer.network_input(trainer.data.train_images[batch])
         labels = trainer.data.train_labels[batch]
-        for i in range(_PROBES):
+        for i in range(arguments.probes):
             rows.append(
                 {"network": name, "iteration": trainer.iteration} | _look(trainer, x, labels, rate)
             )
             advance(f"{name}, looking around")
-            for _ in range(every if i + 1 < _PROBES else 0):
+            for _ in range(every if i + 1 < arguments.probes else 0):
                 trainer.step()
         write_csv(arguments.out / "probes.csv", rows)
     return rows
@@ -190,10 +195,11 @@ def _look(trainer: Trainer, x: Tensor, labels: Tensor, rate: float) -> dict[str,
 
 
 def _medians(rows: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """Over the probes of one network; drift: from probe to probe, in widths of the distribution."""
+    """Over the probes of one network; drift: of a percentile from probe to probe, in widths of the distribution."""
     mine = [row for row in rows if row["network"] == name]
+    keys = [f"percentile_{rank}" for rank in _RANKS]
     drift = [
-        abs(b["percentile_50"] - a["percentile_50"]) / (a["percentile_85"] - a["percentile_15"])
+        mean(abs(b[key] - a[key]) for key in keys) / (a[keys[-1]] - a[keys[0]])
         for a, b in zip(mine, mine[1:], strict=False)
     ]
     return {
@@ -224,14 +230,33 @@ def _print(summary: Mapping[str, Any]) -> None:
 def _draw(
     rates: list[dict[str, Any]], probed: list[dict[str, Any]], names: list[str], path: Path
 ) -> None:
-    figure = new_figure(10, 7)
-    (losses, spread), (ranges, changes) = figure.subplots(2, 2)
+    """The rates, and beside them the probes if there are any."""
+    figure = new_figure(10, 7) if probed else new_figure(5, 3.5)
+    axes = figure.subplots(2, 2) if probed else figure.subplots(1, 1, squeeze=False)
+    _draw_rates(axes[0][0], rates, names)
+    if probed:
+        _draw_probes(probed, names, axes[0][1], *axes[1])
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def _draw_rates(axis: Any, rates: list[dict[str, Any]], names: list[str]) -> None:
     for name, colour in zip(names, COLOURS, strict=False):
         mine = [row for row in rates if row["network"] == name]
-        points = [
-            (row["lr"], row["train_loss"]) for row in mine if row["train_loss"] < float("inf")
-        ]
-        losses.plot(*zip(*points, strict=True), "o-", color=colour, label=name)
+        points = [(row["lr"], row["train_loss"]) for row in mine if row["train_loss"] is not None]
+        axis.plot(
+            [lr for lr, _ in points], [loss for _, loss in points], "o-", color=colour, label=name
+        )
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss, last epoch")
+    axis.set_title("rates that train (diverged runs left out)")
+
+
+def _draw_probes(
+    probed: list[dict[str, Any]], names: list[str], spread: Any, ranges: Any, changes: Any
+) -> None:
+    for name, colour in zip(names, COLOURS, strict=False):
         probes = [row for row in probed if row["network"] == name]
         x = [row["iteration"] for row in probes]
 
@@ -244,8 +269,6 @@ def _draw(
         low, high = column("lowest_loss"), column("highest_loss")
         ranges.fill_between(x, low, high, color=colour, alpha=0.4, label=name)
         changes.plot(x, column("gradient_change"), color=colour, label=name)
-    losses.set(xscale="log", xlabel="learning rate", ylabel="training loss, last epoch")
-    losses.set_title("rates that train (diverged runs left out)")
     low_rank, _, high_rank = _RANKS
     spread.set(xlabel="iteration", ylabel=f"output of {_LAYER}")
     spread.set_title(f"percentiles {low_rank}, 50, {high_rank}")
@@ -253,11 +276,6 @@ def _draw(
     ranges.set_title("along the gradient, 0.5 to 4 learning rates")
     changes.set(xlabel="iteration", ylabel="|g(moved) - g| / |g|", yscale="log")
     changes.set_title("largest change of the gradient")
-    for axis in (losses, spread, ranges, changes):
-        axis.grid(alpha=0.3)
-        if axis.has_data():
-            axis.legend(fontsize=8)
-    save_figure(figure, path)
 
 
 def _announce(advance: Advance, prefix: str, note: str) -> None:

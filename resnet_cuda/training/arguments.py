@@ -112,13 +112,15 @@ def device_of(arguments: argparse.Namespace) -> torch.device:
     return device
 
 
-def build_model(name: str, arguments: argparse.Namespace, **options: object) -> nn.Module:
-    """A model by name, fused unless --plain, with weights from torch's generator as it is.
+def build_model(
+    make: str | Callable[..., nn.Module], arguments: argparse.Namespace, **options: object
+) -> nn.Module:
+    """A model, by name or by what makes it, fused unless --plain, with weights from torch's generator as it is.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no model of this name.
     """
-    model = create_model(name, **options)
+    model = create_model(make, **options) if isinstance(make, str) else make(**options)
     return unfuse(model, inplace=True) if arguments.plain else model
 
 

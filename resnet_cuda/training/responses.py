@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda import reference
-from resnet_cuda.fuse import unfuse
 
 
 def response_stds(model: nn.Module) -> dict[str, float]:
@@ -30,7 +29,7 @@ def measured_response_stds(model: nn.Module, x: Tensor) -> dict[str, float]:
     Raises:
         TypeError: model is no ResNet of this package.
     """
-    model = unfuse(model).eval()  # a fused block never makes this tensor
+    training = model.training
     stds: dict[str, float] = {}
     hooks = []
     for name, bn in _layers(model):
@@ -42,8 +41,9 @@ def measured_response_stds(model: nn.Module, x: Tensor) -> dict[str, float]:
         hooks.append(bn.register_forward_hook(note))
     try:
         with torch.no_grad():
-            model(x)
+            model.eval()(x)  # a fused block with hooks on its children runs them one by one
     finally:
+        model.train(training)
         for hook in hooks:
             hook.remove()
     return stds
