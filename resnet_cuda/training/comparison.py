@@ -55,7 +55,11 @@ def compare(
         ValueError: `out` holds checkpoints and `resume` is false, or they are of other runs.
         DivergedError: a loss became infinite or not a number.
     """
-    paths = {(name, seed): out / f"{name}-seed{seed}.pt" for seed in seeds for name in networks}
+    paths = {
+        (name, seed): out / f"{name.replace(' ', '-')}-seed{seed}.pt"
+        for seed in seeds
+        for name in networks
+    }
     for path in paths.values():
         refuse_to_overwrite(path, resume)
     for make in networks.values():

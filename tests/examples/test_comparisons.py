@@ -90,6 +90,19 @@ def test_shortcuts_differ_in_their_parameters_alone(
     assert "shortcut B: 272,186 parameters" in capsys.readouterr().out
 
 
+def test_width_and_depth_are_compared_at_equal_cost(
+    run_example: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--families", "resnext", "--out", tmp_path, *SHORT)
+    assert run_example("width_vs_depth", *options) == 0
+    last = content(tmp_path / "summary.json")["last_epoch"]
+    assert list(last) == ["ResNeXt-29 1x64d", "ResNeXt-29 2x40d", "ResNeXt-29 4x24d"]
+    costs = [row["macs"] for row in last.values()]
+    assert max(costs) < 1.02 * min(costs), f"the networks cost {costs} multiply-adds"
+    assert "ResNeXt-29 1x64d: 2,928,128 multiply-adds" in capsys.readouterr().out
+    assert len(table(tmp_path / "log.csv")) == 3 and is_png(tmp_path / "curves.png")
+
+
 def test_cifar_has_the_papers_recipe_and_augmentation(tmp_path: Path) -> None:
     make_cifar_like(tmp_path)
     parser = argparse.ArgumentParser()
