@@ -55,7 +55,9 @@ def percentiles(model: nn.Module, x: Tensor, layer: str, ranks: Sequence[float])
     """
     outputs: list[Tensor] = []
     hook = model.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: outputs.append(output.detach())
+        lambda module, inputs, output: outputs.append(
+            output.detach().clone()
+        )  # a ReLU may follow in place
     )
     try:
         with _restored(model), torch.no_grad():

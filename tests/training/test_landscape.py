@@ -57,6 +57,7 @@ def test_looking_around_leaves_the_network_as_it_was() -> None:
 
 
 def test_percentiles_are_those_of_the_layers_output() -> None:
-    model = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(101, 1))
-    x = torch.arange(101.0).reshape(1, 1, 101, 1)
-    assert percentiles(model, x, "0", [0, 15, 50, 100]) == pytest.approx([0, 15, 50, 100])
+    layers = (nn.AvgPool2d(1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(101, 1))
+    x = torch.arange(-100.0, 1.0).reshape(1, 1, 101, 1)
+    found = percentiles(nn.Sequential(*layers), x, "0", [0, 15, 50, 100])
+    assert found == pytest.approx([-100, -85, -50, 0])
