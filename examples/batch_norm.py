@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda.training import DivergedError, Trainer
+from resnet_cuda.training import DivergedError, Normalisation, Trainer
 from resnet_cuda.training.arguments import (
     add_comparison_arguments,
     build_model,
@@ -163,12 +163,10 @@ def _probe(
     """Trains once more with this rate and looks around on the way, always with the same batch."""
     recipe = replace(setting.recipe, lr=rate)
     every = max(1, recipe.iterations // arguments.probes)
+    x, labels = _first(setting, recipe.batch)
     rows: list[dict[str, Any]] = []
     for name, make in networks.items():
         trainer = new_trainer(make, setting._replace(recipe=recipe), arguments.seed)
-        batch = slice(recipe.batch)
-        x = trainer.network_input(trainer.data.train_images[batch])
-        labels = trainer.data.train_labels[batch]
         for i in range(arguments.probes):
             rows.append(
                 {"network": name, "iteration": trainer.iteration} | _look(trainer, x, labels, rate)
@@ -178,6 +176,14 @@ def _probe(
                 trainer.step()
         write_csv(arguments.out / "probes.csv", rows)
     return rows
+
+
+def _first(setting: Setting, images: int) -> tuple[Tensor, Tensor]:
+    """The network's input for the first training images, and their labels."""
+    data, device = setting.data, setting.device
+    normalise = Normalisation.per_pixel(data.train_images).to(device)
+    x = normalise(data.train_images[:images].to(device))
+    return x, data.train_labels[:images].to(device)
 
 
 def _look(trainer: Trainer, x: Tensor, labels: Tensor, rate: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from resnet_cuda.training import Trainer
+from resnet_cuda.training import Normalisation, Trainer
 from resnet_cuda.training.arguments import (
     add_comparison_arguments,
     build_model,
@@ -52,10 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
         name: partial(build_model, f"cifar_{name.lower().replace('-', '')}", arguments, **options)
         for name in arguments.networks
     }
+    normalise = Normalisation.per_pixel(setting.data.train_images).to(setting.device)
     rows: list[dict[str, Any]] = []
 
     def note(name: str, seed: int, trainer: Trainer) -> None:
-        x = trainer.network_input(setting.data.train_images[:_IMAGES])
+        x = normalise(setting.data.train_images[:_IMAGES].to(trainer.device))
         measured = measured_response_stds(trainer.model, x)
         for i, (layer, std) in enumerate(response_stds(trainer.model).items(), 1):
             row = {"network": name, "seed": seed, "index": i, "layer": layer}

@@ -15,7 +15,14 @@ from pathlib import Path
 import torch
 
 from resnet_cuda.models import list_models
-from resnet_cuda.training import Augmentation, Normalisation, Recipe, Trainer, cifar_recipe
+from resnet_cuda.training import (
+    Augmentation,
+    ImagesInMemory,
+    Normalisation,
+    Recipe,
+    Trainer,
+    cifar_recipe,
+)
 from resnet_cuda.training.arguments import (
     add_run_arguments,
     build_model,
@@ -67,14 +74,20 @@ def _train(arguments: argparse.Namespace) -> int:
     with process_group(device_of(arguments)) as device:
         torch.manual_seed(arguments.seed)
         model = build_model(arguments.model, arguments, num_classes=len(data.classes))
-        trainer = Trainer(
-            model,
+        source = ImagesInMemory(
             data,
-            recipe,
+            recipe.batch,
             device=device,
             normalise=_normalisation(arguments.model, data.train_images),
             augment=Augmentation(),
             seed=arguments.seed,
+            part=this_part(),
+        )
+        trainer = Trainer(
+            model,
+            source,
+            recipe,
+            device=device,
             amp=arguments.amp,
             sync_batch_norm=arguments.sync_bn,
         )

@@ -5,7 +5,7 @@ Needs nothing beyond torch and numpy, except matplotlib for figures and scikit-l
 
 from __future__ import annotations
 
-from resnet_cuda.training.batches import Augmentation, Batches
+from resnet_cuda.training.batches import Augmentation, ImagesInMemory, Source
 from resnet_cuda.training.checkpoint import load_checkpoint, save_checkpoint
 from resnet_cuda.training.cifar import load_cifar, make_cifar_like
 from resnet_cuda.training.data import ImageData, Normalisation
@@ -15,11 +15,12 @@ from resnet_cuda.training.trainer import DivergedError, Trainer
 
 __all__ = [
     "Augmentation",
-    "Batches",
     "DivergedError",
     "ImageData",
+    "ImagesInMemory",
     "Normalisation",
     "Recipe",
+    "Source",
     "Trainer",
     "cifar_recipe",
     "load_checkpoint",

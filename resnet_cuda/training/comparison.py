@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from resnet_cuda.training.batches import Augmentation
+from resnet_cuda.training.batches import Augmentation, ImagesInMemory
 from resnet_cuda.training.data import ImageData
 from resnet_cuda.training.progress import progress_bar
 from resnet_cuda.training.recipe import Recipe
@@ -83,15 +83,11 @@ def compare(
 def new_trainer(make: Callable[[], nn.Module], setting: Setting, seed: int) -> Trainer:
     """A trainer of the network that `make` makes; the seed gives the weights and the batches."""
     torch.manual_seed(seed)
-    return Trainer(
-        make(),
-        setting.data,
-        setting.recipe,
-        device=setting.device,
-        augment=setting.augment,
-        seed=seed,
-        amp=setting.amp,
+    recipe, device = setting.recipe, setting.device
+    source = ImagesInMemory(
+        setting.data, recipe.batch, device=device, augment=setting.augment, seed=seed
     )
+    return Trainer(make(), source, recipe, device=device, amp=setting.amp)
 
 
 def refuse_to_overwrite(checkpoint: Path, resume: bool) -> None:

@@ -15,14 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnet_cuda.training.batches import Augmentation, Batches
+from resnet_cuda.training.batches import Source
 from resnet_cuda.training.checkpoint import load_checkpoint, save_checkpoint
-from resnet_cuda.training.data import ImageData, Normalisation
 from resnet_cuda.training.distributed import gathered, summed, this_part
 from resnet_cuda.training.recipe import Recipe, WarmUp
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_EVALUATION_BATCH = 500
 _NOTE_EVERY = 10  # steps: a loss on the bar waits for the device
 
 Row = dict[str, float]
@@ -33,56 +31,38 @@ class DivergedError(RuntimeError):
 
 
 class Trainer:
-    """Trains a model on images in memory, in channels_last, on one device or as one of torchrun's processes.
+    """Trains a model in channels_last, on one device or as one of torchrun's processes.
 
     Args:
         model: x [N, C, H, W] -> logits [N, classes]; it is moved to `device` and trained in place.
-        data: training and test images.
+        source: training and test images, with this process's part of each batch.
         recipe: optimiser and schedule.
         device: where to train.
-        normalise: makes the network's input; by default the per-pixel mean of the training images is subtracted.
-        augment: changes the training images, or None.
-        seed: of the batches; the weights are the caller's.
         amp: "none", or autocast in "bf16" or in "fp16" with a scaled loss.
         sync_batch_norm: normalise by the statistics of all processes' images, not only of this one's.
 
     `iteration` counts the steps done, `log` has a row for each finished epoch.
 
     Raises:
-        ValueError: amp is not one of these, or the batch does not suit the data (see `Batches`).
+        ValueError: amp is not one of these.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data: ImageData,
+        source: Source,
         recipe: Recipe,
         *,
         device: torch.device,
-        normalise: Normalisation | None = None,
-        augment: Augmentation | None = None,
-        seed: int = 0,
         amp: str = "none",
         sync_batch_norm: bool = False,
     ) -> None:
         if amp not in AMP_DTYPES:
             raise ValueError(f"amp={amp!r}: expected one of {', '.join(AMP_DTYPES)}")
-        if normalise is None:
-            normalise = Normalisation.per_pixel(data.train_images)
-        self.recipe, self.device = recipe, device
+        self.source, self.recipe, self.device = source, recipe, device
         self.model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = next(model.parameters()).dtype
-        self.data, self._normalise = data.to(device), normalise.to(device)
         self._part = this_part()
-        self.batches = Batches(
-            self.data.train_images,
-            self.data.train_labels,
-            recipe.batch,
-            self._normalise,
-            augment,
-            seed,
-            self._part,
-        )
         self._network = self.model
         if self._part.count > 1:
             self._network = DistributedDataParallel(self.model)
@@ -98,10 +78,8 @@ class Trainer:
         # What a checkpoint must agree on, or the run that goes on is another one.
         self._identity = {
             "recipe": asdict(recipe),
-            "augment": None if augment is None else asdict(augment),
-            "seed": seed,
+            **source.identity,
             "amp": amp,
-            "images": len(data.train_images),
             "processes": self._part.count,
             "sync_batch_norm": sync_batch_norm and self._part.count > 1,
         }
@@ -127,14 +105,14 @@ class Trainer:
         Raises:
             DivergedError: the loss became infinite or not a number.
         """
-        every = checkpoint_every or self.batches.steps_per_epoch
+        every = checkpoint_every or self.source.steps_per_epoch
         started, note = time.perf_counter(), ""
         while self.iteration < self.recipe.iterations:
             loss = self.step()
             done = self.iteration == self.recipe.iterations
             if self.iteration % _NOTE_EVERY == 0 or done:
                 note = f"loss {loss.item():.4f}"
-            if self.iteration % self.batches.steps_per_epoch == 0 or done:
+            if self.iteration % self.source.steps_per_epoch == 0 or done:
                 self._finish_epoch(time.perf_counter() - started)
                 started = time.perf_counter()
                 on_epoch(self.log)
@@ -148,7 +126,7 @@ class Trainer:
         rate = self.learning_rate()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        images, labels = self.batches.next()
+        images, labels = self.source.next()
         self.model.train()
         with self._autocast():
             logits = _widened(self._network(images.to(self._dtype)))
@@ -170,27 +148,16 @@ class Trainer:
             return self.recipe.warm_up_lr
         return self.recipe.learning_rate(self.iteration)
 
-    def network_input(self, images: Tensor) -> Tensor:
-        """images [N, C, H, W] as stored, normalised and on the device."""
-        x = self._normalise(images.to(self.device))
-        return x.to(self._dtype, memory_format=torch.channels_last)
-
-    def evaluate(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
-        """(mean loss, error as a fraction) of images [N, C, H, W] as stored, in eval mode."""
+    def evaluate(self) -> tuple[float, float]:
+        """(mean loss, error as a fraction) of the test images, in eval mode."""
         training = self.model.training
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        mine = slice(self._part.rank, None, self._part.count)
-        batches = zip(
-            images[mine].split(_EVALUATION_BATCH),
-            labels[mine].split(_EVALUATION_BATCH),
-            strict=True,
-        )
         with torch.no_grad(), self._autocast():
-            for x, y in batches:
-                sums += _loss_and_wrong(_widened(self.model(self.network_input(x))), y)
+            for x, labels in self.source.test_batches():
+                sums += _loss_and_wrong(_widened(self.model(x.to(self._dtype))), labels)
         self.model.train(training)
-        loss, wrong = (summed(sums) / len(images)).tolist()
+        loss, wrong = (summed(sums) / self.source.test_images).tolist()
         return loss, wrong
 
     def save(self, path: Path) -> None:
@@ -210,7 +177,7 @@ class Trainer:
                 "model": self.model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
-                "batches": self.batches.state_dict(),
+                "source": self.source.state_dict(),
                 "warm_up": self._warm_up.state_dict(),
                 "random": random_states,
                 "iteration": self.iteration,
@@ -243,7 +210,7 @@ class Trainer:
             raise ValueError(f"checkpoint {path}: of another model: {error}") from error
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
-        self.batches.load_state_dict(state["batches"])
+        self.source.load_state_dict(state["source"])
         self._warm_up.load_state_dict(state["warm_up"])
         self._set_random_states(state["random"][self._part.rank])
         self.iteration, self.log = state["iteration"], state["log"]
@@ -259,10 +226,10 @@ class Trainer:
                 f"the training loss is {loss} at iteration {self.iteration}, lr "
                 f"{self.learning_rate():g}: a lower --lr, or a warm-up, may train"
             )
-        test_loss, test_error = self.evaluate(self.data.test_images, self.data.test_labels)
+        test_loss, test_error = self.evaluate()
         self.log.append(
             {
-                "epoch": math.ceil(self.iteration / self.batches.steps_per_epoch),
+                "epoch": math.ceil(self.iteration / self.source.steps_per_epoch),
                 "iteration": self.iteration,
                 "lr": self._optimizer.param_groups[0]["lr"],
                 "train_loss": loss,

@@ -5,23 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from resnet_cuda.training import Augmentation, Batches, ImageData, Normalisation
-from resnet_cuda.training.batches import Part
+from resnet_cuda.training import Augmentation, ImageData, ImagesInMemory, Normalisation
+from resnet_cuda.training.batches import Part, RandomOrder
 
+CPU = torch.device("cpu")
 UNCHANGED = Normalisation(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
 
 
-def numbered(count: int) -> tuple[Tensor, Tensor]:
+def numbered(count: int, batch: int, augment: Augmentation | None = None) -> ImagesInMemory:
     """Images whose pixels all are the image's number, which is its label too."""
     labels = torch.arange(count)
-    return labels[:, None, None, None].expand(count, 1, 4, 4).to(torch.uint8), labels
+    images = labels[:, None, None, None].expand(count, 1, 4, 4).to(torch.uint8)
+    data = ImageData(images, labels, images, labels, ())
+    return ImagesInMemory(data, batch, device=CPU, normalise=UNCHANGED, augment=augment)
 
 
 def test_an_epoch_shows_no_image_twice_and_the_next_has_another_order() -> None:
-    images, labels = numbered(22)
-    batches = Batches(images, labels, 5, UNCHANGED)
+    batches = numbered(22, 5)
     epochs = [torch.cat([batches.next()[1] for _ in range(4)]).tolist() for _ in range(2)]
     assert batches.steps_per_epoch == 4
     for epoch in epochs:
@@ -30,8 +31,7 @@ def test_an_epoch_shows_no_image_twice_and_the_next_has_another_order() -> None:
 
 
 def test_images_stay_with_their_labels() -> None:
-    images, labels = numbered(12)
-    x, y = Batches(images, labels, 6, UNCHANGED, Augmentation(padding=0)).next()
+    x, y = numbered(12, 6, Augmentation(padding=0)).next()
     assert x.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(x[:, 0, 0, 0].long(), y)
 
@@ -62,17 +62,17 @@ def test_without_flipping_no_image_is_mirrored() -> None:
 
 
 def test_processes_share_the_batches_of_one(data: ImageData) -> None:
-    def batches(part: Part) -> Batches:
-        normalise = Normalisation.per_pixel(data.train_images)
-        images, labels = data.train_images, data.train_labels
-        return Batches(images, labels, 8, normalise, Augmentation(), 3, part)
+    def source(part: Part) -> ImagesInMemory:
+        return ImagesInMemory(data, 8, device=CPU, augment=Augmentation(), seed=3, part=part)
 
-    alone, first, second = batches(Part()), batches(Part(0, 2)), batches(Part(1, 2))
+    alone, first, second = source(Part()), source(Part(0, 2)), source(Part(1, 2))
     for _ in range(12):  # beyond an epoch
         x, y = alone.next()
         for i, part in enumerate((first, second)):
             mine, labels = part.next()
             assert torch.equal(mine, x[i::2]) and torch.equal(labels, y[i::2])
+    tested = [len(y) for part in (first, second) for _, y in part.test_batches()]
+    assert sum(tested) == alone.test_images == 20
 
 
 def test_normalisations_are_those_of_the_papers(data: ImageData) -> None:
@@ -96,4 +96,4 @@ def test_normalisations_are_those_of_the_papers(data: ImageData) -> None:
 )
 def test_a_batch_that_does_not_fit_is_refused(batch: int, part: Part, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Batches(*numbered(12), batch, UNCHANGED, part=part)
+        RandomOrder(12, batch, 0, part)

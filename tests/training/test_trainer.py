@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from training_networks import small_network
 
-from resnet_cuda.training import Augmentation, DivergedError, ImageData, Recipe, Trainer, load_cifar
+from resnet_cuda.training import (
+    Augmentation,
+    DivergedError,
+    ImageData,
+    ImagesInMemory,
+    Recipe,
+    Trainer,
+    load_cifar,
+)
+from resnet_cuda.training.distributed import this_part
 from resnet_cuda.training.recipe import WarmUp, cifar_recipe
 from tests.ranks import Ranks
 
@@ -33,7 +42,12 @@ class WithDropout(nn.Module):
 def trainer(data: ImageData, recipe: Recipe = SHORT, **options: Any) -> Trainer:
     torch.manual_seed(1)
     model = options.pop("model", None) or WithDropout()
-    return Trainer(model, data, recipe, device=CPU, **{"augment": Augmentation(), **options})
+    amp = options.pop("amp", "none")
+    return Trainer(model, images(data, recipe, **options), recipe, device=CPU, amp=amp)
+
+
+def images(data: ImageData, recipe: Recipe = SHORT, **options: Any) -> ImagesInMemory:
+    return ImagesInMemory(data, recipe.batch, device=CPU, **{"augment": Augmentation(), **options})
 
 
 def assert_same_run(actual: Trainer, expected: Trainer) -> None:
@@ -94,7 +108,7 @@ def test_training_learns_and_logs_each_epoch(data: ImageData) -> None:
     assert [row["iteration"] for row in log] == [*range(5, 55, 5), 52]
     assert log[5]["lr"] == 0.1 and log[6]["lr"] == pytest.approx(0.01)
     assert log[-1]["train_error"] < 0.3 < log[0]["train_error"], "nothing was learned"
-    loss, error = run.evaluate(run.data.test_images, run.data.test_labels)
+    loss, error = run.evaluate()
     assert (loss, error) == (log[-1]["test_loss"], log[-1]["test_error"])
 
 
@@ -144,10 +158,9 @@ def _trained(rank: int, folder: Path, checkpoint: Path) -> tuple[dict[str, Tenso
     """Weights and log after training with synchronised batch norms, interrupted and resumed."""
 
     def fresh() -> Trainer:
-        model, augment = small_network().double(), Augmentation()
-        return Trainer(
-            model, load_cifar(folder), SHORT, device=CPU, augment=augment, sync_batch_norm=True
-        )
+        source = images(load_cifar(folder), part=this_part())
+        model = small_network().double()
+        return Trainer(model, source, SHORT, device=CPU, sync_batch_norm=True)
 
     whole = fresh()
     whole.run()
@@ -171,7 +184,7 @@ def _trained(rank: int, folder: Path, checkpoint: Path) -> tuple[dict[str, Tenso
 def test_two_processes_train_what_one_trains(
     cifar_folder: Path, data: ImageData, tmp_path: Path
 ) -> None:
-    alone = Trainer(small_network().double(), data, SHORT, device=CPU, augment=Augmentation())
+    alone = Trainer(small_network().double(), images(data), SHORT, device=CPU)
     alone.run()
     ranks = Ranks(tmp_path)
     try:
