@@ -51,6 +51,9 @@ class Part:
         return batch[self.rank :: self.count]
 
 
+ALONE = Part()
+
+
 class Source(Protocol):
     """What a trainer trains on and is tested with; all processes draw the same numbers and each takes its part.
 
@@ -105,7 +108,7 @@ class RandomOrder:
         return indices
 
     def state_dict(self) -> dict[str, Any]:
-        return {"left": self._left.clone(), "generator": self.generator.get_state()}
+        return {"left": self._left, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._left = state["left"]
@@ -137,7 +140,7 @@ class ImagesInMemory:
         normalise: Normalisation | None = None,
         augment: Augmentation | None = None,
         seed: int = 0,
-        part: Part = Part(),
+        part: Part = ALONE,
     ) -> None:
         self._order = RandomOrder(len(data.train_images), batch, seed, part)
         self.batch, self.steps_per_epoch = batch, len(data.train_images) // batch

@@ -21,6 +21,7 @@ class Recipe:
         iterations: steps in all.
         batch: images of one step, of all processes together.
         milestones: iterations at which the learning rate is multiplied by `lr_factor`.
+        patience: epochs without a lower test error after which the learning rate is multiplied by `lr_factor`, or None.
         warm_up_lr: learning rate until the training error of the last 50 batches is below `warm_up_error`, or None.
     """
 
@@ -32,13 +33,15 @@ class Recipe:
     nesterov: bool = False
     milestones: tuple[int, ...] = (32_000, 48_000)
     lr_factor: float = 0.1
+    patience: int | None = None
     warm_up_lr: float | None = None
     warm_up_error: float = 0.8
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
+        for name in ("iterations", "batch", "lr", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: expected more than 0")
 
     def scaled(self, iterations: int) -> Recipe:
         """The same recipe in another number of iterations: milestones stay at the same fractions."""
@@ -55,9 +58,10 @@ class Recipe:
         )
         return recipe if iterations is None else recipe.scaled(iterations)
 
-    def learning_rate(self, iteration: int) -> float:
-        """The learning rate of the step with this index, from 0, without warm-up."""
-        return self.lr * self.lr_factor ** sum(iteration >= m for m in self.milestones)
+    def learning_rate(self, iteration: int, plateaus: int = 0) -> float:
+        """The learning rate of the step with this index, from 0, behind so many plateaus, without warm-up."""
+        passed = sum(iteration >= m for m in self.milestones)
+        return self.lr * self.lr_factor ** (passed + plateaus)
 
     def optimizer(self, model: nn.Module) -> torch.optim.SGD:
         """SGD over all parameters; biases and batch norms decay too, as in the papers."""
@@ -72,6 +76,20 @@ class Recipe:
 
 # For scikit-learn's digits. The papers' 0.1 is too much for ResNet-56 on so few images: it loses the first epochs.
 DIGITS_RECIPE = Recipe(iterations=352, batch=64, lr=0.02, milestones=(176, 264))
+
+
+def imagenet_recipe(images: int, plateau: bool) -> Recipe:
+    """He et al. 2015, sec. 3.4: batches of 256, the rate divided by 10 when the error plateaus, 600,000 iterations; or
+    the usual 90 epochs with steps at 30 and 60.
+
+    Args:
+        images: number of training images.
+        plateau: whether the error decides, and not the epoch.
+    """
+    if plateau:
+        return Recipe(iterations=600_000, batch=256, milestones=(), patience=5)
+    epoch = max(1, images // 256)
+    return Recipe(iterations=90 * epoch, batch=256, milestones=(30 * epoch, 60 * epoch))
 
 
 def cifar_recipe(model: str, images: int) -> Recipe:
@@ -115,3 +133,27 @@ class WarmUp:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.active = state["active"]
         self._errors = deque(state["errors"], maxlen=_WARM_UP_WINDOW)
+
+
+class Plateaus:
+    """Counts how often the test error has stopped to fall; `count` drops of the learning rate."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.count = 0
+        self._patience = recipe.patience
+        self._lowest, self._waited = float("inf"), 0
+
+    def update(self, error: float) -> None:
+        """Takes the test error behind one more epoch."""
+        if error < self._lowest:
+            self._lowest, self._waited = error, 0
+            return
+        self._waited += 1
+        if self._waited == self._patience:
+            self.count, self._waited = self.count + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "lowest": self._lowest, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count, self._lowest, self._waited = state["count"], state["lowest"], state["waited"]

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from resnet_cuda.training.batches import Source
 from resnet_cuda.training.checkpoint import load_checkpoint, save_checkpoint
 from resnet_cuda.training.distributed import gathered, summed, this_part
-from resnet_cuda.training.recipe import Recipe, WarmUp
+from resnet_cuda.training.recipe import Plateaus, Recipe, WarmUp
 
 AMP_DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NOTE_EVERY = 10  # steps: a loss on the bar waits for the device
@@ -73,7 +73,7 @@ class Trainer:
         self._optimizer = recipe.optimizer(self.model)
         self._amp = amp
         self._scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
-        self._warm_up = WarmUp(recipe)
+        self._warm_up, self._plateaus = WarmUp(recipe), Plateaus(recipe)
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, wrong
         # What a checkpoint must agree on, or the run that goes on is another one.
         self._identity = {
@@ -146,7 +146,7 @@ class Trainer:
         """The learning rate of the next step."""
         if self._warm_up.active and self.recipe.warm_up_lr is not None:
             return self.recipe.warm_up_lr
-        return self.recipe.learning_rate(self.iteration)
+        return self.recipe.learning_rate(self.iteration, self._plateaus.count)
 
     def evaluate(self) -> tuple[float, float]:
         """(mean loss, error as a fraction) of the test images, in eval mode."""
@@ -179,6 +179,7 @@ class Trainer:
                 "scaler": self._scaler.state_dict(),
                 "source": self.source.state_dict(),
                 "warm_up": self._warm_up.state_dict(),
+                "plateaus": self._plateaus.state_dict(),
                 "random": random_states,
                 "iteration": self.iteration,
                 "sums": sums,
@@ -212,6 +213,7 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         self.source.load_state_dict(state["source"])
         self._warm_up.load_state_dict(state["warm_up"])
+        self._plateaus.load_state_dict(state["plateaus"])
         self._set_random_states(state["random"][self._part.rank])
         self.iteration, self.log = state["iteration"], state["log"]
         # The sum over all processes: one of them goes on with it.
@@ -227,6 +229,7 @@ class Trainer:
                 f"{self.learning_rate():g}: a lower --lr, or a warm-up, may train"
             )
         test_loss, test_error = self.evaluate()
+        self._plateaus.update(test_error)
         self.log.append(
             {
                 "epoch": math.ceil(self.iteration / self.source.steps_per_epoch),

@@ -1,4 +1,4 @@
-"""A small data set in CIFAR's format, and a small network for it."""
+"""Small data sets in the formats of the real ones."""
 
 from __future__ import annotations
 

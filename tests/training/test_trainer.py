@@ -21,7 +21,7 @@ from resnet_cuda.training import (
     load_cifar,
 )
 from resnet_cuda.training.distributed import this_part
-from resnet_cuda.training.recipe import WarmUp, cifar_recipe
+from resnet_cuda.training.recipe import Plateaus, WarmUp, cifar_recipe, imagenet_recipe
 from tests.ranks import Ranks
 
 CPU = torch.device("cpu")
@@ -147,7 +147,26 @@ def test_warming_up_ends_when_the_training_error_is_low(data: ImageData) -> None
     assert not WarmUp(cifar_recipe("cifar_resnet56", 50_000)).active
 
 
-@pytest.mark.parametrize("values", [{"iterations": 0}, {"batch": -1}, {"lr": 0.0}])
+def test_the_rate_falls_where_the_test_error_does_not() -> None:
+    recipe = imagenet_recipe(1_281_167, plateau=True)
+    plateaus = Plateaus(replace(recipe, patience=2))
+    counts = []
+    for error in (0.5, 0.4, 0.4, 0.45, 0.39, 0.4, 0.41, 0.42, 0.43):
+        plateaus.update(error)
+        counts.append(plateaus.count)
+    assert counts == [0, 0, 0, 1, 1, 1, 2, 2, 3]
+    assert recipe.learning_rate(500_000, plateaus=2) == pytest.approx(0.001)
+    again = Plateaus(replace(recipe, patience=2))
+    again.load_state_dict(plateaus.state_dict())
+    again.update(0.4)
+    again.update(0.4)
+    assert again.count == 4
+    steps = imagenet_recipe(1_281_167, plateau=False)
+    rates = [steps.learning_rate(epoch * 5004) for epoch in (29, 30, 60)]
+    assert rates == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("values", [{"patience": 0}, {"iterations": 0}, {"batch": -1}, {"lr": 0.0}])
 def test_a_recipe_that_makes_no_sense_is_refused(values: dict[str, Any]) -> None:
     (name,) = values
     with pytest.raises(ValueError, match=f"{name}="):
