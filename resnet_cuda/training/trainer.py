@@ -170,16 +170,12 @@ class Trainer:
         sums = summed(self._sums.clone())
         if self._part.rank:
             return
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         save_checkpoint(
             path,
-            {
+            state
+            | {
                 "identity": self._identity,
-                "model": self.model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "scaler": self._scaler.state_dict(),
-                "source": self.source.state_dict(),
-                "warm_up": self._warm_up.state_dict(),
-                "plateaus": self._plateaus.state_dict(),
                 "random": random_states,
                 "iteration": self.iteration,
                 "sums": sums,
@@ -194,9 +190,10 @@ class Trainer:
             ValueError: the file is missing or damaged, or was written by another run; the message says what differs.
         """
         state = load_checkpoint(path)
-        missing = {"identity", "model", "optimizer", "random", "log"} - state.keys()
+        needed = (*self._parts(), "identity", "random", "iteration", "sums", "log")
+        missing = [key for key in needed if key not in state]
         if missing:
-            raise ValueError(f"checkpoint {path}: has no {', '.join(sorted(missing))}")
+            raise ValueError(f"checkpoint {path}: has no {', '.join(missing)}")
         theirs = state["identity"]
         different = [
             f"{key} {theirs.get(key)!r}, here {value!r}"
@@ -206,18 +203,25 @@ class Trainer:
         if different:
             raise ValueError(f"checkpoint {path}: of another run: {'; '.join(different)}")
         try:
-            self.model.load_state_dict(state["model"])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
         except RuntimeError as error:
             raise ValueError(f"checkpoint {path}: of another model: {error}") from error
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.source.load_state_dict(state["source"])
-        self._warm_up.load_state_dict(state["warm_up"])
-        self._plateaus.load_state_dict(state["plateaus"])
         self._set_random_states(state["random"][self._part.rank])
         self.iteration, self.log = state["iteration"], state["log"]
         # The sum over all processes: one of them goes on with it.
         self._sums.copy_(state["sums"] if self._part.rank == 0 else torch.zeros(2))
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, the model first: it tells whether a checkpoint fits."""
+        return {
+            "model": self.model,
+            "optimizer": self._optimizer,
+            "scaler": self._scaler,
+            "source": self.source,
+            "warm_up": self._warm_up,
+            "plateaus": self._plateaus,
+        }
 
     def _finish_epoch(self, seconds: float) -> None:
         steps = self.iteration - (int(self.log[-1]["iteration"]) if self.log else 0)

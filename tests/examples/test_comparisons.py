@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,14 @@ def test_arguments_that_make_no_sense_are_named(
     assert run_example(name, "--out", tmp_path / "out", *SHORT, *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "a refused run wrote something"
+
+
+def test_without_scikit_learn_it_is_told_what_to_install(
+    run_example: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert run_example("degradation", "--out", tmp_path / "out", *SHORT) == 2
+    assert "pip install scikit-learn" in capsys.readouterr().err

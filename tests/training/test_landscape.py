@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from training_networks import small_network
 
 from resnet_cuda.training.landscape import along_gradient, percentiles
+from tests.training_networks import small_network
 
 
 class LogOdds(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from training_networks import small_network
 
 import resnet_cuda
 from resnet_cuda import models
 from resnet_cuda.training.responses import measured_response_stds, response_stds
+from tests.training_networks import small_network
 
 
 def keep_this_batch(bn: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
