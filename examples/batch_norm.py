@@ -125,7 +125,7 @@ def _train_rates(
         refuse_to_overwrite(path, arguments.resume)
     rows: list[dict[str, Any]] = []
     for name, rate, seed, path in runs:
-        trainer = new_trainer(networks[name], setting._replace(recipe=recipes[rate]), seed)
+        trainer = new_trainer(name, networks[name], setting._replace(recipe=recipes[rate]), seed)
         if path.exists():
             trainer.resume(path)
         row: dict[str, Any] = {"network": name, "lr": rate, "seed": seed}
@@ -166,7 +166,7 @@ def _probe(
     x, labels = _first(setting, recipe.batch)
     rows: list[dict[str, Any]] = []
     for name, make in networks.items():
-        trainer = new_trainer(make, setting._replace(recipe=recipe), arguments.seed)
+        trainer = new_trainer(name, make, setting._replace(recipe=recipe), arguments.seed)
         for i in range(arguments.probes):
             rows.append(
                 {"network": name, "iteration": trainer.iteration} | _look(trainer, x, labels, rate)

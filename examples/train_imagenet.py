@@ -96,10 +96,11 @@ def _train(arguments: argparse.Namespace) -> int:
             source,
             recipe,
             device=device,
+            name=arguments.model,
             amp=arguments.amp,
             sync_batch_norm=arguments.sync_bn,
         )
-        train_and_report(trainer, arguments.model, arguments)
+        train_and_report(trainer, arguments)
     return 0
 
 

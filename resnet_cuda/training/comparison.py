@@ -68,7 +68,7 @@ def compare(
     logs: Logs = {name: [] for name in networks}
     with progress_bar("training", len(paths) * setting.recipe.iterations) as advance:
         for (name, seed), path in paths.items():
-            trainer = new_trainer(networks[name], setting, seed)
+            trainer = new_trainer(name, networks[name], setting, seed)
             if path.exists():
                 trainer.resume(path)
                 for _ in range(trainer.iteration):
@@ -80,14 +80,14 @@ def compare(
     return logs
 
 
-def new_trainer(make: Callable[[], nn.Module], setting: Setting, seed: int) -> Trainer:
+def new_trainer(name: str, make: Callable[[], nn.Module], setting: Setting, seed: int) -> Trainer:
     """A trainer of the network that `make` makes; the seed gives the weights and the batches."""
     torch.manual_seed(seed)
     recipe, device = setting.recipe, setting.device
     source = ImagesInMemory(
         setting.data, recipe.batch, device=device, augment=setting.augment, seed=seed
     )
-    return Trainer(make(), source, recipe, device=device, amp=setting.amp)
+    return Trainer(make(), source, recipe, device=device, name=name, amp=setting.amp)
 
 
 def refuse_to_overwrite(checkpoint: Path, resume: bool) -> None:

@@ -64,7 +64,7 @@ def checkpoint_path(arguments: argparse.Namespace) -> Path:
     return out / "checkpoint.pt"
 
 
-def train_and_report(trainer: Trainer, name: str, arguments: argparse.Namespace) -> None:
+def train_and_report(trainer: Trainer, arguments: argparse.Namespace) -> None:
     """Trains to the end, from the checkpoint with --resume; writes log.csv, summary.json and curves.png.
 
     Raises:
@@ -77,7 +77,9 @@ def train_and_report(trainer: Trainer, name: str, arguments: argparse.Namespace)
         trainer.resume(checkpoint)
     chief = this_part().rank == 0
     remaining = trainer.recipe.iterations - trainer.iteration
-    bar: AbstractContextManager[Advance] = progress_bar(name, remaining) if chief else _no_bar()
+    bar: AbstractContextManager[Advance] = (
+        progress_bar(trainer.name, remaining) if chief else _no_bar()
+    )
     with bar as advance:
         trainer.run(
             checkpoint=checkpoint,
@@ -86,12 +88,12 @@ def train_and_report(trainer: Trainer, name: str, arguments: argparse.Namespace)
             on_epoch=lambda log: write_csv(out / "log.csv", log) if chief else None,
         )
     if chief:
-        _report(trainer, name, arguments)
+        _report(trainer, arguments)
 
 
-def _report(trainer: Trainer, name: str, arguments: argparse.Namespace) -> None:
+def _report(trainer: Trainer, arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
-    log = trainer.log
+    name, log = trainer.name, trainer.log
     write_csv(out / "log.csv", log)
     best = min(row["test_error"] for row in log)
     summary = {

@@ -38,6 +38,7 @@ class Trainer:
         source: training and test images, with this process's part of each batch.
         recipe: optimiser and schedule.
         device: where to train.
+        name: of the model. A checkpoint must agree on it: nets with and without shortcuts have the same keys.
         amp: "none", or autocast in "bf16" or in "fp16" with a scaled loss.
         sync_batch_norm: normalise by the statistics of all processes' images, not only of this one's.
 
@@ -54,12 +55,13 @@ class Trainer:
         recipe: Recipe,
         *,
         device: torch.device,
+        name: str = "",
         amp: str = "none",
         sync_batch_norm: bool = False,
     ) -> None:
         if amp not in AMP_DTYPES:
             raise ValueError(f"amp={amp!r}: expected one of {', '.join(AMP_DTYPES)}")
-        self.source, self.recipe, self.device = source, recipe, device
+        self.source, self.recipe, self.device, self.name = source, recipe, device, name
         self.model: nn.Module = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = next(model.parameters()).dtype
         self._part = this_part()
@@ -77,6 +79,7 @@ class Trainer:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, wrong
         # What a checkpoint must agree on, or the run that goes on is another one.
         self._identity = {
+            "model": name,
             "recipe": asdict(recipe),
             **source.identity,
             "amp": amp,

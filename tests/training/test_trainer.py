@@ -42,8 +42,8 @@ class WithDropout(nn.Module):
 def trainer(data: ImageData, recipe: Recipe = SHORT, **options: Any) -> Trainer:
     torch.manual_seed(1)
     model = options.pop("model", None) or WithDropout()
-    amp = options.pop("amp", "none")
-    return Trainer(model, images(data, recipe, **options), recipe, device=CPU, amp=amp)
+    own = {key: options.pop(key) for key in ("amp", "name") if key in options}
+    return Trainer(model, images(data, recipe, **options), recipe, device=CPU, **own)
 
 
 def images(data: ImageData, recipe: Recipe = SHORT, **options: Any) -> ImagesInMemory:
@@ -92,6 +92,8 @@ def test_a_checkpoint_of_another_run_is_refused(data: ImageData, tmp_path: Path)
     trainer(data).save(path)
     with pytest.raises(ValueError, match="of another run: seed 0, here 4"):
         trainer(data, seed=4).resume(path)
+    with pytest.raises(ValueError, match="of another run: model '', here 'plain'"):
+        trainer(data, name="plain").resume(path)
     with pytest.raises(ValueError, match=r"of another run: recipe .*'lr': 0\.05.*'lr': 0\.1"):
         trainer(data, replace(SHORT, lr=0.1)).resume(path)
     with pytest.raises(ValueError, match="of another model"):
