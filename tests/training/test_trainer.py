@@ -17,6 +17,7 @@ from resnet_cuda.training import (
     ImagesInMemory,
     Recipe,
     Trainer,
+    load_checkpoint,
     load_cifar,
 )
 from resnet_cuda.training.distributed import this_part
@@ -74,6 +75,12 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     assert second.iteration == stop
     second.run()
     assert_same_run(second, uninterrupted)
+    states = []
+    for run in (second, uninterrupted):
+        run.save(path)
+        states.append(load_checkpoint(path))
+    for name in ("scaler", "warm_up", "plateaus"):
+        assert states[0][name] == states[1][name], f"{name} differs"
 
 
 def _interrupt_after(steps: int) -> Any:
