@@ -22,7 +22,7 @@ from resnet_cuda.training.trainer import AMP_DTYPES
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """--out, --seed, --device, --amp, --plain and --threads; `out` is the default folder."""
+    """--out, --seed, --device, --amp, --plain, --threads and --resume; `out` is the default folder."""
     parser.add_argument(
         "--out", type=Path, metavar="DIR", default=Path(out), help="default: %(default)s"
     )
