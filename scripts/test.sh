@@ -23,6 +23,7 @@ for group in "$@"; do
       run ruff-format ruff format --check .
       run clang-format clang_format
       run mypy mypy
+      run mypy-examples mypy examples
       ;;
     cpp)
       build=build/cmake-$("$PYTHON" -c 'import sys; print(sys.implementation.cache_tag)')

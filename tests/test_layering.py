@@ -53,6 +53,7 @@ PY_LAYERS = [
     "explain",
     "testing",
     "bench",
+    "training",
     "cli",
     "__main__",
 ]

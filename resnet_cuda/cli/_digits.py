@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resnet_cuda import reference
-
-_TEST_IMAGES = 360
+from resnet_cuda import reference, training
+from resnet_cuda.training import Normalisation
 
 
 class Digits(NamedTuple):
@@ -27,19 +26,13 @@ class Digits(NamedTuple):
 
 def load_digits(device: torch.device) -> Digits:
     """The 1,797 images that ship inside scikit-learn. Raises ImportError where that is missing."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    raw = sklearn_digits()
-    images = torch.from_numpy(raw.images).float().unsqueeze(1)
-    labels = torch.from_numpy(raw.target).long()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    images, labels = images[order], labels[order]
-    train = images[_TEST_IMAGES:]
-    images = ((images - train.mean()) / train.std()).to(device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = labels.to(device)
-    split = _TEST_IMAGES
-    return Digits(images[split:], labels[split:], images[:split], labels[:split])
+    data = training.load_digits()
+    normalise = Normalisation.per_channel(data.train_images)
+    train, test = (
+        normalise(images).to(device, memory_format=torch.channels_last)
+        for images in (data.train_images, data.test_images)
+    )
+    return Digits(train, data.train_labels.to(device), test, data.test_labels.to(device))
 
 
 def digits_network(seed: int) -> nn.Module:

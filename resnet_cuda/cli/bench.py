@@ -36,8 +36,8 @@ from resnet_cuda.bench.runner import Budget
 from resnet_cuda.bench.tables import show
 from resnet_cuda.bench.workload import LEVELS
 from resnet_cuda.cli import _traffic
-from resnet_cuda.cli._progress import progress_bar
 from resnet_cuda.models import list_models
+from resnet_cuda.training.progress import progress_bar
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.bfloat16, torch.float16)}
 _QUICK_MINUTES = 2.5  # of measuring; starting and drawing take their part of three

@@ -25,7 +25,7 @@ from torch import nn
 import resnet_cuda
 from resnet_cuda.cli import _digits
 from resnet_cuda.cli._digits import Digits, TrainingRun
-from resnet_cuda.cli._progress import progress_bar
+from resnet_cuda.training.progress import progress_bar
 
 # Gradients of a 20-layer network in fp32; a wrong kernel is off by whole digits, not by the sixth.
 _TOLERANCE = 1e-3

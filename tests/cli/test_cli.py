@@ -12,7 +12,7 @@ import resnet_cuda
 from resnet_cuda import _raw, _selection
 from resnet_cuda.cli import check, main
 from resnet_cuda.cli._check_cases import cases
-from resnet_cuda.cli._progress import progress_bar
+from resnet_cuda.training.progress import progress_bar
 
 
 @pytest.fixture(autouse=True)

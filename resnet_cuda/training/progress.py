@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+Advance = Callable[[str], None]
+
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
+def progress_bar(title: str, total: int) -> Iterator[Advance]:
     """Yields `advance(note)`, to be called `total` times."""
     try:
         from rich import progress
@@ -29,7 +31,7 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[str], None]]:
         yield lambda note: bar.update(task, advance=1, note=note)
 
 
-def _plain_bar(title: str, total: int, width: int = 30) -> Iterator[Callable[[str], None]]:
+def _plain_bar(title: str, total: int, width: int = 30) -> Iterator[Advance]:
     done = 0
     interactive = sys.stdout.isatty()
 
