@@ -12,7 +12,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,6 +171,21 @@ def multiprocessors_of(device: torch.device) -> int:
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether convolutions there may take our kernels for tensor cores; older GPUs run SIMT kernels."""
     return capability_of(device) >= FIRST_TENSOR_CORES
+
+
+@lru_cache(maxsize=256)
+def has_block_kernel(
+    x_size: tuple[int, int, int, int],
+    reduced: int,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+) -> bool:
+    """Whether a whole bottleneck, x_size [N, C, H, W] reduced to so many channels, is one launch there."""
+    from resnet_cuda import _host
+
+    name = str(dtype).removeprefix("torch.")
+    plan = _host.bottleneck_block_plan(name, x_size, reduced, capability=capability)
+    return plan["error"] is None
 
 
 def allows_tf32() -> bool:
@@ -378,6 +393,21 @@ def _bottleneck_expand_reduce(
     return y, _activation(x, (n, next_weight.shape[0], p, q))
 
 
+def _bottleneck_block(
+    x: Tensor,
+    reduce_weight: Tensor,
+    reduce_scale: Tensor,
+    reduce_bias: Tensor,
+    convolve_weight: Tensor,
+    convolve_scale: Tensor,
+    convolve_bias: Tensor,
+    expand_weight: Tensor,
+    expand_scale: Tensor,
+    expand_bias: Tensor,
+) -> Tensor:
+    return _activation(x, x.shape)
+
+
 def _bottleneck_gram(
     x: Tensor,
     x_scale: Tensor | None,
@@ -536,6 +566,7 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _bottleneck_reduce,
     _bottleneck_expand,
     _bottleneck_expand_reduce,
+    _bottleneck_block,
     _bottleneck_gram,
     _bottleneck_expand_wgrad,
     _bottleneck_expand_dgrad,
