@@ -24,7 +24,7 @@ Status launch_bottleneck_block(const ConvPlan& plan, const BottleneckBlockParams
       {params.x, params.N, params.H, params.W, params.C},
       {params.y, params.N, params.H, params.W, params.C},
       {FilterRows<T>(params.reduce_weight, params.K, 1, params.C), FilterTaps{1, 1, params.C}},
-      {FilterRows<T>(params.convolve_weight, params.K, 9, params.K), FilterTaps{3, 3, params.K}},
+      {FilterRows<T>(params.convolve_weight, params.K, 1, 9 * params.K), FilterTaps{3, 3, params.K}},
       {FilterRows<T>(params.expand_weight, params.C, 1, params.K), FilterTaps{1, 1, params.K}},
       norm(params.reduce_scale, params.reduce_bias),
       norm(params.convolve_scale, params.convolve_bias),
