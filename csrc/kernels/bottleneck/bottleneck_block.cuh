@@ -17,6 +17,7 @@ namespace rnc {
 template <class T>
 struct BottleneckBlock {
   static constexpr int kChannels = 256, kReduced = 64;
+  static constexpr uint32_t kPixelBytes = kChannels * sizeof(T);
   static constexpr int kTaps = BlockStrips::kTaps;
   static constexpr int kParts = kChannels / kBoxChannels;  // of a pixel's channels
   // A warpgroup has 64 pixels and 64 channels in registers at a time.
@@ -31,7 +32,8 @@ struct BottleneckBlock {
   using FilterSlice = typename Filters::Slice;
 
   struct Params {
-    Box x;
+    const T* pixels;
+    Box x;  // of them
     Row y;
     Filters reduce, convolve, expand;
     ColumnAffine<float> reduce_norm, convolve_norm, expand_norm;
@@ -107,9 +109,23 @@ struct BottleneckBlock {
       }
     };
     BlockStrips::for_each_box(part, [&](int32_t row) {
+      prefetch(params, part, row + BlockStrips::kBoxRows);
       load_box(row, part.column - 1);
       load_box(row - 1, part.column);
     });
+  }
+
+  // Brings the box at `row`, the next one, into the L2 cache.
+  static __device__ __forceinline__ void prefetch(const Params& params, const Part& part,
+                                                  int32_t row) {
+    const BlockStrips& strips = params.strips;
+    const int32_t first = max(part.column - 1, 0);
+    const int32_t columns = min(part.column - 1 + BlockStrips::kBoxColumns, strips.W) - first;
+    const int32_t end = min(min(row + BlockStrips::kBoxRows, part.end + 1), strips.H);
+    for (; row < end; ++row) {
+      const int64_t pixel = (int64_t(part.n) * strips.H + row) * strips.W + first;
+      ptx::prefetch_l2(params.pixels + pixel * kChannels, uint32_t(columns) * kPixelBytes);
+    }
   }
 
   // A warpgroup: the part.
@@ -226,6 +242,7 @@ struct BottleneckBlock {
       ptx::wgmma_commit();
     };
     auto& ring = shared.rings[WarpgroupThreads::warpgroup()];
+    int finished_stage = 0;
     multiply(0);
     RNC_UNROLL
     for (int i = 0; i < kParts; ++i) {
@@ -240,9 +257,11 @@ struct BottleneckBlock {
       ring.wait(at);
       finish(params, part, row, i * kBoxChannels, expanded[i % 2],
              shared.panels[WarpgroupThreads::warpgroup()][at.stage]);
-      ring.release_if(at.stage, true);
+      if (i > 0) give_back<1>(ring, finished_stage);
+      finished_stage = at.stage;
       at.advance();
     }
+    give_back<0>(ring, finished_stage);
   }
 
   // Finishes y's channels from `channel` on in the shortcut's place, and stores them. Each warp does
@@ -261,9 +280,16 @@ struct BottleneckBlock {
       constexpr int kRowBytes = BlockStrips::kBoxColumns * kSliceBytes;
       params.y.store(panel.bytes + warp() * kRowBytes, {part.n, own_row, part.column}, channel);
       ptx::tma_store_commit();
-      ptx::tma_store_wait_read<0>();
     }
     __syncwarp();
+  }
+
+  // Gives a panel back when TMA has read the warp's row, as all but its newest ones.
+  template <uint32_t kNewest>
+  static __device__ __forceinline__ void give_back(MbarrierRing<kPanelStages>& ring, int stage) {
+    if (threadIdx.x % 32 == 0) ptx::tma_store_wait_read<kNewest>();
+    __syncwarp();
+    ring.release_if(stage, true);
   }
 
   // Of the warpgroup.

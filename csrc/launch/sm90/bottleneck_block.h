@@ -21,6 +21,7 @@ Status launch_bottleneck_block(const ConvPlan& plan, const BottleneckBlockParams
   };
   const int32_t multiprocessors = current_device().multiprocessors;
   const typename Block::Params of{
+      static_cast<const T*>(params.x),
       {params.x, params.N, params.H, params.W, params.C},
       {params.y, params.N, params.H, params.W, params.C},
       {FilterRows<T>(params.reduce_weight, params.K, 1, params.C), FilterTaps{1, 1, params.C}},
