@@ -72,7 +72,6 @@ struct BottleneckBlock {
         ptx::store_shared(pieces + i, {});
       }
     }
-    ptx::fence_proxy_async();
     if (threadIdx.x == 0) {
       ptx::mbarrier_init(shared.filters_arrived, 1, "filters");
       for (auto& ring : shared.rings) ring.initialise(Warpgroup::kWarps);
@@ -183,13 +182,14 @@ struct BottleneckBlock {
       return reinterpret_cast<Piece*>(seen.piece(i / kColumns, row * kColumns + i % kColumns));
     };
     constexpr int kKept = BlockStrips::kKeptRows;
-    const int last = warp() + kKept;  // where this warp has put its row of the box before
-    WarpgroupThreads::sync();         // all windows of the box before have been multiplied
+    // Where this warp has put its row of the box before. Nobody multiplies that box's windows any
+    // more: x came in panels that all warps have given back behind them.
+    static_assert(kPanelStages <= kParts);
+    const int last = warp() + kKept;
     if (last >= BlockStrips::kBoxRows) {
       for (int i = int(threadIdx.x) % 32; i < seen.kPlanes * BlockStrips::kBoxColumns; i += 32) {
         ptx::store_shared(piece(last - BlockStrips::kBoxRows, i), ptx::load_shared(piece(last, i)));
       }
-      __syncwarp();
     }
     store_to_planes<T>(tile, seen, kKept * BlockStrips::kBoxColumns);
     ptx::fence_proxy_async();
