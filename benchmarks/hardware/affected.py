@@ -34,7 +34,8 @@ PASSES_OF_OP = {
     ),
     "bottleneck_block": (
         *("bottleneck_block", "bottleneck_reduce", "conv_fprop", "bottleneck_expand"),
-        *(*_CONV_BACKWARD, *_BATCH_NORM, "add_relu_backward"),
+        # Batch norms have running statistics: there is nothing to finalise.
+        *(*_CONV_BACKWARD, *_BATCH_NORM[1:], "add_relu_backward"),
     ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),

@@ -14,10 +14,10 @@ Conv2dProblem convolution(const BottleneckBlockParams& params) {
 ConvPlan plan_of(DType dtype, const BottleneckBlockParams& params) {
   PlanLimits limits;
   limits.device = current_device();
-  limits.aligned = are_vector_aligned(
-      {params.x, params.reduce_weight, params.reduce_scale, params.reduce_bias,
-       params.convolve_weight, params.convolve_scale, params.convolve_bias, params.expand_weight,
-       params.expand_scale, params.expand_bias, params.y});
+  limits.aligned =
+      are_vector_aligned({params.x, params.reduce_weight, params.reduce_scale, params.reduce_bias,
+                          params.convolve_weight, params.convolve_scale, params.convolve_bias,
+                          params.expand_weight, params.expand_scale, params.expand_bias, params.y});
   return plan_bottleneck_block(convolution(params), params.C, dtype, limits);
 }
 

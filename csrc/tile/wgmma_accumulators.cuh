@@ -36,9 +36,10 @@ struct TilePanel : KMajorSlice<Warpgroup::kRows> {
   static constexpr int kColumns = 64;
 };
 
-// Calls fn(i, row, chunk) for the calling warp's rows of a tile, of which ldmatrix and stmatrix move
-// four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns, accumulators i .. i +
-// 7 of its threads. The 16 bytes that the thread points at are those of its row in its chunk.
+// Calls fn(i, row, chunk) for the calling warp's rows of a tile, of which ldmatrix and stmatrix
+// move four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns, accumulators i
+// .. i + 7 of its threads. The 16 bytes that the thread points at are those of its row in its
+// chunk.
 template <int kAccumulators, class Fn>
 __device__ __forceinline__ void for_each_chunk(Fn&& fn) {
   static_assert(kAccumulators % 8 == 0);

@@ -154,7 +154,6 @@ def _chained_cases(
 
 def _whole_block_cases(reduce: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
     """A bottleneck whose batch norms use running statistics."""
-    n, c, h, w, k, *_ = reduce
     p = reduce
     middle = ConvProblem(p.N, p.K, p.H, p.W, p.K, 3, 3, 1, 1)
     problems = reduce, middle, ConvProblem(p.N, p.K, p.H, p.W, p.C, 1, 1)

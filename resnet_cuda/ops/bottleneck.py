@@ -176,8 +176,8 @@ def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: Co
         [N, C, H, W] in x's dtype.
 
     Raises:
-        TypeError, ValueError: as `conv_bn_relu`, of the unit that is named; ValueError for filters or numbers other than
-            those above, for batch norms in training, and for a unit without batch norm or with dropout.
+        TypeError, ValueError: as `conv_bn_relu`, of the unit that is named; ValueError for filters or numbers other
+            than those above, for batch norms in training, and for a unit without batch norm or with dropout.
     """
     _validate.activation(x, "x")
     units = {"reduce": reduce, "convolve": convolve, "expand": expand}
@@ -212,8 +212,9 @@ def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit)
         c = x.shape[1]
         sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
         if unit.weight.shape != sizes:
-            shape = list(unit.weight.shape)
-            raise ValueError(f"{name}.weight has shape {shape}; accepted: {list(sizes)}")
+            raise ValueError(
+                f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
+            )
     try:
         flow = x if name == "reduce" else _validate.Planned((x.shape[0], k, *x.shape[2:]), x.device)
         call = unit.call(relu=True)

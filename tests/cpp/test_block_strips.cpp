@@ -1,9 +1,8 @@
-#include "kernels/bottleneck/block_strips.h"
-
 #include <algorithm>
 #include <vector>
 
 #include "check.h"
+#include "kernels/bottleneck/block_strips.h"
 
 namespace {
 

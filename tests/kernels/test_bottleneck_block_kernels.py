@@ -1,5 +1,5 @@
-"""A whole bottleneck in one launch: the result, equal bits with the three launches that it stands for, what it moves, and
-where the three run apart. (How it runs: test_hopper_kernels.)"""
+"""A whole bottleneck in one launch: the result, equal bits with the three launches that it stands for, what it moves,
+and where the three run apart. (How it runs: test_hopper_kernels.)"""
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def test_pixels_come_once_to_be_reduced_and_once_as_the_shortcut(columns: int) -
     (launch,) = launches(lambda: raw._bottleneck_block(*arguments), multiprocessors=1)
     pixel = arguments[0].nbytes // (24 * columns)
     # Boxes of 16 columns for strips of 14; those behind the image's edges are no bytes.
-    boxes = [(first - side, first - side + 16) for first in range(0, columns, 14) for side in (0, 1)]
+    boxes = [
+        (first - side, first - side + 16) for first in range(0, columns, 14) for side in (0, 1)
+    ]
     of_boxes = sum(min(end, columns) - max(begin, 0) for begin, end in boxes)
     filters = sum(t.nbytes for t in arguments[1:] if t.dtype == torch.bfloat16)
     # Each thread asks for a scale and a bias of 16 channels of 64, six times for 4 rows of a strip.

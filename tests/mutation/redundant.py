@@ -19,8 +19,8 @@ REDUNDANT: tuple[Redundant, ...] = (
     Redundant(
         "csrc/kernels/bottleneck/bottleneck_block.cuh",
         "ptx::wgmma_fence();",
-        "the 3x3's first product reads no accumulators, so that it does not matter here what they held; on a GPU it must "
-        "not overwrite them while they are still read, and nvcc would insert the fence",
+        "the 3x3's first product reads no accumulators, so that it does not matter here what they held; on a GPU it "
+        "must not overwrite them while they are still read, and nvcc would insert the fence",
     ),
     Redundant(
         "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh",

@@ -264,8 +264,8 @@ struct BottleneckBlock {
     give_back<0>(ring, finished_stage);
   }
 
-  // Finishes y's channels from `channel` on in the shortcut's place, and stores them. Each warp does
-  // so by itself, with a row of pixels.
+  // Finishes y's channels from `channel` on in the shortcut's place, and stores them. Each warp
+  // does so by itself, with a row of pixels.
   static __device__ __forceinline__ void finish(const Params& params, const Part& part, int32_t row,
                                                 int32_t channel, float (&expanded)[kAccumulators],
                                                 TilePanel& panel) {
@@ -334,9 +334,8 @@ __global__ void __launch_bounds__(BottleneckBlock<T>::kThreads, 1)
   // Those multiply and store.
   ptx::set_max_registers_increase<Shape::kConsumerRegisters>();
   ptx::mbarrier_wait(shared.filters_arrived, 0);
-  for_each_part(WarpgroupThreads::warpgroup(), [&](const BlockStrips::Part& part) {
-    Block::run(params, part, shared, position);
-  });
+  for_each_part(WarpgroupThreads::warpgroup(),
+                [&](const BlockStrips::Part& part) { Block::run(params, part, shared, position); });
 }
 
 }  // namespace rnc

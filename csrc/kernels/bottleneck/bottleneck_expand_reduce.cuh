@@ -84,25 +84,25 @@ struct ExpandReduce {
                                               Position& at) {
     for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
       shared.pixel_ring.fill(shared.pixels, at.pixels, sizeof(Pixels),
-           [&](Pixels& slice, ptx::Mbarrier& arrived) {
-             params.x.load(slice.bytes, arrived, row, channel);
-           });
+                             [&](Pixels& slice, ptx::Mbarrier& arrived) {
+                               params.x.load(slice.bytes, arrived, row, channel);
+                             });
     }
     for (int32_t column = 0; column < params.K; column += kBoxChannels) {
       for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
         shared.expand_ring.fill(shared.expand, at.expand, sizeof *shared.expand,
-             [&](auto& slice, ptx::Mbarrier& arrived) {
-               params.expand.load(slice, arrived, {0, 0, channel}, 0, column);
-             });
+                                [&](auto& slice, ptx::Mbarrier& arrived) {
+                                  params.expand.load(slice, arrived, {0, 0, channel}, 0, column);
+                                });
       }
       shared.panel_ring.fill(shared.panels, at.panel, sizeof(Panels),
-           [&](Panels& panels, ptx::Mbarrier& arrived) {
-             params.residual.load(&panels, arrived, row, column);
-           });
+                             [&](Panels& panels, ptx::Mbarrier& arrived) {
+                               params.residual.load(&panels, arrived, row, column);
+                             });
       shared.reduce_ring.fill(shared.reduce, at.reduce, sizeof *shared.reduce,
-           [&](auto& slice, ptx::Mbarrier& arrived) {
-             params.reduce.load(slice, arrived, {0, 0, column}, 0, 0);
-           });
+                              [&](auto& slice, ptx::Mbarrier& arrived) {
+                                params.reduce.load(slice, arrived, {0, 0, column}, 0, 0);
+                              });
     }
     // Panels that nothing is loaded into, for z.
     for (int32_t column = 0; column < kReduced; column += TilePanel::kColumns) {

@@ -1,5 +1,5 @@
-#include "launch/sm90/bottleneck_block.h"
 #include "launch/implicit_gemm.h"
+#include "launch/sm90/bottleneck_block.h"
 #include "launch/sm90/mainloops.h"
 
 namespace rnc {

@@ -19,9 +19,9 @@ HaloPixels<T, Prologue>::HaloPixels(const Operand& window)
       channels_per_group(window.channels_per_group),
       places{FastDivmod(window.axis_w.positions / HaloSquare::kSide),
              FastDivmod(window.axis_h.positions / HaloSquare::kSide)} {
-  error = tma_operands::make_maps(
-      *this, tma_operands::pixels<T>(window.image, window.N, h.size, w.size, C,
-                                     HaloSquare::kBoxRows, HaloSquare::kSide));
+  error = tma_operands::make_maps(*this,
+                                  tma_operands::pixels<T>(window.image, window.N, h.size, w.size, C,
+                                                          HaloSquare::kBoxRows, HaloSquare::kSide));
 }
 
 }  // namespace rnc

@@ -49,7 +49,8 @@ template <class T>
 TiledTensorMap pixels(const void* base, int32_t N, int32_t H, int32_t W, int32_t C,
                       int32_t box_rows, int32_t box_columns) {
   const int64_t row = int64_t(W) * C;
-  return tiled<T, 4>(base, {C, W, H, N}, {C, row, row * H}, {kBoxChannels, box_columns, box_rows, 1});
+  return tiled<T, 4>(base, {C, W, H, N}, {C, row, row * H},
+                     {kBoxChannels, box_columns, box_rows, 1});
 }
 
 // The pixels of an image that a window moves over, in boxes of so many base positions.
