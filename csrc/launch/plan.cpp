@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/batch_norm/batch_norm_params.h"
-#include "kernels/bottleneck/block_strips.h"
 #include "kernels/conv/pool_patches.h"
 #include "kernels/conv/sm80/pixel_runs.h"
 #include "kernels/conv/sm90/box_axis.h"
@@ -33,8 +32,6 @@ constexpr int64_t kMaxGridY = 65535;
 // The oldest compute capability that runs the kernels of Generation::kSm80: 8.0. Those of kSm90 use
 // instructions that only 9.0 has.
 constexpr int32_t kSm80Capability = 80, kSm90Capability = 90;
-// Of a whole bottleneck in one kernel.
-constexpr int32_t kBlockChannels = 256, kBlockReduced = 64;
 // Channels of a box that TMA loads: 128 bytes of 16 bits.
 constexpr int32_t kBoxChannels = 64;
 // Of an expand that shares its kernel with a reduce: those of its slices of activation.
@@ -333,29 +330,6 @@ const char* why_not_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType
              : nullptr;
 }
 
-// Null, or why a whole bottleneck cannot be one kernel.
-const char* why_not_bottleneck_block(const Conv2dProblem& p, int32_t channels, DType dtype,
-                                     const PlanLimits& limits) {
-  if (limits.device.capability != kSm90Capability) {
-    return "bottleneck_block needs compute capability 9.0";
-  }
-  if (size_of(dtype) != 2) return "bottleneck_block needs bfloat16 or float16";
-  if (channels != kBlockChannels || p.C != kBlockReduced || p.K != kBlockReduced) {
-    return "bottleneck_block needs 256 channels, reduced to 64: all filters stay in shared memory";
-  }
-  if (!takes_halo(ConvOp::kFprop, p, limits)) {
-    return "bottleneck_block needs a 3x3 that conv_fprop would compute from halos, too, whose sums "
-           "it has";
-  }
-  if (3 * BlockStrips::kBoxColumns * ceil_div(p.W, BlockStrips::kColumns) > 4 * int64_t(p.W)) {
-    return "bottleneck_block needs a width that strips of 14 columns fill to three quarters";
-  }
-  if (!limits.aligned) {
-    return "bottleneck_block needs operands that start at multiples of 16 bytes";
-  }
-  return p.output_pixels() > INT32_MAX ? "bottleneck_block needs fewer than 2^31 pixels" : nullptr;
-}
-
 // The device whose results all devices of its capability have.
 PlanLimits on_standard_device(PlanLimits limits) {
   limits.device.multiprocessors = PlanDevice().multiprocessors;
@@ -491,30 +465,6 @@ ConvPlan plan_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType dtype
   plan.bytes = (rows * (p.C + 2 * int64_t(p.K) + reduced) + int64_t(p.K) * (p.C + reduced)) *
                int64_t(size_of(dtype));
   plan.error = why_not_expand_reduce(p, reduced, dtype, limits);
-  return plan;
-}
-
-ConvPlan plan_bottleneck_block(const Conv2dProblem& p, int32_t channels, DType dtype,
-                               const PlanLimits& limits) {
-  ConvPlan plan{};
-  plan.generation = Generation::kSm90;
-  plan.path = ConvPath::kHalo;
-  plan.kernel = "bottleneck_block_sm90_halo";
-  plan.why = "reduce, 3x3 and expand in one kernel: what lies between them never leaves it";
-  plan.groups = plan.splits = 1;
-  plan.tile_m = kHopperRows;
-  plan.tile_n = channels;
-  plan.tile_k = kBoxChannels;
-  plan.depth_per_split = channels;
-  plan.column_tiles = 1;
-  constexpr int32_t kWarpgroups = kHopperRows / BlockStrips::kBoxPixels;
-  const BlockStrips strips(p.N, p.H, p.W, limits.device.multiprocessors * kWarpgroups);
-  plan.grid[0] = ceil_div(strips.count, kWarpgroups);
-  plan.grid[1] = plan.grid[2] = 1;
-  const int64_t filters = 2 * int64_t(channels) * p.K + p.weight_size();
-  plan.macs = p.output_pixels() * filters;
-  plan.bytes = (2 * p.output_pixels() * channels + filters) * int64_t(size_of(dtype));
-  plan.error = why_not_bottleneck_block(p, channels, dtype, limits);
   return plan;
 }
 

@@ -36,7 +36,7 @@ struct BlockStrips {
     const auto cost = [&](int32_t rows) {
       return (parts_of(rows) + warpgroups - 1) / warpgroups * boxes(rows);
     };
-    for (int32_t parts = 2; parts <= H; ++parts) {
+    for (int32_t parts = 2; parts <= std::min(H, warpgroups); ++parts) {
       const int32_t rows = ceil_div(H, parts);
       if (cost(rows) < cost(part_rows)) part_rows = rows;
     }
