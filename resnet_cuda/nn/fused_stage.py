@@ -21,8 +21,8 @@ class FusedStage(FusedModule, nn.Sequential):
     - runs each Conv2d, BatchNorm2d or SyncBatchNorm (, ReLU) run of its children as one fused call, and
     - at inference lets a fused block overwrite its input where that is the previous fused block's output, which nobody
       else holds: half the activation traffic of an identity shortcut. Where the backend computes one bottleneck's end
-      and the next one's beginning in one pass, the first hands over both. Hooks on either block, or global module
-      hooks, could hold what flows between them and therefore switch this off.
+      and the next one's beginning in one pass, the first hands over both, unless it computes a whole block in one.
+      Hooks on either block, or global module hooks, could hold what flows between them and therefore switch this off.
     """
 
     plain_class = nn.Sequential

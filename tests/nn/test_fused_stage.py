@@ -252,7 +252,7 @@ def test_a_whole_block_is_one_launch_where_there_is_such_a_kernel(projects: bool
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_raw, "has_block_kernel", lambda *_: False)
         expected, launches = run_on_kernels(fused, x)
-    assert kernels(launches).count("expand_reduce") == 2 if projects else 3
+    assert kernels(launches).count("expand_reduce") == (2 if projects else 3)
     assert torch.equal(actual, expected)
 
 
