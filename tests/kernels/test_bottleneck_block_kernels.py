@@ -134,18 +134,17 @@ def test_pixels_come_once_to_be_reduced_and_once_as_the_shortcut(columns: int) -
     block = Block(1, 24, columns)
     arguments = block.arguments(torch.bfloat16)
     (launch,) = launches(lambda: raw._bottleneck_block(*arguments), multiprocessors=1)
-    pixel = arguments[0].nbytes // (24 * columns)
-    # Boxes of 16 columns for strips of 14; those behind the image's edges are no bytes.
-    boxes = [
-        (first - side, first - side + 16) for first in range(0, columns, 14) for side in (0, 1)
-    ]
-    of_boxes = sum(min(end, columns) - max(begin, 0) for begin, end in boxes)
+    x = arguments[0]
+    # Boxes of 16 columns for strips of 14; what of them is behind the image's edges is no bytes.
+    strips = range(0, columns, 14)
+    of_boxes = sum(min(first + 15, columns) - max(first - 1, 0) for first in strips)
     filters = sum(t.nbytes for t in arguments[1:] if t.dtype == torch.bfloat16)
     # Each thread asks for a scale and a bias of 16 channels of 64, six times for 4 rows of a strip.
-    steps = len(boxes) // 2 * (24 + 4) // 4
+    steps = len(strips) * (24 + 4) // 4
     vectors = steps * 128 * 6 * 16 * (4 + 4)
     loaded = launch["counters"]["global_load_bytes"]
-    assert loaded == 24 * of_boxes * pixel + filters + vectors, "a row or a filter comes twice"
+    to_reduce = x.nbytes * of_boxes // columns
+    assert loaded == to_reduce + x.nbytes + filters + vectors, "a row or a filter comes twice"
 
 
 REFUSED = {

@@ -46,7 +46,7 @@ HOPPER_STORES, HALO_STORES = (r"UTMASTG\.3D",), (r"UTMASTG\.4D",)
 CHAIN = re.compile(r"expand_reduce_kernel(?:I\w+?Li(\d+)E)?")
 CHAIN_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.MULTICAST", r"UTMASTG\.2D"
 WHOLE_BLOCK = re.compile(r"bottleneck_block_kernel")
-BLOCK_COPIES = r"UTMALDG\.4D", r"UTMASTG\.4D", r"LDSM\.16\.M88\.4", r"STSM\.16\.M88\.4"
+BLOCK_COPIES = r"UTMALDG\.4D", r"UTMALDG\.5D", r"STSM\.16\.M88\.4", r"STG\.E\.128"
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 

@@ -5,6 +5,7 @@
 
 #include "kernels/bottleneck/block_strips.h"
 #include "kernels/bottleneck/column_affine.cuh"
+#include "kernels/bottleneck/dealt_filters.cuh"
 #include "kernels/conv/sm90/block_tile.cuh"
 #include "kernels/conv/sm90/tma_image.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
@@ -17,7 +18,6 @@ namespace rnc {
 template <class T>
 struct BottleneckBlock {
   static constexpr int kChannels = 256, kReduced = 64;
-  static constexpr uint32_t kPixelBytes = kChannels * sizeof(T);
   static constexpr int kTaps = BlockStrips::kTaps;
   static constexpr int kParts = kChannels / kBoxChannels;  // of a pixel's channels
   // A warpgroup has 64 pixels and 64 channels in registers at a time.
@@ -26,21 +26,23 @@ struct BottleneckBlock {
   static constexpr int kAccumulators = Sm90BlockTile<Tile>::kAccumulators;
   static constexpr int kPanelStages = 4;
 
-  using Box = TmaImage<T, BlockStrips::kBoxRows, BlockStrips::kBoxColumns>;
-  using Row = TmaImage<T, 1, BlockStrips::kColumns>;
+  using Boxes = TmaImage<T, BlockStrips::kBoxRows, BlockStrips::kBoxColumns>;
   using Filters = TmaFilters<T, kReduced, true, 1>;
+  using Expand = DealtFilters<T>;
   using FilterSlice = typename Filters::Slice;
+  static constexpr int kRows = Expand::kRows, kGroups = Expand::kGroups;  // of a thread's
 
   struct Params {
-    const T* pixels;
-    Box x;  // of them
-    Row y;
-    Filters reduce, convolve, expand;
+    const T* x;
+    T* y;
+    Boxes boxes;  // of x
+    Filters reduce, convolve;
+    Expand expand;
     ColumnAffine<float> reduce_norm, convolve_norm, expand_norm;
     BlockStrips strips;
 
     const char* error() const {
-      const char* const errors[] = {x.error, y.error, reduce.error, convolve.error, expand.error};
+      const char* const errors[] = {boxes.error, reduce.error, convolve.error, expand.error};
       for (const char* error : errors) {
         if (error) return error;
       }
@@ -51,8 +53,7 @@ struct BottleneckBlock {
   struct Storage {
     FilterSlice reduce[kParts];
     FilterSlice convolve[kTaps][kTaps];
-    FilterSlice expand[kParts];
-    // Of each warpgroup: x comes in to be reduced, then as the shortcut, which y replaces.
+    typename Expand::Slice expand[kParts];
     TilePanel panels[Tile::kWarpgroups][kPanelStages];
     // What the windows see, reduced: rows that the box before has left, then the box.
     PlanarSlice<BlockStrips::kSeenPixels> seen[Tile::kWarpgroups];
@@ -61,6 +62,10 @@ struct BottleneckBlock {
   };
   using Position = RingPosition<kPanelStages>;
   using Part = BlockStrips::Part;
+  // Of two parts of the channels: the one behind the next is asked for early.
+  struct Shortcut {
+    ElementGroup<T> of[2][kGroups][kRows];
+  };
 
   static __device__ __forceinline__ void set_up(Storage& shared) {
     // What no box has left yet is not wanted, but read.
@@ -83,10 +88,11 @@ struct BottleneckBlock {
     constexpr uint32_t kBytes =
         sizeof shared.reduce + sizeof shared.convolve + sizeof shared.expand;
     ptx::mbarrier_arrive_expect_tx(shared.filters_arrived, kBytes);
+    RNC_UNROLL_BY(1)
     for (int part = 0; part < kParts; ++part) {
       const int32_t channel = part * kBoxChannels;
       params.reduce.load(shared.reduce[part], shared.filters_arrived, {0, 0, channel}, 0, 0);
-      params.expand.load(shared.expand[part], shared.filters_arrived, {0, 0, 0}, 0, channel);
+      params.expand.load(shared.expand[part], shared.filters_arrived, channel);
     }
     for (int r = 0; r < kTaps; ++r) {
       for (int s = 0; s < kTaps; ++s) {
@@ -98,33 +104,15 @@ struct BottleneckBlock {
   // A warpgroup's producing thread: fills its ring with what the part needs, in that order.
   static __device__ __forceinline__ void load(const Params& params, const Part& part, int warpgroup,
                                               Storage& shared, Position& at) {
-    const auto load_box = [&](int32_t row, int32_t column) {
+    BlockStrips::for_each_box(part, [&](int32_t row) {
       for (int32_t channel = 0; channel < kChannels; channel += kBoxChannels) {
         shared.rings[warpgroup].fill(shared.panels[warpgroup], at, sizeof(TilePanel),
                                      [&](TilePanel& panel, ptx::Mbarrier& arrived) {
-                                       params.x.load(panel.bytes, arrived, {part.n, row, column},
-                                                     channel);
+                                       params.boxes.load(panel.bytes, arrived,
+                                                         {part.n, row, part.column - 1}, channel);
                                      });
       }
-    };
-    BlockStrips::for_each_box(part, [&](int32_t row) {
-      prefetch(params, part, row + BlockStrips::kBoxRows);
-      load_box(row, part.column - 1);
-      load_box(row - 1, part.column);
     });
-  }
-
-  // Brings the box at `row`, the next one, into the L2 cache.
-  static __device__ __forceinline__ void prefetch(const Params& params, const Part& part,
-                                                  int32_t row) {
-    const BlockStrips& strips = params.strips;
-    const int32_t first = max(part.column - 1, 0);
-    const int32_t columns = min(part.column - 1 + BlockStrips::kBoxColumns, strips.W) - first;
-    const int32_t end = min(min(row + BlockStrips::kBoxRows, part.end + 1), strips.H);
-    for (; row < end; ++row) {
-      const int64_t pixel = (int64_t(part.n) * strips.H + row) * strips.W + first;
-      ptx::prefetch_l2(params.pixels + pixel * kChannels, uint32_t(columns) * kPixelBytes);
-    }
   }
 
   // A warpgroup: the part.
@@ -132,10 +120,15 @@ struct BottleneckBlock {
                                              Storage& shared, Position& at) {
     BlockStrips::for_each_box(part, [&](int32_t row) {
       float tile[kAccumulators];
+      int64_t pixels[kRows];
+      Shortcut shortcut;
       reduce(params, part, row, shared, at, tile);
       keep(shared, tile);
+      find_pixels(params, part, row - 1, pixels);
+      load_shortcut(params, pixels, 0, shortcut);
+      load_shortcut(params, pixels, 1, shortcut);
       convolve(params, shared, tile);
-      expand(params, part, row - 1, shared, at, tile);
+      expand(params, shared, pixels, shortcut, tile);
     });
   }
 
@@ -162,12 +155,12 @@ struct BottleneckBlock {
 
     // A warp has a row of pixels, a thread two of them.
     const int32_t own_row = row + warp();
-    const int32_t own_column = part.column - 1 + int32_t(threadIdx.x) % 32 / 4;
-    bool is_inside[2];
+    const int32_t own_column = part.column - 1 + lane_row();
+    bool is_inside[kRows];
     RNC_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      is_inside[half] = uint32_t(own_row) < uint32_t(params.strips.H) &&
-                        uint32_t(own_column + 8 * half) < uint32_t(params.strips.W);
+    for (int r = 0; r < kRows; ++r) {
+      is_inside[r] = uint32_t(own_row) < uint32_t(params.strips.H) &&
+                     uint32_t(own_column + 8 * r) < uint32_t(params.strips.W);
     }
     RNC_UNROLL
     for (int i = 0; i < kAccumulators; ++i) tile[i] = is_inside[i / 2 % 2] ? tile[i] : 0.0f;
@@ -182,10 +175,8 @@ struct BottleneckBlock {
       return reinterpret_cast<Piece*>(seen.piece(i / kColumns, row * kColumns + i % kColumns));
     };
     constexpr int kKept = BlockStrips::kKeptRows;
-    // Where this warp has put its row of the box before. Nobody multiplies that box's windows any
-    // more: x came in panels that all warps have given back behind them.
-    static_assert(kPanelStages <= kParts);
-    const int last = warp() + kKept;
+    const int last = warp() + kKept;  // where this warp has put its row of the box before
+    WarpgroupThreads::sync();         // whose windows have been multiplied
     if (last >= BlockStrips::kBoxRows) {
       for (int i = int(threadIdx.x) % 32; i < seen.kPlanes * BlockStrips::kBoxColumns; i += 32) {
         ptx::store_shared(piece(last - BlockStrips::kBoxRows, i), ptx::load_shared(piece(last, i)));
@@ -222,80 +213,113 @@ struct BottleneckBlock {
     activate(tile);
   }
 
-  // Expands the tile over the shortcut at `row`, and stores y: while the one part of the channels
-  // is finished, the next one is multiplied.
-  static __device__ __forceinline__ void expand(const Params& params, const Part& part, int32_t row,
-                                                Storage& shared, Position& at,
+  // Where the calling thread's two rows of the windows at `row` begin, in x and in y; negative:
+  // they are none of the part's.
+  static __device__ __forceinline__ void find_pixels(const Params& params, const Part& part,
+                                                     int32_t row, int64_t (&pixels)[kRows]) {
+    const BlockStrips& strips = params.strips;
+    const int32_t own_row = row + warp();
+    RNC_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const int32_t in_strip = lane_row() + 8 * r, column = part.column + in_strip;
+      const bool is_wanted = own_row >= part.begin && own_row < part.end &&
+                             in_strip < BlockStrips::kColumns && column < strips.W;
+      const int64_t pixel = (int64_t(part.n) * strips.H + own_row) * strips.W + column;
+      pixels[r] = is_wanted ? pixel * kChannels : -1;
+    }
+  }
+
+  // Asks for the shortcut of these pixels, a part of their channels.
+  static __device__ __forceinline__ void load_shortcut(const Params& params,
+                                                       const int64_t (&pixels)[kRows], int part,
+                                                       Shortcut& shortcut) {
+    RNC_UNROLL
+    for (int i = 0; i < kGroups; ++i) {
+      RNC_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t at = pixels[r] + part * kBoxChannels + Expand::channel(i);
+        if (pixels[r] >= 0) shortcut.of[part % 2][i][r].load(params.x, at, kGroupElements, true);
+      }
+    }
+  }
+
+  // Expands the tile and finishes y over the shortcut: while one part of the channels is stored,
+  // the next one is multiplied.
+  static __device__ __forceinline__ void expand(const Params& params, const Storage& shared,
+                                                const int64_t (&pixels)[kRows], Shortcut& shortcut,
                                                 const float (&tile)[kAccumulators]) {
     constexpr int kSteps = FilterSlice::kSteps;
     uint32_t fragments[kSteps][4];
     RNC_UNROLL
     for (int step = 0; step < kSteps; ++step) round_chunk<T>(tile, 8 * step, fragments[step]);
     float expanded[2][kAccumulators];
-    const auto multiply = [&](int i) {
+    const auto multiply = [&](int part) {
       ptx::wgmma_fence();
       RNC_UNROLL
       for (int step = 0; step < kSteps; ++step) {
-        ptx::wgmma_rs<T, kBoxChannels>(expanded[i % 2], fragments[step],
-                                       shared.expand[i].descriptor(step), step > 0);
+        ptx::wgmma_rs<T, kBoxChannels>(expanded[part % 2], fragments[step],
+                                       shared.expand[part].descriptor(step), step > 0);
       }
       ptx::wgmma_commit();
     };
-    auto& ring = shared.rings[WarpgroupThreads::warpgroup()];
-    int finished_stage = 0;
     multiply(0);
     RNC_UNROLL
-    for (int i = 0; i < kParts; ++i) {
-      if (i + 1 < kParts) {
-        multiply(i + 1);
+    for (int part = 0; part < kParts; ++part) {
+      if (part + 1 < kParts) {
+        multiply(part + 1);
         ptx::wgmma_wait<1>();
       } else {
         ptx::wgmma_wait<0>();
         ptx::keep_registers(fragments);
       }
-      ptx::keep_registers(expanded[i % 2]);
-      ring.wait(at);
-      finish(params, part, row, i * kBoxChannels, expanded[i % 2],
-             shared.panels[WarpgroupThreads::warpgroup()][at.stage]);
-      if (i > 0) give_back<1>(ring, finished_stage);
-      finished_stage = at.stage;
-      at.advance();
+      ptx::keep_registers(expanded[part % 2]);
+      RNC_UNROLL
+      for (int i = 0; i < kGroups; ++i) {
+        store(params, pixels, part * kBoxChannels + Expand::channel(i), i, expanded[part % 2],
+              shortcut.of[part % 2][i]);
+      }
+      if (part + 2 < kParts) load_shortcut(params, pixels, part + 2, shortcut);
     }
-    give_back<0>(ring, finished_stage);
   }
 
-  // Finishes y's channels from `channel` on in the shortcut's place, and stores them. Each warp
-  // does so by itself, with a row of pixels.
-  static __device__ __forceinline__ void finish(const Params& params, const Part& part, int32_t row,
-                                                int32_t channel, float (&expanded)[kAccumulators],
-                                                TilePanel& panel) {
-    normalise(expanded, params.expand_norm, channel);
-    add_panels<T>(expanded, &panel);
-    activate(expanded);
-    store_to_panels<T>(expanded, &panel);
-    ptx::fence_proxy_async();
-    __syncwarp();
-    const int32_t own_row = row + warp();
-    if (threadIdx.x % 32 == 0 && own_row >= part.begin && own_row < part.end) {
-      constexpr int kRowBytes = BlockStrips::kBoxColumns * kSliceBytes;
-      params.y.store(panel.bytes + warp() * kRowBytes, {part.n, own_row, part.column}, channel);
-      ptx::tma_store_commit();
+  // Stores the thread's group i, whose first channel is given.
+  static __device__ __forceinline__ void store(const Params& params, const int64_t (&pixels)[kRows],
+                                               int32_t channel, int i,
+                                               const float (&expanded)[kAccumulators],
+                                               const ElementGroup<T> (&shortcut)[kRows]) {
+    const ElementGroup<float> scales = load_group(params.expand_norm.scale + channel);
+    const ElementGroup<float> biases = load_group(params.expand_norm.bias + channel);
+    RNC_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      float group[kGroupElements];
+      Expand::get(expanded, r, i, group);
+      RNC_UNROLL
+      for (int e = 0; e < kGroupElements; ++e) {
+        group[e] = relu(affine(group[e], scales.v[e], biases.v[e]) + shortcut[r].widened(e));
+      }
+      ElementGroup<T> y;
+      y.narrow_from(group);
+      if (pixels[r] >= 0) y.store(params.y, pixels[r] + channel, kGroupElements, true);
     }
-    __syncwarp();
   }
-
-  // Gives a panel back when TMA has read the warp's row, as all but its newest ones.
-  template <uint32_t kNewest>
-  static __device__ __forceinline__ void give_back(MbarrierRing<kPanelStages>& ring, int stage) {
-    if (threadIdx.x % 32 == 0) ptx::tma_store_wait_read<kNewest>();
-    __syncwarp();
-    ring.release_if(stage, true);
+  // In the loop, where it is: read-only loads of all channels would not fit into registers.
+  static __device__ __forceinline__ ElementGroup<float> load_group(const float* vector) {
+    ElementGroup<float> group;
+    RNC_UNROLL
+    for (int i = 0; i < kGroupElements; i += 4) {
+      const auto four = ptx::load_global(reinterpret_cast<const Vec<float, 4>*>(vector + i));
+      RNC_UNROLL
+      for (int e = 0; e < 4; ++e) group.v[i + e] = four.v[e];
+    }
+    return group;
   }
 
   // Of the warpgroup.
   static __device__ __forceinline__ int warp() {
     return int(threadIdx.x) % Warpgroup::kThreads / 32;
   }
+  // The first of the thread's two rows of its warp's 16; the second lies 8 below.
+  static __device__ __forceinline__ int lane_row() { return int(threadIdx.x) % 32 / 4; }
 };
 
 // grid: as many blocks as run at once, or one for each two parts where those are fewer.

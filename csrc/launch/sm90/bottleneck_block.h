@@ -11,6 +11,14 @@
 namespace rnc {
 
 template <class T>
+DealtFilters<T>::DealtFilters(const void* weight, int32_t C, int32_t depth)
+    : error(tma_operands::cached(
+                &map, tma_operands::tiled<T, 5>(weight, {depth, 2, 4, 4, C / 32},
+                                                {depth, 2 * depth, 8 * depth, 32 * depth},
+                                                {kBoxChannels, 2, 1, 4, 1}))
+                .error) {}
+
+template <class T>
 Status launch_bottleneck_block(const ConvPlan& plan, const BottleneckBlockParams& params,
                                Stream stream) {
   using Block = BottleneckBlock<T>;
@@ -22,12 +30,12 @@ Status launch_bottleneck_block(const ConvPlan& plan, const BottleneckBlockParams
   const int32_t multiprocessors = current_device().multiprocessors;
   const typename Block::Params of{
       static_cast<const T*>(params.x),
+      static_cast<T*>(params.y),
       {params.x, params.N, params.H, params.W, params.C},
-      {params.y, params.N, params.H, params.W, params.C},
       {FilterRows<T>(params.reduce_weight, params.K, 1, params.C), FilterTaps{1, 1, params.C}},
       {FilterRows<T>(params.convolve_weight, params.K, 1, 9 * params.K),
        FilterTaps{3, 3, params.K}},
-      {FilterRows<T>(params.expand_weight, params.C, 1, params.K), FilterTaps{1, 1, params.K}},
+      {params.expand_weight, params.C, params.K},
       norm(params.reduce_scale, params.reduce_bias),
       norm(params.convolve_scale, params.convolve_bias),
       norm(params.expand_scale, params.expand_bias),

@@ -1,5 +1,5 @@
-// Rectangles of an image's pixels as boxes that TMA loads and stores. What lies outside of the
-// image is zero in a load and left out of a store. launch/sm90/tma_operands.h makes the map.
+// Rectangles of an image's pixels as boxes that TMA loads. What lies outside of the image is zero.
+// launch/sm90/tma_operands.h makes the map.
 #pragma once
 
 #include "ptx/tma.cuh"
@@ -21,10 +21,6 @@ struct TmaImage {
   __device__ __forceinline__ void load(void* box, ptx::Mbarrier& arrived, const Pixel& at,
                                        int32_t channel) const {
     ptx::tma_load(box, &map, arrived, {channel, at.w, at.h, at.n});
-  }
-  // By one thread, which closes the group.
-  __device__ __forceinline__ void store(const void* box, const Pixel& at, int32_t channel) const {
-    ptx::tma_store(&map, box, {channel, at.w, at.h, at.n});
   }
 };
 
