@@ -44,6 +44,14 @@ def conv_plan(
     capability: tuple[int, int] = ...,
     multiprocessors: int = ...,
 ) -> dict[str, Any]: ...
+def bottleneck_block_plan(
+    dtype: str,
+    x_size: tuple[int, int, int, int],
+    reduced: int,
+    *,
+    capability: tuple[int, int] = ...,
+    multiprocessors: int = ...,
+) -> dict[str, Any]: ...
 def expand_reduce_plan(
     dtype: str,
     x_size: tuple[int, int, int, int],

@@ -304,6 +304,21 @@ def _bottleneck_expand_reduce(
     return y, _activation(x, (n, next_weight.shape[0], p, q))
 
 
+def _bottleneck_block(
+    x: Tensor,
+    reduce_weight: Tensor,
+    reduce_scale: Tensor,
+    reduce_bias: Tensor,
+    convolve_weight: Tensor,
+    convolve_scale: Tensor,
+    convolve_bias: Tensor,
+    expand_weight: Tensor,
+    expand_scale: Tensor,
+    expand_bias: Tensor,
+) -> Tensor:
+    return _activation(x, x.shape)
+
+
 def _bottleneck_gram(
     x: Tensor,
     x_scale: Tensor | None,
@@ -462,6 +477,7 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _bottleneck_reduce,
     _bottleneck_expand,
     _bottleneck_expand_reduce,
+    _bottleneck_block,
     _bottleneck_gram,
     _bottleneck_expand_wgrad,
     _bottleneck_expand_dgrad,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,3 +95,18 @@ def starting_early(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.ops.resnet_cuda._start_early(True)
+
+
+@lru_cache(maxsize=256)
+def has_block_kernel(
+    x_size: tuple[int, int, int, int],
+    reduced: int,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+) -> bool:
+    """Whether a whole bottleneck, x_size [N, C, H, W] reduced to so many channels, is one launch there."""
+    from resnet_cuda import _host
+
+    name = str(dtype).removeprefix("torch.")
+    plan = _host.bottleneck_block_plan(name, x_size, reduced, capability=capability)
+    return plan["error"] is None

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from resnet_cuda import _backend, _selection, ops
 from resnet_cuda.fuse import FuseEntry, copied, fuse_report
 from resnet_cuda.nn._recording import BranchCall, listening
-from resnet_cuda.ops import ConvUnit
+from resnet_cuda.ops import ConvUnit, Identity
 from resnet_cuda.ops._branch import BranchOptions
 from resnet_cuda.ops._layout import is_channels_last
 from resnet_cuda.ops._synchronised import alone
+from resnet_cuda.ops.bottleneck import describe_block
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.trace import FORWARD, Bytes, Trace, trace
 from resnet_cuda.trace.gpus import H200 as H200
 from resnet_cuda.trace.gpus import Gpu as Gpu
-from resnet_cuda.trace.kernel_plan import Convolution, Shape, planned
+from resnet_cuda.trace.kernel_plan import Convolution, Shape, planned, planned_block
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class UnitPlan:
     """One convolution with its batch norm, and what follows it in the same call.
 
     Shapes are torch's logical ones: input [N, C, H, W], weight [K, C / groups, R, S], output [N, K, P, Q],
-    pooled where the kernel pools it. `batch_norm` says where its statistics come from, and why its
+    pooled where the kernel pools it. `passes` is empty where the pass of an earlier unit of the call computes this
+    one, too. `batch_norm` says where its statistics come from, and why its
     output is stored or not.
     """
 
@@ -131,6 +133,9 @@ class Report:
             )
         ]
         for unit in self.units:
+            if not unit.passes:
+                sizes = _dims(unit.input), _dims(unit.weight)
+                rows.append((unit.name, unit.operation, "", "with those above", *sizes, *6 * ("",)))
             for i, p in enumerate(unit.passes):
                 first = i == 0
                 rows.append(
@@ -167,8 +172,8 @@ def explain(
 
     Args:
         module_or_op: any module (fused parts are explained, the rest is listed), or `ops.conv_bn_relu`,
-            `ops.conv_bn_relu_max_pool2d`, `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.conv_unit`,
-            `ops.residual_branch`.
+            `ops.conv_bn_relu_max_pool2d`, `ops.bottleneck_reduce`, `ops.bottleneck_expand`, `ops.bottleneck_block`,
+            `ops.conv_unit`, `ops.residual_branch`.
         inputs: what it is called with.
         training: True adds the backward passes and uses batch statistics; None keeps the module's mode, or
             the op's `training` argument.
@@ -280,6 +285,9 @@ _OPS: dict[Callable[..., Tensor], Callable[[dict[str, Any]], BranchCall]] = {
     ops.bottleneck_expand: lambda a: BranchCall(
         a["x"], [_unit_from(a)], a["projection"], a["residual"]
     ),
+    ops.bottleneck_block: lambda a: BranchCall(
+        a["x"], [copy.copy(a[name]) for name in ("reduce", "convolve", "expand")], ops.Identity()
+    ),
     ops.conv_unit: lambda a: BranchCall(a["x"], [copy.copy(a["unit"])], residual=a["residual"]),
     ops.residual_branch: lambda a: BranchCall(
         a["x"],
@@ -340,7 +348,25 @@ def _explain_call(
             start = source if other is None else _Operand(_shape(other), is_channels_last(other))
             add(last + 1, "projection", _name(units[-1]), start, False)
         flow = add(i, f"units[{i}]", operation, flow, adds)
+    adds_itself = isinstance(call.shortcut, Identity) and call.relu and call.entry is None
+    if traced is None and adds_itself and describe_block(source.shape, call.units):
+        return _in_one_launch(plans, call.x.device, gpu)
     return plans
+
+
+def _in_one_launch(plans: list[UnitPlan], device: torch.device, gpu: Gpu) -> list[UnitPlan]:
+    """A bottleneck's units, of which the first one has the pass that computes all, where there is such a kernel."""
+    first, dtype = plans[0], plans[0].dtype
+    kernel, tile, why, is_tf32 = planned_block(first.input, first.weight[0], dtype, device)
+    if tile is None:
+        return plans
+    flops = sum(p.flops for plan in plans for p in plan.passes)
+    weights = dtype.itemsize * sum(_count(plan.weight) for plan in plans)
+    of_x = dtype.itemsize * _count(first.input)
+    reads, writes = Bytes(of_x, weights), Bytes(of_x)
+    floor = gpu.floor_us(flops, (reads + writes).total, dtype, is_tf32)
+    one = PassPlan("block", kernel, tile, why, flops, reads, writes, floor)
+    return [replace(first, passes=(one,)), *(replace(plan, passes=()) for plan in plans[1:])]
 
 
 def _plan(

@@ -32,6 +32,11 @@ PASSES_OF_OP = {
         *("bottleneck_expand_reduce", "bottleneck_expand", "bottleneck_reduce", "conv_fprop"),
         *(*_CONV_BACKWARD, *_BATCH_NORM, "add_relu_backward"),
     ),
+    "bottleneck_block": (
+        *("bottleneck_block", "bottleneck_reduce", "conv_fprop", "bottleneck_expand"),
+        # Batch norms have running statistics: there is nothing to finalise.
+        *(*_CONV_BACKWARD, *_BATCH_NORM[1:], "add_relu_backward"),
+    ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
         *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad", "bn_statistics"),

@@ -30,6 +30,9 @@ class Stage {
   // on the emulator whoever selected it.
   bool allows_tf32() const;
 
+  // What the launches of the call go to.
+  const KernelLibrary& kernels() const { return *library_; }
+
   // Runs `pass`, once; raises with the launcher's message on failure. Outputs are valid afterwards
   // (on the GPU: in stream order).
   template <class Params>

@@ -132,6 +132,18 @@ py::dict expand_reduce_plan(const std::string& dtype, const std::array<int64_t, 
       dtype);
 }
 
+py::dict bottleneck_block_plan(const std::string& dtype, const std::array<int64_t, 4>& x_size,
+                               int64_t reduced, Pair capability, int64_t multiprocessors) {
+  PlanLimits limits;
+  limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
+  limits.device.multiprocessors = checked("multiprocessors", multiprocessors, 1);
+  const Conv2dProblem convolution = problem_of({x_size[0], reduced, x_size[2], x_size[3]},
+                                               {reduced, reduced, 3, 3}, {1, 1}, {1, 1}, {1, 1}, 1);
+  return described(plan_bottleneck_block(convolution, checked("x_size", x_size[1], 1),
+                                         dtype_named(dtype), limits),
+                   dtype);
+}
+
 }  // namespace
 
 void bind_conv_plan(py::module_& m) {
@@ -157,6 +169,13 @@ void bind_conv_plan(py::module_& m) {
       "The plan of a bottleneck's expand, weight_size [K, C, 1, 1], and of the `reduced` filters "
       "that the next block reduces with, in one kernel; as conv_plan. error says why each runs in "
       "a kernel of its own instead.");
+  m.def(
+      "bottleneck_block_plan", &bottleneck_block_plan, py::arg("dtype"), py::arg("x_size"),
+      py::arg("reduced"), py::kw_only(), py::arg("capability") = Pair{9, 0},
+      py::arg("multiprocessors") = PlanDevice().multiprocessors,
+      "The plan of a whole bottleneck with an identity shortcut, x [N, C, H, W] reduced to so many "
+      "channels, in one kernel; as conv_plan. error says why its convolutions run in kernels of "
+      "their own instead.");
 }
 
 }  // namespace rnc::host

@@ -34,6 +34,9 @@ Status expand_with_projection_by(const ConvPlan& plan, DType dtype, const Conv2d
                                  const BottleneckExpandParams& params, Stream stream);
 
 template <Generation kGeneration>
+Status bottleneck_block_by(const ConvPlan& plan, DType dtype, const BottleneckBlockParams& params,
+                           Stream stream);
+template <Generation kGeneration>
 Status bottleneck_expand_reduce_by(const ConvPlan& plan, DType dtype,
                                    const BottleneckExpandReduceParams& params, Stream stream);
 template <Generation kGeneration>

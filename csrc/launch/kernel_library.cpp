@@ -7,7 +7,7 @@ const KernelLibrary& kernel_library() {
 #define RNC_PASS_ENTRY(stem, Params) stem,
       RNC_FOR_EACH_PASS(RNC_PASS_ENTRY)
 #undef RNC_PASS_ENTRY
-  };
+          bottleneck_block_is_fused};
   return library;
 }
 

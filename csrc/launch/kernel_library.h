@@ -26,6 +26,7 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
   X(bottleneck_reduce, BottleneckReduceParams)              \
   X(bottleneck_expand, BottleneckExpandParams)              \
   X(bottleneck_expand_reduce, BottleneckExpandReduceParams) \
+  X(bottleneck_block, BottleneckBlockParams)                \
   X(bottleneck_gram, BottleneckGramParams)                  \
   X(bottleneck_expand_wgrad, BottleneckExpandWgradParams)   \
   X(bottleneck_expand_dgrad, BottleneckExpandDgradParams)   \
@@ -49,10 +50,15 @@ using Stream = void*;  // a cudaStream_t; ignored under emulation
 RNC_FOR_EACH_PASS(RNC_DECLARE_PASS)
 #undef RNC_DECLARE_PASS
 
+// Whether the device has one kernel for the whole block. Elsewhere it is three launches, which need
+// room for what lies between them: params.reduced and params.convolved.
+bool bottleneck_block_is_fused(DType dtype, const BottleneckBlockParams& params);
+
 struct KernelLibrary {
 #define RNC_PASS_POINTER(stem, Params) Status (*stem)(DType, const Params&, Stream);
   RNC_FOR_EACH_PASS(RNC_PASS_POINTER)
 #undef RNC_PASS_POINTER
+  bool (*bottleneck_block_is_fused)(DType, const BottleneckBlockParams&);
 };
 
 const KernelLibrary& kernel_library();

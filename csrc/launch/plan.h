@@ -96,6 +96,11 @@ ConvPlan plan_pixel_product(const Conv2dProblem& problem, DType dtype, bool symm
 ConvPlan plan_expand_reduce(const Conv2dProblem& expand, int32_t reduced, DType dtype,
                             const PlanLimits& limits = {});
 
+// fprop's plan for a whole bottleneck with an identity shortcut in one kernel: `convolution` is its
+// 3x3, `channels` those that the block takes and gives.
+ConvPlan plan_bottleneck_block(const Conv2dProblem& convolution, int32_t channels, DType dtype,
+                               const PlanLimits& limits = {});
+
 // Tiles of rows of which dgrad writes sums: every class of pixels that see the same taps has tiles
 // of its own.
 int64_t conv_dgrad_stats_tiles(const Conv2dProblem& problem);

@@ -37,6 +37,15 @@ struct MbarrierRing {
     ptx::mbarrier_arrive_expect_tx(full[at.stage], bytes);
   }
 
+  // Producer: announces so many bytes for the next stage, which load(slice, arrived) brings.
+  template <class Slice, class Load>
+  __device__ __forceinline__ void fill(Slice (&slices)[kStages], Position& at, uint32_t bytes,
+                                       Load&& load) {
+    acquire(at, bytes);
+    load(slices[at.stage], full[at.stage]);
+    at.advance();
+  }
+
   // Consumers, every lane: waits until the stage's bytes are there.
   __device__ __forceinline__ void wait(const Position& at) {
     ptx::mbarrier_wait(full[at.stage], at.parity);

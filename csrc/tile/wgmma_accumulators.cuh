@@ -36,21 +36,38 @@ struct TilePanel : KMajorSlice<Warpgroup::kRows> {
   static constexpr int kColumns = 64;
 };
 
-// Calls fn(i, address) for the calling warp's rows of N / 64 panels, of which ldmatrix and stmatrix
+// Calls fn(i, row, chunk) for the calling warp's rows of a tile, of which ldmatrix and stmatrix
 // move four 8 x 8 matrices at a time: rows 0-7 and 8-15 of two chunks of 8 columns, accumulators i
-// .. i + 7 of its threads.
+// .. i + 7 of its threads. The 16 bytes that the thread points at are those of its row in its
+// chunk.
 template <int kAccumulators, class Fn>
-__device__ __forceinline__ void for_each_panel_chunk(TilePanel* panels, Fn&& fn) {
+__device__ __forceinline__ void for_each_chunk(Fn&& fn) {
   static_assert(kAccumulators % 8 == 0);
   const int thread = int(threadIdx.x) % Warpgroup::kThreads;
   const int row = thread / 32 * 16 + thread % 16;
   const int right_half = thread % 32 / 16;
   RNC_UNROLL
-  for (int i = 0; i < kAccumulators; i += 8) {
-    const int chunk = i / 4 + right_half;
+  for (int i = 0; i < kAccumulators; i += 8) fn(i, row, i / 4 + right_half);
+}
+
+// Calls fn(i, address) for their places in N / 64 panels.
+template <int kAccumulators, class Fn>
+__device__ __forceinline__ void for_each_panel_chunk(TilePanel* panels, Fn&& fn) {
+  for_each_chunk<kAccumulators>([&](int i, int row, int chunk) {
     const uint32_t panel = ptx::shared_address(panels[chunk / 8].bytes);
     const uint32_t offset = uint32_t(row * kSliceBytes + chunk % 8 * 16);
     fn(i, panel + swizzle_offset(offset, Swizzle::k128));
+  });
+}
+
+// Rounds 8 accumulators from `first` on to T: what a thread has of four matrices, or of a wgmma
+// step's A operand of 16 columns.
+template <class T, int kAccumulators>
+__device__ __forceinline__ void round_chunk(const float (&accumulators)[kAccumulators], int first,
+                                            uint32_t (&matrices)[4]) {
+  RNC_UNROLL
+  for (int m = 0; m < 4; ++m) {
+    matrices[m] = pack_pair<T>(accumulators[first + 2 * m], accumulators[first + 2 * m + 1]);
   }
 }
 
@@ -60,11 +77,20 @@ __device__ __forceinline__ void store_to_panels(const float (&accumulators)[kAcc
                                                 TilePanel* panels) {
   for_each_panel_chunk<kAccumulators>(panels, [&](int i, uint32_t address) {
     uint32_t matrices[4];
-    RNC_UNROLL
-    for (int m = 0; m < 4; ++m) {
-      matrices[m] = pack_pair<T>(accumulators[i + 2 * m], accumulators[i + 2 * m + 1]);
-    }
+    round_chunk<T>(accumulators, i, matrices);
     ptx::stmatrix<4>(address, matrices);
+  });
+}
+
+// The same of 64 columns, into the rows of a planar slice from `first_row` on.
+template <class T, int kAccumulators, int kRows>
+__device__ __forceinline__ void store_to_planes(const float (&accumulators)[kAccumulators],
+                                                PlanarSlice<kRows>& slice, int first_row) {
+  static_assert(kAccumulators / 4 == PlanarSlice<kRows>::kPlanes);
+  for_each_chunk<kAccumulators>([&](int i, int row, int chunk) {
+    uint32_t matrices[4];
+    round_chunk<T>(accumulators, i, matrices);
+    ptx::stmatrix<4>(ptx::shared_address(slice.piece(chunk, first_row + row)), matrices);
   });
 }
 

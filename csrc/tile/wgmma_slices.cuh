@@ -36,6 +36,28 @@ struct alignas(1024) KMajorSlice {
   }
 };
 
+// K-major without swizzle, 64 16-bit elements deep: the 16 bytes of 8 neighbouring elements follow
+// those of the next row, in a plane for each 8. A product may start at any row.
+template <int kRows>
+struct alignas(128) PlanarSlice {
+  static constexpr int kPlanes = 8;
+  static constexpr int kPieceBytes = 16;
+  static constexpr int kPlaneBytes = kRows * kPieceBytes;
+  static constexpr int kSteps = 4;
+  unsigned char planes[kPlanes][kPlaneBytes];
+
+  __device__ __forceinline__ unsigned char* piece(int plane, int row) {
+    return planes[plane] + row * kPieceBytes;
+  }
+
+  // The operand of wgmma step `step` from row `first_row` on.
+  __device__ __forceinline__ uint64_t descriptor(int step, int first_row) const {
+    const uint32_t address = ptx::shared_address(planes) + uint32_t(first_row * kPieceBytes);
+    return k_major_descriptor(address + uint32_t(step * 2 * kPlaneBytes), Swizzle::kNone,
+                              8 * kPieceBytes, kPlaneBytes);
+  }
+};
+
 // MN-major, 16-bit elements: a step of the reduction per row, 64 matrix rows contiguous; wider
 // operands are panels of 64 one after the other. One wgmma reduces over 16 rows.
 template <int kMatrixRows>

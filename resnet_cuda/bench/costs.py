@@ -93,6 +93,14 @@ def expand_reduce(conv: ConvProblem, reduce: ConvProblem, dtype: torch.dtype) ->
     return flops + 2 * reduce.macs, size + 2 * reduce.K * _accumulator(dtype)
 
 
+def bottleneck_block(convs: Sequence[ConvProblem], dtype: torch.dtype) -> Part:
+    """A block's three convolutions: what they take and give, and nothing between."""
+    first, last = convs[0], convs[-1]
+    size = (_read(first) + _output(last) + sum(map(_weight, convs))) * dtype.itemsize
+    vectors = 2 * sum(conv.K for conv in convs) * _accumulator(dtype)
+    return sum(2 * conv.macs for conv in convs), size + vectors
+
+
 def elementwise(
     shape: Sequence[int],
     dtype: torch.dtype,

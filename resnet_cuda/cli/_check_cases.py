@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ POINTWISE = ConvProblem(2, 64, 9, 9, 16, 1, 1)
 EXPAND = ConvProblem(2, 16, 9, 9, 64, 1, 1)
 # What one kernel computes: the second one reads what the first one made.
 CHAINED = ConvProblem(2, 64, 9, 9, 128, 1, 1), ConvProblem(2, 128, 9, 9, 64, 1, 1)
+# What begins a block of which one kernel computes all.
+WHOLE = ConvProblem(1, 256, 8, 24, 64, 1, 1)
 TINY = ConvProblem(2, 3, 4, 4, 4, 3, 3, 2, 1)
 TINY_POINTWISE = ConvProblem(2, 3, 3, 3, 4, 1, 1)
 TINY_CHAINED = ConvProblem(2, 3, 3, 3, 4, 1, 1), ConvProblem(2, 4, 3, 3, 2, 1, 1)
@@ -51,6 +53,7 @@ def cases(dtype: torch.dtype, device: str) -> Iterator[Case]:
     yield _stem_case(CONV_PROBLEMS["7x7 stride 2"], dtype, device)
     yield from _bottleneck_cases(POINTWISE, EXPAND, dtype, device)
     yield from _chained_cases(*CHAINED, dtype, device)
+    yield from _whole_block_cases(WHOLE, dtype, device)
     yield from _block_cases(POINTWISE, EXPAND, dtype, device)
     yield from _pointwise_cases((2, 24, 11, 9), dtype, device)
     yield from _pool_cases((2, 24, 11, 11), dtype, device)
@@ -66,6 +69,7 @@ def _tiny_cases(device: str) -> Iterator[Case]:
     yield from conv_cases("3x3 stride 2", TINY, dtype, device)
     yield from _bottleneck_cases(TINY_POINTWISE, TINY_POINTWISE, dtype, device)
     yield from _chained_cases(*TINY_CHAINED, dtype, device)
+    yield from _whole_block_cases(ConvProblem(2, 4, 3, 3, 3, 1, 1), dtype, device)
     yield from _block_cases(
         ConvProblem(2, 4, 3, 3, 3, 1, 1), ConvProblem(2, 3, 3, 3, 4, 1, 1), dtype, device
     )
@@ -148,36 +152,64 @@ def _chained_cases(
         )
 
 
+def _whole_block_cases(reduce: ConvProblem, dtype: torch.dtype, device: str) -> Iterator[Case]:
+    """A bottleneck whose batch norms use running statistics."""
+    p = reduce
+    middle = ConvProblem(p.N, p.K, p.H, p.W, p.K, 3, 3, 1, 1)
+    problems = reduce, middle, ConvProblem(p.N, p.K, p.H, p.W, p.C, 1, 1)
+    units = [make_inputs(p, dtype, device=device, requires_grad=True) for p in problems]
+
+    def call(op: Callable[..., Tensor], x: Tensor, *a: Tensor) -> Tensor:
+        return op(x, *_described(a, training=False))
+
+    for mode, training, differentiated in _MODES:
+        if not training:
+            yield Case(
+                f"bottleneck_block, {mode}",
+                partial(call, ops.bottleneck_block),
+                partial(call, reference.bottleneck_block),
+                _leaves([units[0].x, *_with_open_gates(units)], differentiated),
+            )
+
+
+def _with_open_gates(units: Sequence[ConvBnInputs]) -> list[Tensor]:
+    """Weights and vectors of units, with shifts that keep inner ReLUs open, which would close or not by rounding
+    alone."""
+    found: list[Tensor] = []
+    for given in units:
+        assert given.beta is not None
+        found += [given.weight, given.gamma, (given.beta.detach().abs() + 6).requires_grad_()]
+        found += [given.running_mean, given.running_var]
+    return found
+
+
+def _described(a: Sequence[Tensor], training: bool) -> list[ops.ConvUnit]:
+    """The units of a bottleneck."""
+    return [
+        ops.ConvUnit(
+            *(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4]), padding=(pad, pad), training=training
+        )
+        for i, pad in ((0, 0), (5, 1), (10, 0))
+    ]
+
+
 def _block_cases(
     reduce: ConvProblem, expand: ConvProblem, dtype: torch.dtype, device: str
 ) -> Iterator[Case]:
-    """A bottleneck, and a pre-activated one; their shifts keep the inner ReLUs open, which would close or not by
-    rounding alone."""
+    """A bottleneck, and a pre-activated one."""
     middle = ConvProblem(expand.N, expand.C, expand.H, expand.W, expand.C, 3, 3, 1, 1)
     before = ConvProblem(reduce.N, reduce.C, reduce.H, reduce.W, reduce.C, 1, 1)
     units = [
         make_inputs(p, dtype, device=device, requires_grad=True)
         for p in (reduce, middle, expand, before)
     ]
-    inputs = [units[0].x]
-    for given in units:
-        assert given.beta is not None
-        inputs += [given.weight, given.gamma, (given.beta.detach().abs() + 6).requires_grad_()]
-        inputs += [given.running_mean, given.running_var]
+    inputs = [units[0].x, *_with_open_gates(units)]
     of_block = inputs[:16]
     of_preactivated = [*inputs[:12], *inputs[17:]]  # the last weight alone, the last vectors alone
     for mode, training, differentiated in _MODES:
 
         def call(op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor) -> Tensor:
-            described = [
-                ops.ConvUnit(
-                    *(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4]),
-                    padding=(pad, pad),
-                    training=training,
-                )
-                for i, pad in ((0, 0), (5, 1), (10, 0))
-            ]
-            return op(x, described, ops.Identity())
+            return op(x, _described(a, training), ops.Identity())
 
         yield Case(
             f"residual_branch, {mode}",

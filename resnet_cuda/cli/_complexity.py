@@ -9,9 +9,9 @@ import torch
 
 from resnet_cuda.bench import complexity, family
 from resnet_cuda.bench.tables import Cell, Table, format_bytes, format_us, show
-from resnet_cuda.cli._progress import progress_bar
 from resnet_cuda.models import image_size, list_models
 from resnet_cuda.trace.gpus import GPUS
+from resnet_cuda.training.progress import progress_bar
 
 _DTYPES = {
     "float64": torch.float64,

@@ -30,8 +30,8 @@ class ModuleRow(FusedModule):
     - Each run of Conv2d, BatchNorm2d or SyncBatchNorm (, ReLU (, MaxPool2d)) is one fused call, and
     - at inference a fused block overwrites its input where that is the previous fused block's output, which nobody
       else holds: half the activation traffic of an identity shortcut. Where the backend computes one bottleneck's end
-      and the next one's beginning in one pass, the first hands over both. Hooks on either block, or global module
-      hooks, could hold what flows between them and therefore switch this off.
+      and the next one's beginning in one pass, the first hands over both, unless it computes a whole block in one.
+      Hooks on either block, or global module hooks, could hold what flows between them and therefore switch this off.
     """
 
     def run_row(self, children: Sequence[nn.Module], x: Tensor, first: int = 0) -> Tensor:

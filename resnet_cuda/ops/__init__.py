@@ -5,6 +5,7 @@ from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops.add_relu import add_relu
 from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import (
+    bottleneck_block,
     bottleneck_expand,
     bottleneck_expand_reduce,
     bottleneck_reduce,
@@ -24,6 +25,7 @@ __all__ = [
     "ZeroPad",
     "add_relu",
     "bn_relu",
+    "bottleneck_block",
     "bottleneck_expand",
     "bottleneck_expand_reduce",
     "bottleneck_reduce",

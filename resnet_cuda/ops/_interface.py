@@ -98,6 +98,7 @@ class Backend:
     is_composite = False  # ops run as plain differentiable torch
     fuses_projection = False  # has expand_projection_inference
     fuses_next_reduce = False  # has expand_reduce_inference
+    fuses_block = False  # has bottleneck_block_inference
     normalises_on_load = False  # convolutions normalise and activate what they read
     fuses_max_pool = False  # conv_bn_inference takes the launch "max_pool"
     pools_with_torch = True  # pooling is torch's own, with its autograd
@@ -237,6 +238,16 @@ class Backend:
         self, x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit
     ) -> tuple[Tensor, Tensor]:
         """y = relu(bn(conv1x1(x)) + residual) and relu(bn(conv1x1(y))) with running statistics."""
+        raise NotImplementedError
+
+    def has_block_kernel(self, x: Tensor, reduced: int) -> bool:
+        """Whether bottleneck_block_inference is one launch for such x and so many channels between its ends."""
+        return False
+
+    def bottleneck_block_inference(
+        self, x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: ConvUnit
+    ) -> Tensor:
+        """relu(bn(conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(x)))))))) + x) with running statistics."""
         raise NotImplementedError
 
     def max_pool_forward(

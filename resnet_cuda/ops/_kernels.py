@@ -44,6 +44,7 @@ class KernelBackend(Backend):
 
     fuses_projection = True
     fuses_next_reduce = True
+    fuses_block = True
     normalises_on_load = True
     fuses_max_pool = True
     pools_with_torch = False
@@ -289,6 +290,23 @@ class KernelBackend(Backend):
         return _ops._bottleneck_expand_reduce.default(
             x, weight, *norm, residual, next_weight, *next_norm
         )
+
+    def has_block_kernel(self, x: Tensor, reduced: int) -> bool:
+        # The plan is the compiled host module's, which no graph can call.
+        return not torch.compiler.is_compiling() and _selection.has_block_kernel(
+            tuple(x.shape), reduced, x.dtype, _selection.capability_of(x.device)
+        )
+
+    def bottleneck_block_inference(
+        self, x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: ConvUnit
+    ) -> Tensor:
+        self._enter()
+        acc = accumulator_dtype(x.dtype)
+        arguments = []
+        for unit in (reduce, convolve, expand):
+            _, _, *norm = _kernel_norms.of_running_statistics(unit.bn(), unit.eps, acc)
+            arguments += [as_channels_last(unit.weight), *norm]
+        return _ops._bottleneck_block.default(x, *arguments)
 
     def bn_inference(
         self, y: Tensor, bn: BatchNormTensors, residual: Tensor | None, eps: float, relu: bool

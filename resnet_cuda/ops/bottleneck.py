@@ -1,7 +1,9 @@
-"""The two 1x1 ends of a bottleneck block (He et al. 2015, fig. 5) as launches of their own, without im2col, and one
-block's end with the next one's beginning as one launch."""
+"""The two 1x1 ends of a bottleneck block (He et al. 2015, fig. 5) as launches of their own, without im2col, one block's
+end with the next one's beginning as one launch, and a whole block as one."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -155,19 +157,124 @@ def bottleneck_expand_reduce(
     return y, match_format(z, is_channels_last(y) or is_channels_last(reduce.weight))
 
 
+def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: ConvUnit) -> Tensor:
+    """relu(bn(conv1x1(b)) + x) of b = relu(bn(conv3x3(relu(bn(conv1x1(x)))))): a whole block with an identity shortcut,
+    at inference.
+
+    On our kernels this is one launch that reads x and writes the result, and stores nothing between, for bfloat16 and
+    float16 on compute capability 9.0 where C is 256, K 64, and the image as `explain` says; else three, with the same
+    bits. Elsewhere it is three calls.
+
+    Args:
+        x: [N, C, H, W]; float64, float32, bfloat16 or float16.
+        reduce: the convolution that begins the block, [K, C, 1, 1], and its batch norm.
+        convolve: the 3x3 between, [K, K, 3, 3] with stride 1 and padding 1, and its batch norm.
+        expand: the convolution that ends the block, [C, K, 1, 1], and its batch norm.
+            (The units' ReLU flags are ignored: each is followed by one, the last one behind the addition.)
+
+    Returns:
+        [N, C, H, W] in x's dtype.
+
+    Raises:
+        TypeError, ValueError: as `conv_bn_relu`, of the unit that is named; ValueError for filters or numbers other
+            than those above, for batch norms in training, and for a unit without batch norm or with dropout.
+    """
+    _validate.activation(x, "x")
+    units = {"reduce": reduce, "convolve": convolve, "expand": expand}
+    for name, unit in units.items():
+        _check_unit_of_block(x, reduce, name, unit)
+    backend = _backend.resolve(x)
+    if not backend.fuses_block or not _is_inference(x, *units.values()):
+        b = run_unit(x, reduce, None, True, launch="reduce")
+        b = run_unit(b, convolve, None, True)
+        return run_unit(b, expand, x, True, launch="expand")
+    y = backend.bottleneck_block_inference(backend.prepare(x), reduce, convolve, expand)
+    return match_format(
+        y, is_channels_last(x) or any(is_channels_last(u.weight) for u in units.values())
+    )
+
+
+def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit) -> None:
+    """The unit of that name in the block that begins with `reduce`."""
+    if not isinstance(unit, ConvUnit):
+        raise TypeError(f"{name} is a {type(unit).__name__}; accepted: a ConvUnit")
+    for option, accepted in (("training", False), ("batch_norm", True), ("dropout", 0.0)):
+        if getattr(unit, option) != accepted:
+            value = getattr(unit, option)
+            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
+    padding = int(name == "convolve")
+    for option, accepted in (("stride", 1), ("padding", padding), ("dilation", 1), ("groups", 1)):
+        value = getattr(unit, option)
+        if value not in (accepted, (accepted, accepted)):
+            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
+    if isinstance(unit.weight, Tensor):
+        k = reduce.weight.shape[0]
+        c = x.shape[1]
+        sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
+        if unit.weight.shape != sizes:
+            raise ValueError(
+                f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
+            )
+    try:
+        flow = x if name == "reduce" else _validate.Planned((x.shape[0], k, *x.shape[2:]), x.device)
+        call = unit.call(relu=True)
+        shape = _validate.convolution(flow, unit.weight, call.geometry)
+        if not torch.is_autocast_enabled(x.device.type):
+            _validate.weight_dtype(unit.weight, x.dtype)
+            _validate.batch_norm(flow, x.dtype, unit.bn(), shape, *call.norm)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+
+
+def is_block_launch(x: Tensor, units: Sequence[ConvUnit]) -> bool:
+    """Whether the backend has one launch for the block of these units and an identity, and nothing is differentiated or
+    trained."""
+    backend = _backend.resolve(x)
+    return (
+        backend.fuses_block
+        and describe_block(x.shape, units)
+        and _is_inference(x, *units)
+        and backend.has_block_kernel(x, units[0].weight.shape[0])
+    )
+
+
+def describe_block(x_size: Sequence[int], units: Sequence[ConvUnit]) -> bool:
+    """Whether the units are those of `bottleneck_block`, of x [N, C, H, W]."""
+    if len(units) != 3:
+        return False
+    reduce, convolve, expand = units
+    c, k = x_size[1], reduce.weight.shape[0]
+    return (
+        reduce.relu
+        and convolve.relu
+        and all(u.batch_norm for u in units)
+        and [tuple(u.weight.shape) for u in units] == [(k, c, 1, 1), (k, k, 3, 3), (c, k, 1, 1)]
+        and all(u.groups == 1 for u in units)
+        and all(of in (1, (1, 1)) for u in units for of in (u.stride, u.dilation))
+        and convolve.padding in (1, (1, 1))
+        and all(u.padding in (0, (0, 0)) for u in (reduce, expand))
+    )
+
+
 def may_share_launch(x: Tensor, expand: ConvUnit, residual: Tensor, reduce: ConvUnit) -> bool:
     """Whether the backend has one pass for both convolutions, and nothing is differentiated or trained."""
     _validate.activation(x, "x")
-    units = (expand, reduce)
     return (
         _backend.resolve(x).fuses_next_reduce
-        and x.shape[0] != 0
+        and all(u.is_pointwise and u.stride in (1, (1, 1)) for u in (expand, reduce))
+        and _is_inference(x, expand, reduce, adds=residual)
+    )
+
+
+def _is_inference(x: Tensor, *units: ConvUnit, adds: Tensor | None = None) -> bool:
+    """Whether there are images, and of these units and what they add nothing is cast, differentiated or trained."""
+    return (
+        x.shape[0] != 0
         and not torch.is_autocast_enabled(x.device.type)
-        and all(u.is_pointwise and u.stride in (1, (1, 1)) for u in units)
         and all(u.batch_norm and not u.training and not u.dropout for u in units)
         and not (
             torch.is_grad_enabled()
-            and requires_grad(x, residual, *(t for u in units for t in (u.weight, u.gamma, u.beta)))
+            and requires_grad(x, adds, *(t for u in units for t in (u.weight, u.gamma, u.beta)))
         )
     )
 

@@ -32,7 +32,13 @@ from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bn_relu import bn_relu
-from resnet_cuda.ops.bottleneck import bottleneck_expand, bottleneck_expand_reduce, may_share_launch
+from resnet_cuda.ops.bottleneck import (
+    bottleneck_block,
+    bottleneck_expand,
+    bottleneck_expand_reduce,
+    is_block_launch,
+    may_share_launch,
+)
 from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, run_unit
 
 Shortcut = ConvUnit | Identity | ZeroPad
@@ -136,13 +142,14 @@ def _shares_last_launch(
     following: ConvUnit,
 ) -> bool:
     """Whether the branch, of which nothing is trained, ends with a bottleneck's expand and an identity, and the one
-    behind begins with a reduce."""
+    behind begins with a reduce. A whole block in one launch shares it with nobody."""
     return (
         following.relu
         and len(units) > 1
         and not any(unit.training for unit in units)
         and isinstance(shortcut, Identity)
         and may_share_launch(x, units[-1], x, following)
+        and not is_block_launch(x, units)
     )
 
 
@@ -169,6 +176,11 @@ class _Call(NamedTuple):
         """Over whose ranks batch norms take statistics."""
         groups = [unit.group() for unit in self.norms]
         return [group for group in groups if group is not None]
+
+    @property
+    def is_identity_block(self) -> bool:
+        """Whether a ReLU follows the sum of x itself and of a branch without `entry`."""
+        return self.relu and self.entry is None and isinstance(self.shortcut, Identity)
 
     @property
     def is_preactivated(self) -> bool:
@@ -302,7 +314,9 @@ def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | No
 def _compose(
     x: Tensor, call: _Call, donate_input: bool, widened_from: torch.dtype | None
 ) -> Tensor:
-    """Unit by unit, each a call of its own."""
+    """Unit by unit, each a call of its own, or a whole bottleneck as one."""
+    if call.is_identity_block and widened_from is None and is_block_launch(x, call.units):
+        return bottleneck_block(x, *call.units)
     z = entered = x
     if call.entry is not None:
         z = entered = bn_relu(x, *call.entry.bn(), **call.entry.spec()._asdict())

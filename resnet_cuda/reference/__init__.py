@@ -11,6 +11,7 @@ from resnet_cuda.reference.blocks import (
 )
 from resnet_cuda.reference.bn_relu import bn_relu
 from resnet_cuda.reference.bottleneck import (
+    bottleneck_block,
     bottleneck_expand,
     bottleneck_expand_reduce,
     bottleneck_reduce,
@@ -45,6 +46,7 @@ __all__ = [
     "WideBasicBlock",
     "add_relu",
     "bn_relu",
+    "bottleneck_block",
     "bottleneck_expand",
     "bottleneck_expand_reduce",
     "bottleneck_reduce",

@@ -1,4 +1,4 @@
-"""The two 1x1 ends of a bottleneck block in plain torch, and one after the other."""
+"""The two 1x1 ends of a bottleneck block in plain torch, one after the other, and the block between them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def bottleneck_expand_reduce(
     z [N, L, P, Q]."""
     y = conv_unit(x, expand, residual, relu=True)
     return y, conv_unit(y, reduce, relu=True)
+
+
+def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: ConvUnit) -> Tensor:
+    """x [N, C, H, W], filters [K, C, 1, 1], [K, K, 3, 3] and [C, K, 1, 1] -> [N, C, H, W]."""
+    inner = conv_unit(conv_unit(x, reduce, relu=True), convolve, relu=True)
+    return conv_unit(inner, expand, x, relu=True)
 
 
 def conv_unit(

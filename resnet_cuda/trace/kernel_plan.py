@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 
@@ -62,13 +63,20 @@ class Planned(NamedTuple):
     is_tf32: bool
 
 
+_UNKNOWN = Planned(
+    "unknown",
+    None,
+    "resnet_cuda._host is not built, so the kernels' plan cannot be read",
+    False,
+)
+
+
 def planned(convolution: Convolution, dtype: torch.dtype, device: torch.device = _CPU) -> Planned:
     """Under torch's present switch for TF32; without the compiled host module, that fact."""
     try:
         from resnet_cuda import _host
     except ImportError:
-        why = "resnet_cuda._host is not built, so the kernels' plan cannot be read"
-        return Planned("unknown", None, why, False)
+        return _UNKNOWN
     kind, x, weight, *_ = convolution
     options = dict(list(convolution._asdict().items())[3:])
     name = str(dtype).removeprefix("torch.")
@@ -79,6 +87,26 @@ def planned(convolution: Convolution, dtype: torch.dtype, device: torch.device =
         capability=_selection.capability_of(device),
         multiprocessors=_selection.multiprocessors_of(device),
     )
+    return _of_dict(plan, dtype)
+
+
+def planned_block(
+    x_size: Shape, reduced: int, dtype: torch.dtype, device: torch.device = _CPU
+) -> Planned:
+    """The same for a whole bottleneck with an identity shortcut, x [N, C, H, W] reduced to so many channels."""
+    try:
+        from resnet_cuda import _host
+    except ImportError:
+        return _UNKNOWN
+    plan = _host.bottleneck_block_plan(
+        *(str(dtype).removeprefix("torch."), x_size, reduced),
+        capability=_selection.capability_of(device),
+        multiprocessors=_selection.multiprocessors_of(device),
+    )
+    return _of_dict(plan, dtype)
+
+
+def _of_dict(plan: Mapping[str, Any], dtype: torch.dtype) -> Planned:
     if plan["error"] is not None:
         return Planned("none", None, plan["error"], False)
     why = plan["why"]

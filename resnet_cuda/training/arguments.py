@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -113,7 +114,7 @@ def device_of(arguments: argparse.Namespace) -> torch.device:
 
 
 def build_model(
-    make: str | Callable[..., nn.Module], arguments: argparse.Namespace, **options: object
+    make: str | Callable[..., nn.Module], arguments: argparse.Namespace, **options: Any
 ) -> nn.Module:
     """A model, by name or by what makes it, fused unless --plain, with weights from torch's generator as it is.
 

@@ -269,7 +269,7 @@ def test_flops_and_bytes_are_those_of_one_perfect_pass() -> None:
 def test_layers_of_another_network_do_not_count_for_its_total() -> None:
     plan = replace(PLAN, networks=("resnet18",), image_size=32)
     lent = [w for w in workloads(plan) if w.facts["layer_of"] == EVERY_KIND]
-    expands = {"bottleneck_expand", "bottleneck_expand_reduce"}
+    expands = {"bottleneck_block", "bottleneck_expand", "bottleneck_expand_reduce"}
     expands |= {"bottleneck_expand_wgrad", "bottleneck_expand_dgrad"}
     assert {w.pass_name for w in lent} == {*expands, "bottleneck_gram", "conv_fprop"}
     assert all("network" not in w.facts for w in lent)

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "Identity": "a description",
     "NormUnit": "a description",
     "ZeroPad": "a description",
+    "bottleneck_block": "one launch, which the kernel level times, or three ops, each timed here",
     "bottleneck_expand_reduce": "one launch, which the kernel level times, or two ops, each timed here",
     "conv_unit": "what conv_bn_relu runs, and what is timed under its name",
     "residual_branch": "the block level's",

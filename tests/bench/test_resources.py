@@ -301,7 +301,9 @@ def test_the_record_holds_every_pass_on_every_architecture(built: Resources) -> 
     for architecture in built.architectures:
         found = {k.pass_name for k in built.kernels if k.architecture == architecture}
         of_tensor_cores = {"conv_max_pool"} if architecture == "sm_75" else set()
-        of_hopper = {"bottleneck_expand_reduce"} if architecture != "sm_90a" else set()
+        of_hopper = (
+            {"bottleneck_block", "bottleneck_expand_reduce"} if architecture != "sm_90a" else set()
+        )
         assert found == set(_host.passes) - launched_by_others - of_tensor_cores - of_hopper
 
 

@@ -90,6 +90,7 @@ def test_an_instruction_touches_its_probes() -> None:
         (
             "resnet_cuda/ops/bottleneck.py",
             {
+                "bottleneck_block",
                 "bottleneck_reduce",
                 "bottleneck_expand",
                 "bottleneck_expand_reduce",
@@ -121,6 +122,7 @@ def test_names_are_passes_ops_or_launchers() -> None:
     assert by_names(["conv_max_pool"]).ops == {"conv_bn_relu_max_pool2d"}
     assert by_names(["conv_wgrad"]).ops == {
         "conv_bn_relu",
+        "bottleneck_block",
         "bottleneck_reduce",
         "bottleneck_expand",
         "bottleneck_expand_reduce",

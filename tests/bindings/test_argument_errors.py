@@ -112,6 +112,22 @@ def bottleneck_expand_reduce(**changed: Any) -> None:
     raw._bottleneck_expand_reduce(*(arguments | changed).values())
 
 
+def bottleneck_block(**changed: Any) -> None:
+    arguments = {
+        "x": nhwc(2, 8, 3, 3),
+        "reduce_weight": nhwc(4, 8, 1, 1),
+        "reduce_scale": torch.zeros(4),
+        "reduce_bias": torch.zeros(4),
+        "convolve_weight": nhwc(4, 4, 3, 3),
+        "convolve_scale": torch.zeros(4),
+        "convolve_bias": torch.zeros(4),
+        "expand_weight": nhwc(8, 4, 1, 1),
+        "expand_scale": torch.zeros(8),
+        "expand_bias": torch.zeros(8),
+    }
+    raw._bottleneck_block(*(arguments | changed).values())
+
+
 def bottleneck_expand_dgrad(**changed: Any) -> None:
     arguments = {
         "dz": nhwc(2, 16, 3, 3),
@@ -304,6 +320,22 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         lambda: bottleneck_expand_reduce(next_weight=nhwc(6, 4, 1, 1)),
         ["next_weight has 4 channels in each filter, expected the filters of weight, 8"],
     ),
+    "filters that begin a block and are not 1x1": (
+        lambda: bottleneck_block(reduce_weight=nhwc(4, 8, 3, 1)),
+        ["_bottleneck_block: reduce_weight has 3x1 filters, expected 1x1"],
+    ),
+    "filters inside a block that are not 3x3": (
+        lambda: bottleneck_block(convolve_weight=nhwc(4, 4, 1, 1)),
+        ["convolve_weight has shape [4, 4, 1, 1], expected [4, 4, 3, 3]"],
+    ),
+    "filters that end a block with other channels": (
+        lambda: bottleneck_block(expand_weight=nhwc(6, 4, 1, 1)),
+        ["expand_weight has shape [6, 4, 1, 1], expected [8, 4, 1, 1]"],
+    ),
+    "a vector of a block with other channels": (
+        lambda: bottleneck_block(expand_bias=torch.zeros(4)),
+        ["expand_bias has shape [4], expected [8]"],
+    ),
     "a shortcut of another shape": (
         lambda: bottleneck_expand_reduce(residual=nhwc(2, 4, 3, 3)),
         ["residual has shape [2, 4, 3, 3], expected [2, 8, 3, 3]"],
@@ -443,6 +475,7 @@ def test_the_valid_calls_that_the_cases_start_from_are_valid() -> None:
     conv_max_pool()
     bottleneck_expand()
     bottleneck_expand_reduce()
+    bottleneck_block()
     bn_finalize()
     add_relu(X, X)
 

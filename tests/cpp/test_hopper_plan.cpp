@@ -254,3 +254,45 @@ RNC_TEST(an_expand_and_a_reduce_that_cannot_share_a_kernel_are_told_why) {
     EXPECT(plan.error && std::strstr(plan.error, one.why) != nullptr);
   }
 }
+
+RNC_TEST(a_bottleneck_is_one_kernel_where_its_filters_stay_in_shared_memory) {
+  for (const int32_t size : {24, 40, 56, 64, 112}) {
+    const Conv2dProblem convolution = square(4, size, 64, 64, 3, 1);
+    const ConvPlan plan = rnc::plan_bottleneck_block(convolution, 256, DType::kBFloat16);
+    EXPECT(plan.error == nullptr);
+    EXPECT(plan.generation == Generation::kSm90);
+    EXPECT(plan.path == ConvPath::kHalo);
+    const int64_t pixels = int64_t(4) * size * size, filters = 2 * 256 * 64 + 9 * 64 * 64;
+    EXPECT_EQ(plan.macs, pixels * filters);
+    EXPECT_EQ(plan.bytes, 2 * (2 * 256 * pixels + filters));
+  }
+}
+
+RNC_TEST(a_bottleneck_that_cannot_be_one_kernel_is_told_why) {
+  struct Refused {
+    Conv2dProblem convolution;
+    int32_t channels;
+    const char* why;
+    DType dtype = DType::kBFloat16;
+    rnc::PlanLimits limits = {};
+  };
+  const Conv2dProblem p = square(2, 56, 64, 64, 3, 1);
+  const Refused refused[] = {
+      {p, 256, "compute capability 9.0", DType::kBFloat16, {.device = {.capability = 80}}},
+      {p, 256, "compute capability 9.0", DType::kBFloat16, {.device = {.capability = 100}}},
+      {p, 256, "bfloat16 or float16", DType::kFloat32},
+      {p, 256, "multiples of 16 bytes", DType::kBFloat16, {.aligned = false}},
+      {p, 64, "256 channels, reduced to 64"},
+      {square(2, 56, 128, 128, 3, 1), 512, "256 channels, reduced to 64"},
+      {square(2, 56, 64, 64, 3, 2), 256, "a 3x3 that conv_fprop would compute from halos"},
+      {square(2, 28, 64, 64, 3, 1), 256, "a 3x3 that conv_fprop would compute from halos"},
+      {square(2, 16, 64, 64, 3, 1), 256, "a width that strips of 14 columns fill"},
+      {square(1 << 15, 256, 64, 64, 3, 1), 256, "fewer than 2^31 pixels"},
+  };
+  for (const Refused& one : refused) {
+    const ConvPlan plan =
+        rnc::plan_bottleneck_block(one.convolution, one.channels, one.dtype, one.limits);
+    EXPECT(plan.error != nullptr);
+    EXPECT(plan.error && std::strstr(plan.error, one.why) != nullptr);
+  }
+}

@@ -197,6 +197,34 @@ def test_block_level_ops_are_explained() -> None:
     ]
 
 
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_a_whole_bottleneck_is_one_pass_of_its_first_unit() -> None:
+    block = fuse(reference.Bottleneck(256, 64)).eval().bfloat16()
+    x = torch.zeros(2, 256, 8, 24, dtype=torch.bfloat16)
+    report = explain(block, x)
+    assert [unit.name for unit in report.units] == ["conv1", "conv2", "conv3"]
+    (one,) = passes_of(report)
+    assert report.units[0].passes == (one,) and one.name == "block"
+    assert one.kernel == "bottleneck_block_sm90_halo"
+    weights = sum(conv.weight.nbytes for conv in (block.conv1, block.conv2, block.conv3))
+    assert one.bytes == 2 * x.nbytes + weights, "what lies between is not moved"
+    assert one.flops == 2 * 2 * 8 * 24 * weights // 2
+    text = str(report)
+    assert "what lies between them never leaves it" in text and text.count("with those above") == 2
+    of_op = explain(ops.bottleneck_block, x, *block_units(block))
+    assert passes_of(of_op) == [one]
+    narrow = explain(block, x[..., :16])
+    assert len(passes_of(narrow)) == 3, "there is no such kernel for this width"
+
+
+def block_units(block: nn.Module) -> list[ops.ConvUnit]:
+    units = []
+    for conv, bn in ((block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3)):
+        vectors = (bn.weight, bn.bias, bn.running_mean, bn.running_var)
+        units.append(ops.ConvUnit(conv.weight, *vectors, padding=conv.padding))
+    return units
+
+
 def test_what_cannot_be_explained_is_named() -> None:
     with pytest.raises(TypeError, match="module_or_op is"):
         explain(torch.relu, torch.zeros(1))

@@ -10,6 +10,7 @@ from fused_passes import fused_passes
 from passes import Conv, nhwc, vector
 from test_block_fusions import runs as block_runs
 from test_bn_backward_on_load import Case as OnLoad
+from test_bottleneck_block_kernels import Block
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
@@ -40,6 +41,7 @@ def hopper_passes() -> dict[str, Run]:
         found[f"batch norm's backward on load, {what}"] = on_load.on_load
     found["reduce, statistics"], found["expand with projection"] = bottleneck()
     found["expand and the next reduce"] = expand_reduce()
+    found["a whole bottleneck"] = bottleneck_block()
     of_pixels = Case(EXPAND, DTYPE)
     found |= {name: lambda name=name: of_pixels.run(name) for name in NAMES}
     return found
@@ -73,3 +75,10 @@ def expand_reduce() -> Run:
     return lambda: raw._bottleneck_expand_reduce(
         x, weight, *norm, residual, next_weight, *next_norm
     )
+
+
+def bottleneck_block() -> Run:
+    """Parts of a strip for each warpgroup, of several boxes, the last strip cut off."""
+    block = Block(2, 16, 24)
+    arguments = block.arguments(DTYPE)
+    return lambda: raw._bottleneck_block(*arguments)

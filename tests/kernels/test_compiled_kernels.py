@@ -45,6 +45,8 @@ HALO_COPIES = (r"UTMALDG\.4D ",)
 HOPPER_STORES, HALO_STORES = (r"UTMASTG\.3D",), (r"UTMASTG\.4D",)
 CHAIN = re.compile(r"expand_reduce_kernel(?:I\w+?Li(\d+)E)?")
 CHAIN_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.MULTICAST", r"UTMASTG\.2D"
+WHOLE_BLOCK = re.compile(r"bottleneck_block_kernel")
+BLOCK_COPIES = r"UTMALDG\.4D", r"UTMALDG\.5D", r"STSM\.16\.M88\.4", r"STG\.E\.128"
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
@@ -115,6 +117,8 @@ def hopper_tile(name: str) -> tuple[int, int, int]:
 def columns_of_products(name: str) -> set[int]:
     if chain := CHAIN.search(name):
         return {64, int(chain[1])}
+    if WHOLE_BLOCK.search(name):
+        return {64}
     rows, columns, _ = hopper_tile(name)
     # Warpgroups of 64 rows each, one below the other, or two side by side.
     return {columns // 2 if rows == 64 else columns}
@@ -123,6 +127,8 @@ def columns_of_products(name: str) -> set[int]:
 def copies_of_hopper(name: str) -> tuple[str, ...]:
     if CHAIN.search(name):
         return CHAIN_COPIES
+    if WHOLE_BLOCK.search(name):
+        return BLOCK_COPIES
     is_halo = "Halo" in name
     stores = HALO_STORES if is_halo else HOPPER_STORES
     loads = HALO_COPIES if is_halo else HOPPER_COPIES
@@ -158,7 +164,7 @@ def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
 
 def needs_tensor_cores(kernel: Kernel) -> bool:
     name = kernel.instantiation
-    return any(of.search(name) is not None for of in (AMPERE, HOPPER, CHAIN))
+    return any(of.search(name) is not None for of in (AMPERE, HOPPER, CHAIN, WHOLE_BLOCK))
 
 
 def has_tensor_cores(architecture: str) -> bool:
@@ -223,8 +229,10 @@ def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass
 def test_hopper_s_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
     if "sm_90a" not in {kernel.architecture for kernel in machine_code}:
         pytest.skip("this build has no code for sm_90a")
-    kernels = [k for k in machine_code if HOPPER.search(k.name) or CHAIN.search(k.name)]
-    assert sum(CHAIN.search(k.name) is not None for k in kernels) == 6
+    of_blocks = {CHAIN: 6, WHOLE_BLOCK: 2}
+    kernels = [k for k in machine_code if any(of.search(k.name) for of in (HOPPER, *of_blocks))]
+    for of, count in of_blocks.items():
+        assert sum(of.search(k.name) is not None for k in kernels) == count, of.pattern
     assert len(kernels) > 20, "Hopper's convolution kernels are not in the extension"
     wrong = list(without_hopper_s_instructions(kernels))
     assert not wrong, "\n".join(wrong)

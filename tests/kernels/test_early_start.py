@@ -20,7 +20,7 @@ from tests.device_library import sass
 # behind a pass, most of whose time is starting.
 LAUNCHES = re.compile(r"_sm90_|finalize$|_sum_(splits|products)$")
 KERNELS = re.compile(
-    r"persistent_gemm_kernel|expand_reduce_kernel|finalize_kernel|sum_(splits|products)_kernel"
+    r"persistent_gemm_kernel|expand_reduce_kernel|bottleneck_block_kernel|finalize_kernel|sum_(splits|products)_kernel"
 )
 ARCHITECTURE = "sm_90a"
 WAIT, ANNOUNCE = "ACQBULK", "PREEXIT"

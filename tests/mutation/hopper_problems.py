@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, unfold
 
 from tests.mutation.shipped_problems import with_statistics
 from tests.reference_kernels import problems
@@ -126,6 +126,41 @@ def expand_reduce(pixels: int, channels: int, expanded: int) -> Problem:
         (pixels, channels, expanded),
         (y, z),
         (problems.allowance(y, 0 * y, BFLOAT16), problems.allowance(z, magnitude, BFLOAT16)),
+    )
+
+
+def bottleneck_block(images: int, height: int, width: int) -> Problem:
+    """Of quarters, so that what lies between the convolutions has been rounded once, as here."""
+    channels, reduced = 256, 64
+    filters = {
+        "reduce": (reduced, channels),
+        "convolve": (reduced, 3, 3, reduced),
+        "expand": (channels, reduced),
+    }
+    x = _quarters(1, images * height * width, channels, dtype=BFLOAT16)
+    tensors = {"x": x}
+    for seed, (name, shape) in enumerate(filters.items()):
+        tensors[f"{name}_weight"] = _quarters(3 * seed + 2, *shape, dtype=BFLOAT16)
+        tensors[f"{name}_scale"] = _quarters(3 * seed + 3, shape[0])
+        tensors[f"{name}_bias"] = _quarters(3 * seed + 4, shape[0])
+    of_reduce, of_convolve, of_expand = ([*tensors.values()][i : i + 3] for i in (1, 4, 7))
+    a = _normalised_product(x, *of_reduce)[0].float().to(BFLOAT16)
+    image = a.view(images, height, width, reduced).permute(0, 3, 1, 2)
+    windows = unfold(image.double(), 3, padding=1).transpose(1, 2).flatten(0, 1)
+    taps = of_convolve[0].permute(0, 3, 1, 2).flatten(1)
+    b = _normalised_product(windows, taps, *of_convolve[1:])[0].float().to(BFLOAT16)
+    y, magnitude = _normalised_product(b, *of_expand, x)
+    return Problem(
+        "hopper_bottleneck_block",
+        SM90,
+        "hopper_bottleneck_block",
+        (
+            Output("y", tuple(y.shape), BFLOAT16),
+            *(Input(name, tensor) for name, tensor in tensors.items()),
+        ),
+        (images, height, width),
+        (y,),
+        (problems.allowance(y, magnitude, BFLOAT16),),
     )
 
 

@@ -41,6 +41,7 @@ PROGRAMS = {
         Program("sm80_pooled", SM80, "tests/mutation/sm80_kernels.cu"),
         Program("sm90_taps", SM90, "tests/mutation/sm90_tap_kernels.cu"),
         Program("sm90_products", SM90, "tests/mutation/sm90_product_kernels.cu"),
+        Program("sm90_block", SM90, "tests/mutation/sm90_block_kernels.cu"),
         Program("sm90_chain", SM90, "tests/mutation/sm90_chain_kernels.cu"),
     )
 }
@@ -49,6 +50,7 @@ PROGRAMS = {
 # must be here.
 PROGRAMS_OF_FILE = {
     "csrc/kernels/batch_norm/batch_norm_finalize.cuh": ("simt",),
+    "csrc/kernels/bottleneck/bottleneck_block.cuh": ("sm90_block",),
     "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh": ("sm90_chain",),
     "csrc/kernels/bottleneck/pixel_product.cuh": ("simt",),
     "csrc/kernels/conv/conv_max_pool.cuh": ("sm80_pooled",),
@@ -65,7 +67,7 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/pool/global_avg_pool.cuh": ("simt",),
     "csrc/tile/column_sums.cuh": ("simt",),
     "csrc/tile/cp_async_mainloop.cuh": ("sm80", "ampere_gemm"),
-    "csrc/tile/mbarrier_ring.cuh": ("sm90_taps", "hopper_gemm_cluster"),
+    "csrc/tile/mbarrier_ring.cuh": ("sm90_taps", "hopper_gemm_cluster", "sm90_chain"),
     "csrc/tile/register_mainloop.cuh": ("sm80_gathered",),
     "csrc/tile/thread_group.cuh": ("simt", "sm90_taps", "sm90_products"),
     "csrc/tile/wgmma_mainloop.cuh": ("sm90_taps",),
@@ -146,6 +148,8 @@ def problems_of(program: str) -> tuple[Problem, ...]:
             hopper_problems.weight_gradient_on_load(230, 136, 136),
             hopper_problems.gram_parts(1000, 72, 256),
         ),
+        # Three parts of strips for each warpgroup, of several boxes each.
+        "sm90_block": lambda: (hopper_problems.bottleneck_block(3, 24, 24),),
         # More tiles for each block than its ring has slices of x; one slice each, so that a warpgroup may run ahead.
         "sm90_chain": lambda: (hopper_problems.expand_reduce(1300, 64, 256),),
     }[program]()

@@ -17,6 +17,12 @@ class Redundant:
 
 REDUNDANT: tuple[Redundant, ...] = (
     Redundant(
+        "csrc/kernels/bottleneck/bottleneck_block.cuh",
+        "ptx::wgmma_fence();",
+        "the 3x3's first product reads no accumulators, so that it does not matter here what they held; on a GPU it "
+        "must not overwrite them while they are still read, and nvcc would insert the fence",
+    ),
+    Redundant(
         "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh",
         "ptx::wgmma_fence();",
         "the reduce's accumulators are touched by its own products alone since the expand's first fence, which orders "

@@ -238,6 +238,43 @@ def test_handing_over_changes_no_bit(projects: bool) -> None:
 
 
 @pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+@pytest.mark.parametrize("projects", [False, True], ids=["identity", "projection"])
+def test_a_whole_block_is_one_launch_where_there_is_such_a_kernel(projects: bool) -> None:
+    """And has the bits of the launches that it stands for, which also hand over from block to block."""
+    fused = make_wide_stage(projects)
+    x = torch.randn(1, 64 if projects else 256, 8, 24).bfloat16()
+    before = x.clone()
+    actual, launches = run_on_kernels(fused, x)
+    assert torch.equal(x, before), "the caller's tensor was overwritten"
+    blocks = kernels(launches)
+    assert blocks[-3:] == 3 * ["block_halo"]
+    assert (blocks[0] == "block_halo") is not projects
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_raw, "has_block_kernel", lambda *_: False)
+        expected, launches = run_on_kernels(fused, x)
+    assert kernels(launches).count("expand_reduce") == (2 if projects else 3)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
+def test_a_block_is_one_launch_only_where_nobody_looks_and_nothing_is_trained() -> None:
+    x = torch.randn(1, 256, 8, 24).bfloat16()
+
+    def whole(stage: nn.Module, x: torch.Tensor = x, **gpu: object) -> int:
+        return kernels(run_on_kernels(stage, x, **gpu)[1]).count("block_halo")
+
+    hooked = make_wide_stage()
+    hooked[1].conv2.register_forward_hook(lambda module, args, output: None)
+    assert whole(hooked) == 3, "a block whose child is hooked runs it itself"
+    trained = make_wide_stage()
+    trained[3].bn2.train()
+    assert whole(trained) == 3
+    assert whole(make_wide_stage(), capability=(8, 0)) == 0
+    assert whole(make_wide_stage(), x[..., :16]) == 0, "strips are three quarters full"
+    assert whole(make_wide_stage()[0]) == 1, "a block alone, too"
+
+
+@pytest.mark.skipif(not _raw.is_built(), reason="the extension is not built")
 def test_what_is_handed_over_is_stored_once_and_not_read_back() -> None:
     fused, x = make_wide_stage(), wide_input(256)
     with emulated(count=True) as emulation, torch.no_grad():

@@ -175,6 +175,12 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             x_scale,
             x_scale,
         ),
+        "_bottleneck_block": (
+            y,
+            *(activation(4, 6, 1, 1), x_scale, x_scale),
+            *(activation(4, 4, 3, 3), x_scale, x_scale),
+            *(activation(6, 4, 1, 1), scale, bias),
+        ),
         "_bottleneck_gram": (pixels, *vectors, 2),
         "_bottleneck_expand_wgrad": (behind, bits, pixels, *vectors, 2),
         "_bottleneck_expand_dgrad": (

@@ -107,18 +107,20 @@ def _operand(
     return Operand(image, signed, tuple(starts))
 
 
-def k_major(elements: np.ndarray, span: int, spread: int = 1) -> Operand:
+def k_major(elements: np.ndarray, span: int, spread: int = 1, behind: int = 0) -> Operand:
     """Rows of A, or columns of B, by [row, k], with K contiguous. Pieces of 8 rows are `spread` times as far apart
-    as they need be. Where K is longer than the swizzle's span the tile continues behind all rows."""
+    as they need be. Where K is longer than the swizzle's span the tile continues behind all rows. Without a swizzle
+    it may begin `behind` so many other rows, of which a piece of 8 need not be made up."""
     rows, depth = elements.shape
     size = elements.itemsize
     step = 32 // size
     if span == 16:
-        stride, leading = 128 * spread, rows * 16 * spread
+        stride, leading = 128 * spread, (rows * spread + behind) * 16
 
         def offset(row: np.ndarray, k: np.ndarray) -> np.ndarray:
             byte = k * size
-            return row // 8 * stride + byte // 16 * leading + row % 8 * 16 + byte % 16
+            within = row // 8 * stride + row % 8 * 16 + byte % 16
+            return behind * 16 + byte // 16 * leading + within
 
         return _operand(elements, offset, span, leading, stride, step)
     stride = 8 * span * spread

@@ -2,18 +2,10 @@
 // launch, so that neither convolution's output is ever stored.
 #pragma once
 
+#include "kernels/bottleneck/column_affine.cuh"
 #include "kernels/conv/gemm_tile.h"
-#include "kernels/fusion/activation.cuh"
-#include "ptx/memory.cuh"
 
 namespace rnc {
-
-// Batch norm at inference, per column.
-template <class Acc>
-struct ColumnAffine {
-  const Acc* scale;
-  const Acc* bias;
-};
 
 // A main loop whose tile is scale (x W^T) + bias + projection_scale (residual Wp^T) +
 // projection_bias: both GEMMs have the same rows and columns, and depths of their own.

@@ -3,8 +3,8 @@
 // multiplied by the reduce's filters where they lie, so that nobody reads them back.
 #pragma once
 
-#include "kernels/bottleneck/bottleneck_expand.cuh"
 #include "kernels/bottleneck/bottleneck_params.h"
+#include "kernels/bottleneck/column_affine.cuh"
 #include "kernels/conv/sm90/block_tile.cuh"
 #include "kernels/conv/sm90/persistent_gemm.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
@@ -86,30 +86,30 @@ struct ExpandReduce {
   static __device__ __forceinline__ void load(const Params& params, int32_t row, Storage& shared,
                                               Position& at) {
     for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
-      fill(shared.pixels, shared.pixel_ring, at.pixels, sizeof(Pixels),
-           [&](Pixels& slice, ptx::Mbarrier& arrived) {
-             params.x.load(slice.bytes, arrived, row, channel);
-           });
+      shared.pixel_ring.fill(shared.pixels, at.pixels, sizeof(Pixels),
+                             [&](Pixels& slice, ptx::Mbarrier& arrived) {
+                               params.x.load(slice.bytes, arrived, row, channel);
+                             });
     }
     for (int32_t column = 0; column < params.K; column += kBoxChannels) {
       for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
-        fill(shared.expand, shared.expand_ring, at.expand, sizeof *shared.expand,
-             [&](auto& slice, ptx::Mbarrier& arrived) {
-               params.expand.load(slice, arrived, {0, 0, channel}, 0, column);
-             });
+        shared.expand_ring.fill(shared.expand, at.expand, sizeof *shared.expand,
+                                [&](auto& slice, ptx::Mbarrier& arrived) {
+                                  params.expand.load(slice, arrived, {0, 0, channel}, 0, column);
+                                });
       }
-      fill(shared.panels, shared.panel_ring, at.panel, sizeof(Panels),
-           [&](Panels& panels, ptx::Mbarrier& arrived) {
-             params.residual.load(&panels, arrived, row, column);
-           });
-      fill(shared.reduce, shared.reduce_ring, at.reduce, sizeof *shared.reduce,
-           [&](auto& slice, ptx::Mbarrier& arrived) {
-             params.reduce.load(slice, arrived, {0, 0, column}, 0, 0);
-           });
+      shared.panel_ring.fill(shared.panels, at.panel, sizeof(Panels),
+                             [&](Panels& panels, ptx::Mbarrier& arrived) {
+                               params.residual.load(&panels, arrived, row, column);
+                             });
+      shared.reduce_ring.fill(shared.reduce, at.reduce, sizeof *shared.reduce,
+                              [&](auto& slice, ptx::Mbarrier& arrived) {
+                                params.reduce.load(slice, arrived, {0, 0, column}, 0, 0);
+                              });
     }
     // Panels that nothing is loaded into, for z.
     for (int32_t column = 0; column < kReduced; column += TilePanel::kColumns) {
-      fill(shared.panels, shared.panel_ring, at.panel, 0, [](Panels&, ptx::Mbarrier&) {});
+      shared.panel_ring.fill(shared.panels, at.panel, 0, [](Panels&, ptx::Mbarrier&) {});
     }
   }
 
@@ -206,16 +206,6 @@ struct ExpandReduce {
   }
 
  private:
-  // Announces so many bytes for the next stage of a ring, which load(slice, arrived) brings.
-  template <class Slice, int kStages, class Load>
-  static __device__ __forceinline__ void fill(Slice (&slices)[kStages], MbarrierRing<kStages>& ring,
-                                              RingPosition<kStages>& at, uint32_t bytes,
-                                              Load&& load) {
-    ring.acquire(at, bytes);
-    load(slices[at.stage], ring.full[at.stage]);
-    at.advance();
-  }
-
   static __device__ __forceinline__ TilePanel& own_panel(Storage& shared, int stage) {
     return shared.panels[stage].of[WarpgroupThreads::warpgroup()];
   }
@@ -238,32 +228,6 @@ struct ExpandReduce {
     if (WarpgroupThreads::index() == 0) ptx::tma_store_wait_read<0>();
     __syncwarp();
     shared.panel_ring.release_if(stage, condition);
-  }
-
-  // v = v * scale + bias of a warpgroup's columns from `first_column` on.
-  template <int kAccumulators>
-  static __device__ __forceinline__ void normalise(float (&accumulators)[kAccumulators],
-                                                   const ColumnAffine<float>& norm,
-                                                   int32_t first_column) {
-    using Pair = Vec<float, 2>;
-    const int32_t own_column = first_column + int32_t(threadIdx.x) % 4 * 2;
-    RNC_UNROLL
-    for (int i = 0; i < kAccumulators; i += 4) {
-      const int32_t column = own_column + i * 2;
-      const Pair scales =
-          ptx::load_global_input(reinterpret_cast<const Pair*>(norm.scale + column));
-      const Pair biases = ptx::load_global_input(reinterpret_cast<const Pair*>(norm.bias + column));
-      RNC_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        accumulators[i + e] = affine(accumulators[i + e], scales.v[e % 2], biases.v[e % 2]);
-      }
-    }
-  }
-
-  template <int kAccumulators>
-  static __device__ __forceinline__ void activate(float (&accumulators)[kAccumulators]) {
-    RNC_UNROLL
-    for (int i = 0; i < kAccumulators; ++i) accumulators[i] = relu(accumulators[i]);
   }
 };
 

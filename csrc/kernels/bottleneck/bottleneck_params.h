@@ -73,6 +73,27 @@ struct BottleneckExpandReduceParams {
   bool allow_tf32;           // float may be multiplied as TF32
 };
 
+// A block with an identity shortcut: y = relu(expand_scale * (b We^T) + expand_bias + x) of b =
+// relu(convolve_scale * conv3x3(a, Wc) + convolve_bias) of a = relu(reduce_scale * (x Wr^T) +
+// reduce_bias). The 3x3 has padding 1; a and b are rounded to T.
+struct BottleneckBlockParams {
+  int32_t N, H, W, C, K;        // x, y [N, H, W, C], a, b [N, H, W, K]
+  const void* x;                // T [N, H, W, C]
+  const void* reduce_weight;    // T [K, C]
+  const void* reduce_scale;     // Acc [K]
+  const void* reduce_bias;      // Acc [K]
+  const void* convolve_weight;  // T [K, 3, 3, K]
+  const void* convolve_scale;   // Acc [K]
+  const void* convolve_bias;    // Acc [K]
+  const void* expand_weight;    // T [C, K]
+  const void* expand_scale;     // Acc [C]
+  const void* expand_bias;      // Acc [C]
+  void* y;                      // T [N, H, W, C]
+  void* reduced;                // T [N, H, W, K], or null where the plan has one kernel for all
+  void* convolved;              // T [N, H, W, K], null exactly when reduced is
+  bool allow_tf32;              // float may be multiplied as TF32
+};
+
 // Batch norm behind a pointwise convolution of x [N, H, W, C] in closed form: of `problem` these
 // passes only read sizes and strides. at [N P Q, C] are the rows of the (sampled) input, at = max(x
 // x_scale + x_bias, x_floor); du [N P Q, K] is the gradient of the output, dz where its bit is set,

@@ -15,11 +15,6 @@ Status launch_expand_reduce(const ConvPlan& plan, const BottleneckExpandReducePa
                             Stream stream) {
   using Fused = ExpandReduce<T, kReduced>;
   using Acc = AccOf<T>;
-  // 1x1 filters over so many channels.
-  struct OneTap {
-    int32_t channels_per_group;
-    int32_t taps_h = 1, taps_w = 1;
-  };
   const int64_t rows = int64_t(params.N) * params.P * params.Q;
   const int64_t tiles = (rows - 1) / (Fused::kClusterBlocks * Fused::kRows) + 1;
   const typename Fused::Params of{
@@ -27,8 +22,8 @@ Status launch_expand_reduce(const ConvPlan& plan, const BottleneckExpandReducePa
       {params.residual, rows, params.K},
       {params.y, rows, params.K},
       {params.z, rows, params.L},
-      {FilterRows<T>(params.weight, params.K, 1, params.C), OneTap{params.C}},
-      {FilterRows<T>(params.next_weight, params.L, 1, params.K), OneTap{params.K}},
+      {FilterRows<T>(params.weight, params.K, 1, params.C), FilterTaps{1, 1, params.C}},
+      {FilterRows<T>(params.next_weight, params.L, 1, params.K), FilterTaps{1, 1, params.K}},
       {static_cast<const Acc*>(params.scale), static_cast<const Acc*>(params.bias)},
       {static_cast<const Acc*>(params.next_scale), static_cast<const Acc*>(params.next_bias)},
       params.C,

@@ -19,11 +19,9 @@ HaloPixels<T, Prologue>::HaloPixels(const Operand& window)
       channels_per_group(window.channels_per_group),
       places{FastDivmod(window.axis_w.positions / HaloSquare::kSide),
              FastDivmod(window.axis_h.positions / HaloSquare::kSide)} {
-  const int64_t row = int64_t(w.size) * C;
-  error = tma_operands::make_maps(
-      *this,
-      tma_operands::tiled<T, 4>(window.image, {C, w.size, h.size, window.N}, {C, row, row * h.size},
-                                {kBoxChannels, HaloSquare::kSide, HaloSquare::kBoxRows, 1}));
+  error = tma_operands::make_maps(*this,
+                                  tma_operands::pixels<T>(window.image, window.N, h.size, w.size, C,
+                                                          HaloSquare::kBoxRows, HaloSquare::kSide));
 }
 
 }  // namespace rnc

@@ -6,12 +6,19 @@
 #include <algorithm>
 
 #include "kernels/conv/operands.cuh"
+#include "kernels/conv/sm90/tma_image.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
 #include "launch/tensor_map.h"
 #include "launch/tensor_map_cache.h"
 
 namespace rnc {
+
+// What filters are asked for that no pixels say.
+struct FilterTaps {
+  int32_t taps_h, taps_w, channels_per_group;
+};
+
 namespace tma_operands {
 
 // Dimensions are given innermost first.
@@ -35,6 +42,15 @@ TiledTensorMap tiled(const void* base, const int64_t (&dims)[kRank],
 template <class T>
 TiledTensorMap matrix(const void* base, int64_t rows, int32_t C, int32_t box_rows) {
   return tiled<T, 2>(base, {C, rows}, {C}, {kBoxChannels, box_rows});
+}
+
+// The pixels of images [N, H, W, C], in boxes of so many rows and columns of one image.
+template <class T>
+TiledTensorMap pixels(const void* base, int32_t N, int32_t H, int32_t W, int32_t C,
+                      int32_t box_rows, int32_t box_columns) {
+  const int64_t row = int64_t(W) * C;
+  return tiled<T, 4>(base, {C, W, H, N}, {C, row, row * H},
+                     {kBoxChannels, box_columns, box_rows, 1});
 }
 
 // The pixels of an image that a window moves over, in boxes of so many base positions.
@@ -170,6 +186,11 @@ TmaFilters<T, kTileColumns, kDepthIsContiguous, kBlocks>::TmaFilters(const Opera
   }
   error = tma_operands::cached(&map, description).error;
 }
+
+template <class T, int kRows, int kColumns>
+TmaImage<T, kRows, kColumns>::TmaImage(const void* base, int32_t N, int32_t H, int32_t W, int32_t C)
+    : error(tma_operands::cached(&map, tma_operands::pixels<T>(base, N, H, W, C, kRows, kColumns))
+                .error) {}
 
 template <class T, int kRows>
 TmaMatrix<T, kRows>::TmaMatrix(const void* base, int64_t rows, int32_t columns)

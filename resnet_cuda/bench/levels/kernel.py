@@ -16,6 +16,7 @@ from resnet_cuda.bench.levels import batch_norm_passes as batch_norm
 from resnet_cuda.bench.levels import closed_form_passes as closed_form
 from resnet_cuda.bench.levels import convolution_passes as convolution
 from resnet_cuda.bench.levels import elementwise_passes as elementwise
+from resnet_cuda.bench.levels.bottleneck_block_pass import bottleneck_block, ending_whole_blocks
 from resnet_cuda.bench.plan import Plan
 from resnet_cuda.bench.workload import Workload
 
@@ -99,6 +100,7 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (convolution.expand, partial(Network.expanding, projection=False)),
     (convolution.expand, partial(Network.expanding, projection=True)),
     (convolution.expand_reduce, _expanding_into_a_block),
+    (bottleneck_block, ending_whole_blocks),
     (convolution.expand_statistics, _expanding_in_training),
     (closed_form.expand, _in_closed_form),
     (closed_form.bottleneck_expand, _in_closed_form),

@@ -39,19 +39,22 @@ NAN, THREE = 0x7FC00000, 0x40400000
 
 @dataclass(frozen=True)
 class Place:
-    """Where an operand lies: swizzle span (16: none), MN-major or K-major, and in which order its pieces follow."""
+    """Where an operand lies: swizzle span (16: none), MN-major or K-major, in which order its pieces follow, and
+    behind how many other rows."""
 
     span: int = 128
     mn_major: bool = False
     unusual: bool = False
+    behind: int = 0
 
     def __str__(self) -> str:
-        return f"{'mn' if self.mn_major else 'k'}{self.span}{'u' * self.unusual}"
+        order = "u" * self.unusual + f"b{self.behind}" * bool(self.behind)
+        return f"{'mn' if self.mn_major else 'k'}{self.span}{order}"
 
     def operand(self, elements: np.ndarray) -> Operand:
         if self.mn_major:
             return mn_major(elements, self.span, pieces_first=self.unusual)
-        return k_major(elements, self.span, spread=2 if self.unusual else 1)
+        return k_major(elements, self.span, 2 if self.unusual else 1, self.behind)
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ def rs(type: str, n: int, b: Place, accumulate: bool = False) -> Product:
 PRODUCTS = [
     # Every place of each operand, first both alike, then one beside an ordinary other.
     *(ss("bf16", 64, Place(span), Place(span)) for span in SPANS),
+    # Rows of pixels under other taps of a 3x3: a tile that starts inside 128 bytes.
+    *(ss("bf16", 64, Place(16, behind=rows), K128) for rows in (1, 18, 34)),
     *(ss("bf16", 64, Place(span, unusual=True), K128) for span in SPANS),
     *(ss("bf16", 64, K128, Place(span, unusual=True), True) for span in SPANS),
     *(ss("bf16", 64, Place(span, True), K128) for span in SPANS),
