@@ -113,6 +113,16 @@ def problems(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object]]]:
             begun, widened, *norms[:2], end, narrowed, *norms[2:]
         ),
     )
+    block = Conv(1, 64, 8, 24, 64)
+    middle = block.random(dtype)[1]
+    ends = [Conv(1, c, 8, 24, k, 1, 1, padding=(0, 0)) for c, k in ((256, 64), (64, 256))]
+    (wide, narrowing, _), (_, widening, _) = (conv.random(dtype) for conv in ends)
+    units = [
+        t
+        for filters, channels in ((narrowing, 64), (middle, 64), (widening, 256))
+        for t in (filters, vector(channels, dtype, 0), vector(channels, dtype, 1))
+    ]
+    yield "bottleneck, identity", lambda: raw._bottleneck_block(wide, *units)
     stem = Conv(1, 3, 30, 34, 70, 7, 7, stride=(2, 2), padding=(3, 3))
     pixels, taps, _ = stem.random(dtype)
     yield "stem", lambda: raw._conv_fprop(pixels, taps, *none5, False, *stem.geometry, True)
