@@ -69,7 +69,7 @@ def comparison_setting(arguments: argparse.Namespace) -> tuple[Setting, range]:
     return setting, range(arguments.seed, arguments.seed + arguments.seeds)
 
 
-def model_options(data: ImageData) -> dict[str, int]:
+def model_options(data: ImageData) -> dict[str, Any]:
     """What a CIFAR model must be told to take these images."""
     return {"num_classes": len(data.classes), "in_channels": data.train_images.shape[1]}
 

@@ -121,7 +121,7 @@ struct BottleneckBlock {
                                              Storage& shared, Position& at) {
     BlockStrips::for_each_box(part, [&](int32_t row) {
       float tile[kAccumulators];
-      int64_t pixels[kRows];
+      int32_t pixels[kRows];
       Shortcut shortcut;
       reduce(params, part, row, shared, at, tile);
       keep(shared, tile);
@@ -214,10 +214,10 @@ struct BottleneckBlock {
     activate(tile);
   }
 
-  // Where the calling thread's two rows of the windows at `row` begin, in x and in y; negative:
-  // they are none of the part's.
+  // The pixels that are the calling thread's two rows of the windows at `row`; negative: they are
+  // none of the part's.
   static __device__ __forceinline__ void find_pixels(const Params& params, const Part& part,
-                                                     int32_t row, int64_t (&pixels)[kRows]) {
+                                                     int32_t row, int32_t (&pixels)[kRows]) {
     const BlockStrips& strips = params.strips;
     const int32_t own_row = row + warp();
     RNC_UNROLL
@@ -225,20 +225,20 @@ struct BottleneckBlock {
       const int32_t in_strip = lane_row() + 8 * r, column = part.column + in_strip;
       const bool is_wanted = own_row >= part.begin && own_row < part.end &&
                              in_strip < BlockStrips::kColumns && column < strips.W;
-      const int64_t pixel = (int64_t(part.n) * strips.H + own_row) * strips.W + column;
-      pixels[r] = is_wanted ? pixel * kChannels : -1;
+      pixels[r] = is_wanted ? (part.n * strips.H + own_row) * strips.W + column : -1;
     }
   }
 
   // Asks for the shortcut of these pixels, a part of their channels.
   static __device__ __forceinline__ void load_shortcut(const Params& params,
-                                                       const int64_t (&pixels)[kRows], int part,
+                                                       const int32_t (&pixels)[kRows], int part,
                                                        Shortcut& shortcut) {
     RNC_UNROLL
     for (int i = 0; i < kGroups; ++i) {
       RNC_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const int64_t at = pixels[r] + part * kBoxChannels + Expand::channel(i);
+        const int64_t at =
+            int64_t(pixels[r]) * kChannels + part * kBoxChannels + Expand::channel(i);
         if (pixels[r] >= 0) shortcut.of[part % 2][i][r].load(params.x, at, kGroupElements, true);
       }
     }
@@ -247,7 +247,7 @@ struct BottleneckBlock {
   // Expands the tile and finishes y over the shortcut: while one part of the channels is stored,
   // the next one is multiplied.
   static __device__ __forceinline__ void expand(const Params& params, const Storage& shared,
-                                                const int64_t (&pixels)[kRows], Shortcut& shortcut,
+                                                const int32_t (&pixels)[kRows], Shortcut& shortcut,
                                                 const float (&tile)[kAccumulators]) {
     constexpr int kSteps = FilterSlice::kSteps;
     uint32_t fragments[kSteps][4];
@@ -284,7 +284,7 @@ struct BottleneckBlock {
   }
 
   // Stores the thread's group i, whose first channel is given.
-  static __device__ __forceinline__ void store(const Params& params, const int64_t (&pixels)[kRows],
+  static __device__ __forceinline__ void store(const Params& params, const int32_t (&pixels)[kRows],
                                                int32_t channel, int i,
                                                const float (&expanded)[kAccumulators],
                                                const ElementGroup<T> (&shortcut)[kRows]) {
@@ -300,7 +300,8 @@ struct BottleneckBlock {
       }
       ElementGroup<T> y;
       y.narrow_from(group);
-      if (pixels[r] >= 0) y.store(params.y, pixels[r] + channel, kGroupElements, true);
+      const int64_t at = int64_t(pixels[r]) * kChannels + channel;
+      if (pixels[r] >= 0) y.store(params.y, at, kGroupElements, true);
     }
   }
   // In the loop, where it is: read-only loads of all channels would not fit into registers.
