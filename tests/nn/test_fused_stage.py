@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnet_cuda import _raw, fuse, ops, reference
+from resnet_cuda import _raw, _selection, fuse, ops, reference
 from resnet_cuda import nn as fused_nn
 from resnet_cuda.testing import emulated
 from tests.networks import assert_close, assert_same_pass, randomise, run_pass
@@ -250,7 +250,7 @@ def test_a_whole_block_is_one_launch_where_there_is_such_a_kernel(projects: bool
     assert blocks[-3:] == 3 * ["block_halo"]
     assert (blocks[0] == "block_halo") is not projects
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_raw, "has_block_kernel", lambda *_: False)
+        patch.setattr(_selection, "has_block_kernel", lambda *_: False)
         expected, launches = run_on_kernels(fused, x)
     assert kernels(launches).count("expand_reduce") == (2 if projects else 3)
     assert torch.equal(actual, expected)

@@ -72,11 +72,15 @@ _OPS: dict[str, Call] = {
     "bottleneck_expand_reduce": lambda m, t, training: m.bottleneck_expand_reduce(
         t.x, _pointwise_unit(t, training), t.residual, _pointwise_unit(t, training)
     )[1],
+    "bottleneck_block": lambda m, t, training: m.bottleneck_block(
+        t.x, _pointwise_unit(t, training), _unit(t, training), _pointwise_unit(t, training)
+    ),
     "bn_relu": lambda m, t, training: m.bn_relu(t.x, *t.bn, training=training),
     "add_relu": lambda m, t, training: m.add_relu(t.x, t.residual),
     "max_pool2d": lambda m, t, training: m.max_pool2d(t.x),
     "global_avg_pool": lambda m, t, training: m.global_avg_pool(t.x),
 }
+_INFERENCE_ONLY = {"bottleneck_block"}
 # By `resnet_cuda.nn` or `resnet_cuda.reference`: constructor arguments and how many inputs.
 _MODULES: dict[str, tuple[tuple[int, ...], int]] = {
     "BasicBlock": ((8, 8), 1),
@@ -94,7 +98,7 @@ def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
     """Modules, ops, and a network whose time is nearly all overhead. A plan for a few layers takes as many of them."""
     dtype = plan.dtypes[0]
     for name in [*_MODULES, *_OPS][: plan.first_layers]:
-        for pass_name in PASSES:
+        for pass_name in PASSES[:1] if name in _INFERENCE_ONLY else PASSES:
             yield tiny(device, name, pass_name, dtype)
     if _NETWORK not in networks.available():
         return
