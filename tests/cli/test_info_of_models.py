@@ -34,7 +34,10 @@ def test_a_bad_argument_is_named(
     assert words in capsys.readouterr().err
 
 
-def test_the_papers_networks_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_papers_networks_stand_side_by_side(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrower table breaks lines
     assert main(["info", "--compare"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for row in (
