@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 
 from resnet_cuda.training.arguments import (
@@ -19,9 +18,8 @@ from resnet_cuda.training.arguments import (
     model_options,
     run_experiment,
 )
-from resnet_cuda.training.comparison import compare, last_epochs, mean_log, print_results
+from resnet_cuda.training.comparison import compare, last_epochs, mean_log, report
 from resnet_cuda.training.figures import error_curves
-from resnet_cuda.training.records import environment, write_json
 
 _KINDS = {"plain": "cifar_plain", "ResNet": "cifar_resnet"}
 
@@ -56,15 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind: results[f"{kind}-{deep}"]["train_loss"] - results[f"{kind}-{shallow}"]["train_loss"]
         for kind in _KINDS
     }
-    summary = {
-        "seeds": list(seeds),
-        "recipe": asdict(setting.recipe),
-        "last_epoch": results,
-        "train_loss_of_the_deeper_less_the_shallower": gaps,
-        "environment": environment(setting.device),
-    }
-    write_json(arguments.out / "summary.json", summary)
-    print_results(results)
+    report(arguments.out, setting, seeds, results, train_loss_of_the_deeper_less_the_shallower=gaps)
     for kind, gap in gaps.items():
         verdict = "worse" if gap > 0 else "no worse"
         print(f"{kind}-{deep} trains {verdict} than {kind}-{shallow}: training loss {gap:+.4f}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -22,9 +21,8 @@ from resnet_cuda.training.arguments import (
     model_options,
     run_experiment,
 )
-from resnet_cuda.training.comparison import compare, last_epochs, mean_log, print_results
+from resnet_cuda.training.comparison import compare, last_epochs, mean_log, report
 from resnet_cuda.training.figures import error_curves
-from resnet_cuda.training.records import environment, write_json
 
 _OPTIONS = ("A", "B", "C")
 
@@ -53,15 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         sizes = [create_model(model, **options, shortcut=option) for option in _OPTIONS]
     for row, network in zip(results.values(), sizes, strict=True):
         row["parameters"] = sum(p.numel() for p in network.parameters())
-    summary = {
-        "model": model,
-        "seeds": list(seeds),
-        "recipe": asdict(setting.recipe),
-        "last_epoch": results,
-        "environment": environment(setting.device),
-    }
-    write_json(arguments.out / "summary.json", summary)
-    print_results(results)
+    report(arguments.out, setting, seeds, results, model=model)
     for name, row in results.items():
         print(f"{name}: {row['parameters']:,} parameters")
     panel = {name: mean_log(of_seeds) for name, of_seeds in logs.items()}

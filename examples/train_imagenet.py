@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from resnet_cuda.training import Trainer, load_checkpoint
+from resnet_cuda.training import load_checkpoint
 from resnet_cuda.training.arguments import build_model, device_of, run_experiment
 from resnet_cuda.training.distributed import process_group, this_part
 from resnet_cuda.training.image_folder import ImageFolder, find_images
@@ -91,16 +91,7 @@ def _train(arguments: argparse.Namespace) -> int:
             part=this_part(),
             workers=arguments.workers,
         )
-        trainer = Trainer(
-            model,
-            source,
-            recipe,
-            device=device,
-            name=arguments.model,
-            amp=arguments.amp,
-            sync_batch_norm=arguments.sync_bn,
-        )
-        train_and_report(trainer, arguments)
+        train_and_report(model, source, recipe, device, arguments)
     return 0
 
 

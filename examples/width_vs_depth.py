@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -25,10 +24,9 @@ from resnet_cuda.training.arguments import (
     model_options,
     run_experiment,
 )
-from resnet_cuda.training.comparison import compare, last_epochs, mean_log, print_results
+from resnet_cuda.training.comparison import compare, last_epochs, mean_log, report
 from resnet_cuda.training.cost import cost_of
 from resnet_cuda.training.figures import error_curves
-from resnet_cuda.training.records import environment, write_json
 
 # Depth and width: 8 k^2 blocks per stage become n blocks k times as wide.
 _WIDE = ((52, 1), (16, 2))
@@ -82,14 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name, make in networks.items():
         with torch.device("meta"):
             results[name] |= cost_of(make(), (channels, height, width))._asdict()
-    summary = {
-        "seeds": list(seeds),
-        "recipe": asdict(setting.recipe),
-        "last_epoch": results,
-        "environment": environment(setting.device),
-    }
-    write_json(arguments.out / "summary.json", summary)
-    print_results(results)
+    report(arguments.out, setting, seeds, results)
     for name, row in results.items():
         print(f"{name}: {row['macs']:,} multiply-adds, {row['parameters']:,} parameters")
     panels = {

@@ -48,6 +48,11 @@ class _Edge(NamedTuple):
     path: str
 
 
+class _Blocked(NamedTuple):
+    reason: str
+    parts: list[nn.Module]
+
+
 class Survey:
     """Decides for every module of a model whether its class is swapped, and writes the report."""
 
@@ -58,7 +63,7 @@ class Survey:
         self._edges: dict[int, list[_Edge]] = {}
         self._explained: set[int] = set()  # modules that the report already speaks for
         self._blocks: set[int] = set()  # those that are or will be fused
-        self._blocked: dict[int, str] = {}  # why a recognised class is not fused as a whole
+        self._blocked: dict[int, _Blocked] = {}  # of recognised classes, not fused as a whole
         self._untraced: dict[int, str] = {}  # why nothing in a module's own forward is
         for path, parent in model.named_modules():
             for name, child in parent._modules.items():
@@ -89,7 +94,7 @@ class Survey:
         if reason is None:
             reason = cls.blocker_of(module)
             if reason is not None and type(module) is not cls:
-                self._blocked[id(module)] = reason  # its own forward may have runs
+                self._blocked[id(module)] = _Blocked(reason, parts)  # its own forward may have runs
                 return
         self._explain(module, *parts)
         if reason is not None:
@@ -129,15 +134,13 @@ class Survey:
         if reason:
             self._untraced[id(module)] = reason
             if blocked is not None:
-                recognised = fused_class_of(plain)
-                assert recognised is not None
-                self._explain(module, *recognised.parts_of(module))
-                self._leave(path, plain, blocked)
+                self._explain(module, *blocked.parts)
+                self._leave(path, plain, blocked.reason)
             return
         self._explain(module, *parts)
         note = "forward: " + ", ".join(plan.runs)
         if blocked is not None:
-            note += f" (not as a whole: {blocked})"
+            note += f" (not as a whole: {blocked.reason})"
         self._fuse(path, module, plain, cls, note)
         self.plans.append((module, plan))
 
@@ -162,8 +165,8 @@ class Survey:
         parent = edges[0].parent if edges else None
         is_conv = isinstance(module, nn.Conv2d)
         reason = conv_blocker(module) if is_conv else batch_norm_blocker(module)
-        if reason is None and len(edges) > 1:
-            reason = f"{edges[0].path} is shared with {edges[1].path}"
+        if reason is None:
+            reason = self._sharing([module])
         if reason is None and parent is not None and id(parent) in self._untraced:
             reason = f"its parent {type(parent).__name__} is left: {self._untraced[id(parent)]}"
         if reason is None and (isinstance(parent, nn.Sequential) or id(parent) in self._explained):

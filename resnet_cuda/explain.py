@@ -18,7 +18,7 @@ from resnet_cuda.ops import ConvUnit, Identity
 from resnet_cuda.ops._branch import BranchOptions
 from resnet_cuda.ops._layout import is_channels_last
 from resnet_cuda.ops._synchronised import alone
-from resnet_cuda.ops.bottleneck import describe_block
+from resnet_cuda.ops.bottleneck import are_units_of_block
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import FUSED_WINDOW
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.trace import FORWARD, Bytes, Trace, trace
@@ -349,7 +349,7 @@ def _explain_call(
             add(last + 1, "projection", _name(units[-1]), start, False)
         flow = add(i, f"units[{i}]", operation, flow, adds)
     adds_itself = isinstance(call.shortcut, Identity) and call.relu and call.entry is None
-    if traced is None and adds_itself and describe_block(source.shape, call.units):
+    if traced is None and adds_itself and are_units_of_block(source.shape, call.units):
         return _in_one_launch(plans, call.x.device, gpu)
     return plans
 

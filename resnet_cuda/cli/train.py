@@ -16,7 +16,6 @@ from resnet_cuda.training import (
     Augmentation,
     ImagesInMemory,
     Normalisation,
-    Trainer,
     cifar_recipe,
     load_cifar,
 )
@@ -63,16 +62,7 @@ def _train(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             part=this_part(),
         )
-        trainer = Trainer(
-            model,
-            source,
-            recipe,
-            device=device,
-            name=arguments.model,
-            amp=arguments.amp,
-            sync_batch_norm=arguments.sync_bn,
-        )
-        train_and_report(trainer, arguments)
+        train_and_report(model, source, recipe, device, arguments)
     return 0
 
 

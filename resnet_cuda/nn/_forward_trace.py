@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from resnet_cuda.nn._units import touched
+
 _TORCH = str(Path(torch.__file__).parent)
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _PACKAGE = str(Path(__file__).parent)
@@ -87,8 +89,9 @@ def trace_forward(module: nn.Module, plain: type[nn.Module]) -> ForwardTrace:
 
 
 def fingerprint(module: nn.Module, attributes: tuple[str, ...]) -> tuple[Any, ...]:
-    """What `module`'s forward may decide by: its mode and `attributes`, of children their classes."""
-    return (module.training, *(_essence(getattr(module, name, None)) for name in attributes))
+    """What `module`'s forward may decide by in one mode: `attributes`, of children their classes and whether somebody
+    wants to see them run."""
+    return tuple(_essence(getattr(module, name, None)) for name in attributes)
 
 
 def is_quiet(child: nn.Module) -> bool:
@@ -100,7 +103,7 @@ def _essence(value: Any) -> Any:
     if isinstance(value, _CONTAINERS):
         return tuple((name, _essence(child)) for name, child in value.named_children())
     if isinstance(value, nn.Module):
-        return type(value), is_quiet(value)
+        return type(value), is_quiet(value), touched(value, type(value))
     if isinstance(value, Tensor):
         return Tensor
     if isinstance(value, (tuple, list)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
+from resnet_cuda import _raw
 from resnet_cuda.nn._forward_runs import find_runs, merge_runs, merged_children
 from resnet_cuda.nn._forward_trace import Untraceable, fingerprint, trace_forward
 from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule
@@ -37,22 +38,9 @@ class FusedForward(FusedModule):
     """Mixin for classes that are not recognised as a whole, and whose forward `torch.fx` can follow.
 
     The forward is followed by `fuse`, `train` and `eval`, never by a call: torch.fx changes nn.Module for all threads
-    while it does. Where an attribute that the forward reads has changed since, the plain forward runs. The merged one
-    looks at the children: what has been replaced or hooked since runs by itself.
+    while it does. Where an attribute that the forward reads has changed since, or a child has another class or hooks,
+    the plain forward runs.
     """
-
-    @classmethod
-    def blocker_of(cls, module: Any) -> str | None:
-        plan = plan_forward(module)
-        return None if plan.forward is not None else plan.reason
-
-    @classmethod
-    def parts_of(cls, module: Any) -> Iterable[nn.Module]:
-        return [module.get_submodule(name) for name in plan_forward(module).parts]
-
-    @classmethod
-    def note_of(cls, module: Any) -> str:
-        return "forward: " + ", ".join(plan_forward(module).runs)
 
     @property
     def _itself(self) -> FusedForward:
@@ -80,6 +68,7 @@ class FusedForward(FusedModule):
             plans[self.training] = plan or plan_forward(self)
 
     def _valid_plan(self) -> ForwardPlan | None:
+        """The plan for the present mode, where what it was made by still holds."""
         plan: ForwardPlan | None = self.__dict__.get(FORWARD_PLANS, {}).get(self.training)
         if plan is None or plan.fingerprint != fingerprint(self, plan.attributes):
             return None
@@ -151,15 +140,6 @@ def _fits(residual: Any, x: Tensor, conv: Any) -> bool:
     """Whether `residual` is added as it is, without broadcasting and in the dtype of the sum."""
     if not isinstance(residual, Tensor) or residual.dim() != 4:
         return False
-    size = [
-        (n + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for n, padding, dilation, kernel, stride in zip(
-            x.shape[-2:], conv.padding, conv.dilation, conv.kernel_size, conv.stride, strict=True
-        )
-    ]
-    dtype = autocast_dtype(x) or x.dtype
-    return residual.dtype == dtype and tuple(residual.shape) == (
-        x.shape[0],
-        conv.out_channels,
-        *size,
-    )
+    weight = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
+    shape = _raw.conv_output_shape(x.shape, weight, conv.stride, conv.padding, conv.dilation)
+    return residual.dtype == (autocast_dtype(x) or x.dtype) and tuple(residual.shape) == shape

@@ -232,13 +232,13 @@ def is_block_launch(x: Tensor, units: Sequence[ConvUnit]) -> bool:
     backend = _backend.resolve(x)
     return (
         backend.fuses_block
-        and describe_block(x.shape, units)
+        and are_units_of_block(x.shape, units)
         and _is_inference(x, *units)
         and backend.has_block_kernel(x, units[0].weight.shape[0])
     )
 
 
-def describe_block(x_size: Sequence[int], units: Sequence[ConvUnit]) -> bool:
+def are_units_of_block(x_size: Sequence[int], units: Sequence[ConvUnit]) -> bool:
     """Whether the units are those of `bottleneck_block`, of x [N, C, H, W]."""
     if len(units) != 3:
         return False

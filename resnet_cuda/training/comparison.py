@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from resnet_cuda.training.batches import Augmentation, ImagesInMemory
 from resnet_cuda.training.data import ImageData
 from resnet_cuda.training.progress import progress_bar
 from resnet_cuda.training.recipe import Recipe
-from resnet_cuda.training.records import write_csv
+from resnet_cuda.training.records import environment, write_csv, write_json
 from resnet_cuda.training.trainer import Row, Trainer
 
 
@@ -110,6 +111,25 @@ def last_epochs(logs: Logs) -> dict[str, dict[str, Any]]:
             "train_losses": [log[-1]["train_loss"] for log in of_seeds],
         }
     return results
+
+
+def report(
+    out: Path,
+    setting: Setting,
+    seeds: Sequence[int],
+    results: Mapping[str, Mapping[str, Any]],
+    **more: Any,
+) -> None:
+    """Writes summary.json, `more` with it, and prints the results."""
+    summary = {
+        **more,
+        "seeds": list(seeds),
+        "recipe": asdict(setting.recipe),
+        "last_epoch": results,
+        "environment": environment(setting.device),
+    }
+    write_json(out / "summary.json", summary)
+    print_results(results)
 
 
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,7 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from resnet_cuda.training.arguments import add_run_arguments
+from resnet_cuda.training.batches import Source
 from resnet_cuda.training.comparison import refuse_to_overwrite
 from resnet_cuda.training.distributed import this_part
 from resnet_cuda.training.figures import error_curves
@@ -64,13 +68,28 @@ def checkpoint_path(arguments: argparse.Namespace) -> Path:
     return out / "checkpoint.pt"
 
 
-def train_and_report(trainer: Trainer, arguments: argparse.Namespace) -> None:
+def train_and_report(
+    model: nn.Module,
+    source: Source,
+    recipe: Recipe,
+    device: torch.device,
+    arguments: argparse.Namespace,
+) -> None:
     """Trains to the end, from the checkpoint with --resume; writes log.csv, summary.json and curves.png.
 
     Raises:
         ValueError: there is no checkpoint to resume from, or it is another run's.
         DivergedError: the loss became infinite or not a number.
     """
+    trainer = Trainer(
+        model,
+        source,
+        recipe,
+        device=device,
+        name=arguments.model,
+        amp=arguments.amp,
+        sync_batch_norm=arguments.sync_bn,
+    )
     out: Path = arguments.out
     checkpoint = checkpoint_path(arguments)
     if arguments.resume:

@@ -68,7 +68,7 @@ def shallow(model: nn.Module) -> nn.Module:
             blocks = getattr(parent, stage, None)
             if isinstance(blocks, nn.Sequential):
                 setattr(parent, stage, blocks[: 2 if stage == "layer2" else 1])
-    return _filled(model.double())
+    return filled(model.double())
 
 
 def _first_possible(package: ModuleType, name: str) -> nn.Module:
@@ -91,7 +91,7 @@ def _create(package: ModuleType, name: str, **options: object) -> nn.Module:
     return created
 
 
-def _filled(model: nn.Module) -> nn.Module:
+def filled(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
 
     def normal(tensor: torch.Tensor, deviation: float, mean: float = 0.0) -> None:

@@ -111,7 +111,7 @@ def test_fusing_changes_no_result(path: str) -> None:
     "rates", [{"drop_path_rate": 0.5}, {"drop_block_rate": 0.3}, {"drop_rate": 0.5}]
 )
 def test_what_drops_at_random_drops_the_same(timm: ModuleType, rates: dict[str, float]) -> None:
-    plain = swept_models._filled(timm.create_model("resnet26d", num_classes=5, **rates).double())
+    plain = swept_models.filled(timm.create_model("resnet26d", num_classes=5, **rates).double())
     passes = []
     for model in (fuse(plain), plain):
         torch.manual_seed(5)

@@ -313,8 +313,20 @@ def hook_a_convolution(block: Parts) -> None:
     block.conv1.register_forward_hook(lambda module, args, output: output + 1)
 
 
+def hook_an_activation(block: Parts) -> None:
+    block.relu.register_forward_hook(lambda module, args, output: output * 2)
+
+
+def hook_an_identity(block: Parts) -> None:
+    block.identity.register_forward_hook(lambda module, args, output: output * 2)
+
+
 @pytest.mark.parametrize(
-    "change", [replace_norm, replace_activation, hook_a_norm, hook_a_convolution]
+    "change",
+    [
+        *(replace_norm, replace_activation, hook_a_norm),
+        *(hook_a_convolution, hook_an_activation, hook_an_identity),
+    ],
 )
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_a_changed_child_changes_the_result(
@@ -327,6 +339,8 @@ def test_a_changed_child_changes_the_result(
     for block in (plain, fused):
         change(block)
     assert_same_pass(run_pass(fused, images()), run_pass(plain, images()))
+    # run_pass makes copies, whose forwards are followed anew.
+    assert_close(fused(images()), plain(images()), "output of the module itself")
 
 
 def test_hooked_and_shared_children_are_left_and_named() -> None:
