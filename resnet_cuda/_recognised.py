@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from resnet_cuda.models import PreActResNet, ResNet, ResNetFeatures
+from resnet_cuda.models import PreActResNet, PreActResNetFeatures, ResNet, ResNetFeatures
 from resnet_cuda.models._fused_resnet import FusedResNet, FusedTimmResNet
 from resnet_cuda.models._fused_rows import FusedLayerGetter, FusedTimmFeatures
 from resnet_cuda.nn import (
@@ -70,7 +70,7 @@ _OWN: dict[type[nn.Module], type[FusedModule]] = {
     for cls in (
         *(AddReLU, BNReLU, BasicBlock, Bottleneck, ConvBNReLU, FusedStage),
         *(PreActBasicBlock, PreActBottleneck, WideBasicBlock),
-        *(ResNet, ResNetFeatures, PreActResNet),
+        *(ResNet, ResNetFeatures, PreActResNet, PreActResNetFeatures),
     )
 }
 

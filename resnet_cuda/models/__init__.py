@@ -22,7 +22,7 @@ from resnet_cuda.models.cifar import (
     wrn_28_10,
     wrn_40_4,
 )
-from resnet_cuda.models.features import ResNetFeatures
+from resnet_cuda.models.features import PreActResNetFeatures, ResNetFeatures
 from resnet_cuda.models.resnet import (
     ResNet,
     plain18,
@@ -42,6 +42,7 @@ from resnet_cuda.models.resnet import (
 
 __all__ = [
     "PreActResNet",
+    "PreActResNetFeatures",
     "ResNet",
     "ResNetFeatures",
     "cifar_plain",

@@ -120,14 +120,10 @@ class FusedTimmResNet(FusedStem):
         return x
 
 
-class FusedPreActResNet(FusedModule):
-    """Mixin for this package's pre-activation network: its first convolution and its average pool are ours, too."""
+class FusedBareStem(FusedModule):
+    """A network that begins with `conv1` alone."""
 
-    stage_names: tuple[str, ...]
     conv1: Any
-    final: Any
-    avgpool: Any
-    fc: Any
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
@@ -142,11 +138,24 @@ class FusedPreActResNet(FusedModule):
     def note_of(cls, module: Any) -> str:
         return "stem: conv1"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run_stem(self, x: Tensor) -> Tensor:
+        """conv1(x) for x [N, C, H, W]."""
         if is_traced(x) or self.blocker() is not None:
-            x = self.conv1(x)
-        else:
-            x = run_bare_unit(x, self.conv1)
+            z: Tensor = self.conv1(x)
+            return z
+        return run_bare_unit(x, self.conv1)
+
+
+class FusedPreActResNet(FusedBareStem):
+    """Mixin for this package's pre-activation network: its first convolution and its average pool are ours, too."""
+
+    stage_names: tuple[str, ...]
+    final: Any
+    avgpool: Any
+    fc: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.run_stem(x)
         for name in self.stage_names:
             x = getattr(self, name)(x)
         x = run_global_pool(self.avgpool, self.final(x))

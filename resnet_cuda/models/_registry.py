@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from resnet_cuda.models.features import ResNetFeatures
+from resnet_cuda.models.features import PreActResNetFeatures, ResNetFeatures
+from resnet_cuda.reference.preact_resnet import PreActResNet
 
 ModelFunction = Callable[..., Any]
 
@@ -48,18 +49,21 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        features_only: a `ResNetFeatures` in place of the classifier.
+        features_only: a `ResNetFeatures` or `PreActResNetFeatures` in place of the classifier.
         out_indices: which feature maps: 0 is the stem's, i stage i's; None: all stages.
         options: the keyword arguments of the model's function; with `output_stride`, the last stages dilate.
 
     Raises:
         ValueError: an unknown name, or an option outside its accepted values.
-        TypeError: features_only for a network of pre-activation blocks, or an unknown option.
+        TypeError: an unknown option.
     """
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices={tuple(out_indices)}: expected None without features_only")
     model: nn.Module = _find(name).function(**options)
-    return ResNetFeatures(model, out_indices) if features_only else model
+    if not features_only:
+        return model
+    features = PreActResNetFeatures if isinstance(model, PreActResNet) else ResNetFeatures
+    return features(model, out_indices)
 
 
 def _find(name: str) -> _Model:

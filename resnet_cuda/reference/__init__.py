@@ -19,7 +19,7 @@ from resnet_cuda.reference.bottleneck import (
 )
 from resnet_cuda.reference.conv_bn_relu import conv_bn_relu
 from resnet_cuda.reference.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
-from resnet_cuda.reference.features import ResNetFeatures
+from resnet_cuda.reference.features import PreActResNetFeatures, ResNetFeatures
 from resnet_cuda.reference.global_avg_pool import global_avg_pool
 from resnet_cuda.reference.max_pool2d import max_pool2d
 from resnet_cuda.reference.preact_resnet import PreActResNet
@@ -41,6 +41,7 @@ __all__ = [
     "PreActBasicBlock",
     "PreActBottleneck",
     "PreActResNet",
+    "PreActResNetFeatures",
     "ResNet",
     "ResNetFeatures",
     "WideBasicBlock",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from resnet_cuda.reference.blocks import BNReLU, NormLayer, check_shortcut, conv3x3
-from resnet_cuda.reference.resnet import initialise
+from resnet_cuda.reference.resnet import FeatureInfo, initialise
 
 
 class PreActResNet(nn.Module):
@@ -33,6 +33,9 @@ class PreActResNet(nn.Module):
         norm_layer: makes a normalisation from a channel count; default nn.BatchNorm2d.
         shortcut: "A", "B", "C" or "none" (see `make_preactivated_shortcut`).
         block_options: further keyword arguments of every block.
+
+    Attributes:
+        feature_info: of the first convolution's output, then of each stage's.
 
     Raises:
         ValueError: an option outside its accepted values, or lengths that do not match `layers`.
@@ -62,6 +65,7 @@ class PreActResNet(nn.Module):
             )
         self.conv1 = conv3x3(in_channels, stem_planes)
         self.stage_names = tuple(f"layer{i + 1}" for i in range(len(layers)))
+        info = [FeatureInfo(stem_planes, 1)]
         inplanes = stem_planes
         for i, name in enumerate(self.stage_names):
             stage = []
@@ -79,6 +83,8 @@ class PreActResNet(nn.Module):
                 )
                 inplanes = planes[i] * int(getattr(block, "expansion", 1))
             self.add_module(name, self.stage_class(*stage))
+            info.append(FeatureInfo(inplanes, 2**i))
+        self.feature_info = tuple(info)
         self.final = self.final_class(inplanes)
         if norm_layer is not None:
             self.final.add_module("bn", norm_layer(inplanes))

@@ -59,6 +59,8 @@ def test_maps_and_gradients_are_timms(name: str, output_stride: int) -> None:
         ("resnet18", {"output_stride": 8}),
         ("cifar_resnet20", {"out_indices": (0, 1, 3), "output_stride": 2}),
         ("cifar_plain20", {}),
+        ("wrn_16_8", {"out_indices": (0, 2, 3), "planes": (16, 24, 32)}),
+        ("wrn_16_8", {"planes": (16, 24, 32), "shortcut": "A"}),
     ],
 )
 def test_maps_equal_the_plain_twins(name: str, options: dict[str, Any], training: bool) -> None:
@@ -142,6 +144,35 @@ def test_a_bad_option_is_named(name: str, options: dict[str, Any], words: str) -
         models.create_model(name, **options)
 
 
-def test_a_network_without_defined_maps_is_refused() -> None:
-    with pytest.raises(TypeError, match="PreActResNet; expected a ResNet"), torch.device("meta"):
-        models.create_model("wrn_16_8", features_only=True)
+@pytest.mark.parametrize(
+    ("features", "network", "words"),
+    [
+        (models.ResNetFeatures, "wrn_16_8", "PreActResNet; expected a ResNet of"),
+        (models.PreActResNetFeatures, "cifar_resnet20", "ResNet; expected a PreActResNet of"),
+    ],
+)
+def test_a_network_without_defined_maps_is_refused(
+    features: type[nn.Module], network: str, words: str
+) -> None:
+    with torch.device("meta"), pytest.raises(TypeError, match=words):
+        features(models.create_model(network))
+
+
+def test_the_last_map_of_a_preactivation_network_is_what_its_head_pools() -> None:
+    options = {"planes": (16, 24, 32)}
+    network = randomise(models.create_model("wrn_16_8", **options)).double().eval()
+    features = models.create_model(
+        "wrn_16_8", features_only=True, out_indices=ALL[:4], **options
+    ).double()
+    features.eval()
+    weights = {k: v for k, v in network.state_dict().items() if not k.startswith("fc.")}
+    features.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        x = images(16)
+        *others, last = features(x)
+        assert_close(network.fc(last.mean((2, 3))), network(x), "logits from the last map")
+        z = network.conv1(x)
+        for i, (found, info) in enumerate(zip(others, features.feature_info, strict=False)):
+            z = z if i == 0 else getattr(network, f"layer{i}")(z)
+            assert_close(found, z, f"map {i}")
+            assert found.shape == (2, info.channels, 16 // info.reduction, 16 // info.reduction)
