@@ -174,6 +174,7 @@ def _conv_fprop(
     x_floor: Tensor | None = None,
     residual_scale: Tensor | None = None,
     mask: bool = False,
+    residual_stride: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = conv_output_shape(x.shape, weight.shape, stride, padding, dilation)
     y = _activation(x, shape)
@@ -388,6 +389,7 @@ def _bn_apply(
     mask: bool,
     *,
     residual_scale: Tensor | None = None,
+    residual_stride: int = 1,
 ) -> tuple[Tensor, Tensor]:
     return _activation(y, y.shape), _bit_mask(y, mask)
 
@@ -429,6 +431,7 @@ def _bn_backward_apply(
     residual_grad: bool,
     *,
     addend: Tensor | None = None,
+    addend_stride: int = 1,
 ) -> tuple[Tensor, Tensor]:
     dresidual = _activation(y, y.shape) if residual_grad else y.new_empty((0,))
     return _activation(y, y.shape), dresidual

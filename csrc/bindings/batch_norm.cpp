@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "bindings/register.h"
+#include "bindings/residual.h"
 #include "bindings/stage.h"
 
 namespace rnc::bindings {
@@ -93,12 +94,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bn_finalize(const Tensor& partials, i
 
 std::tuple<Tensor, Tensor> bn_apply(const Tensor& y, const Tensor& scale, const Tensor& bias,
                                     const OptionalTensor& residual, bool relu, bool mask,
-                                    const OptionalTensor& residual_scale) {
+                                    const OptionalTensor& residual_scale, int64_t residual_stride) {
   const Arguments args("bn_apply", "y", y);
   const Shape shape = args.activation("y", y);
   args.accumulators("scale", scale, {shape.C});
   args.accumulators("bias", bias, {shape.C});
-  args.activation("residual", residual, shape);
+  const ResidualSampling sampling = check_residual(args, residual, residual_stride, shape);
   args.require(residual || !residual_scale,
                "residual is None, expected a tensor because residual_scale is given");
   args.accumulators("residual_scale", residual_scale, {shape.C});
@@ -114,6 +115,7 @@ std::tuple<Tensor, Tensor> bn_apply(const Tensor& y, const Tensor& scale, const 
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);
   params.residual_scale = stage.in("residual_scale", residual_scale);
+  params.residual_sampling = sampling;
   params.z = stage.out("z", z);
   params.mask = static_cast<uint8_t*>(stage.out("mask", bits));
   params.relu = relu;
@@ -179,14 +181,17 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
                                              const OptionalTensor& gate_scale,
                                              const OptionalTensor& gate_bias,
                                              const Tensor& coefficients, bool residual_grad,
-                                             const OptionalTensor& addend) {
+                                             const OptionalTensor& addend, int64_t addend_stride) {
   const Arguments args("bn_backward_apply", "dz", dz);
   const Shape shape = args.activation("dz", dz);
   const GateArguments gate{mask, gate_scale, gate_bias};
   args.activation("y", y, shape);
   gate.check(args, shape);
   args.accumulators("coefficients", coefficients, {kBnCoefficients, shape.C});
-  args.activation("addend", addend, shape);
+  const int32_t addend_channels = check_addend(args, addend, {}, addend_stride, shape);
+  const bool is_flat = addend_stride == 1 && addend_channels == shape.C;
+  args.require(is_flat || shape.pixels() <= INT32_MAX, "addend is spread over ", shape.pixels(),
+               " pixels, expected at most ", INT32_MAX);
   const Tensor dy = args.new_activation(shape);
   const Tensor dresidual = residual_grad ? args.new_activation(shape) : args.no_activation();
 
@@ -199,6 +204,10 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
   params.gate = gate.stage(stage);
   params.coefficients = stage.in("coefficients", coefficients);
   params.addend = stage.in("addend", addend);
+  params.H = shape.H;
+  params.W = shape.W;
+  params.addend_C = addend_channels;
+  params.addend_stride = int32_t(addend_stride);
   params.dy = stage.out("dy", dy);
   params.dresidual = stage.out("dresidual", dresidual);
   stage.run(&KernelLibrary::bn_backward_apply, params);
@@ -215,7 +224,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "invstd, Tensor scale, Tensor bias)");
   m.def(
       "_bn_apply(Tensor y, Tensor scale, Tensor bias, Tensor? residual, bool relu, bool mask, "
-      "*, Tensor? residual_scale=None) -> "
+      "*, Tensor? residual_scale=None, int residual_stride=1) -> "
       "(Tensor z, Tensor mask)");
   m.def(
       "_bn_backward_reduce(Tensor dz, Tensor y, Tensor mean, Tensor? mask, Tensor? gate_scale, "
@@ -225,8 +234,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "bool training) -> (Tensor dgamma, Tensor dbeta, Tensor coefficients)");
   m.def(
       "_bn_backward_apply(Tensor dz, Tensor y, Tensor? mask, Tensor? gate_scale, Tensor? "
-      "gate_bias, Tensor coefficients, bool residual_grad, *, Tensor? addend=None) -> (Tensor dy, "
-      "Tensor dresidual)");
+      "gate_bias, Tensor coefficients, bool residual_grad, *, Tensor? addend=None, "
+      "int addend_stride=1) -> (Tensor dy, Tensor dresidual)");
 }
 
 RNC_IMPLEMENT_OPS(m) {

@@ -3,31 +3,12 @@
 #include "bindings/bn_backward_on_load.h"
 #include "bindings/conv_geometry.h"
 #include "bindings/register.h"
+#include "bindings/residual.h"
 #include "bindings/stage.h"
 #include "launch/plan.h"
 
 namespace rnc::bindings {
 namespace {
-
-// The channels of another branch's gradient of x, which that branch sampled with a stride and may
-// have added channels to.
-int32_t check_addend(const Arguments& args, const OptionalTensor& addend,
-                     const OptionalTensor& mask, int64_t stride, const Shape& x) {
-  args.require(addend || !mask, "addend is None, expected a tensor because addend_mask is given");
-  args.require(stride >= 1 && stride <= INT32_MAX, "addend_stride is ", stride,
-               ", expected a value from 1 to 2^31 - 1");
-  if (!addend) return x.C;
-  const int32_t channels = args.activation("addend", *addend).C;
-  args.require(channels >= x.C, "addend has ", channels, " channels, expected at least x's, ", x.C);
-  const Shape sampled{x.N, channels, int32_t((x.H - 1) / stride + 1),
-                      int32_t((x.W - 1) / stride + 1)};
-  args.activation("addend", addend, sampled);
-  args.bit_mask("addend_mask", mask, sampled.size());
-  args.require(!mask || (channels % 8 == 0 && x.C % 8 == 0), "addend_mask is given with ", channels,
-               " channels of addend for ", x.C,
-               " of x, expected multiples of 8: a byte of bits belongs to 8 channels");
-  return channels;
-}
 
 std::tuple<Tensor, Tensor> conv_dgrad(
     const Tensor& dy, const Tensor& weight, const Sizes& input_size, const OptionalTensor& addend,

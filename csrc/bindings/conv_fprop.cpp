@@ -3,6 +3,7 @@
 #include "bindings/conv_geometry.h"
 #include "bindings/normalise_on_load.h"
 #include "bindings/register.h"
+#include "bindings/residual.h"
 #include "bindings/stage.h"
 
 namespace rnc::bindings {
@@ -13,7 +14,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
     const OptionalTensor& x_bias, const OptionalTensor& scale, const OptionalTensor& bias,
     const OptionalTensor& residual, bool relu, const Sizes& stride, const Sizes& padding,
     const Sizes& dilation, int64_t groups, bool statistics, const OptionalTensor& x_floor,
-    const OptionalTensor& residual_scale, bool mask) {
+    const OptionalTensor& residual_scale, bool mask, int64_t residual_stride) {
   const Arguments args("conv_fprop", "x", x);
   const Shape x_shape = args.activation("x", x);
   const Shape weight_shape = args.weight("weight", weight);
@@ -24,7 +25,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   on_load.check(args, "x", problem.C);
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
-  args.activation("residual", residual, y_shape);
+  const ResidualSampling sampling = check_residual(args, residual, residual_stride, y_shape);
   args.require(residual || !residual_scale,
                "residual is None, expected a tensor because residual_scale is given");
   args.accumulators("residual_scale", residual_scale, {problem.K});
@@ -52,6 +53,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   params.bias = stage.in("bias", bias);
   params.residual = stage.in("residual", residual);
   params.residual_scale = stage.in("residual_scale", residual_scale);
+  params.residual_sampling = sampling;
   params.mask = static_cast<uint8_t*>(stage.out("mask", bits));
   params.partials = stage.out("partials", partials);
   params.relu = relu;
@@ -67,7 +69,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "_conv_fprop(Tensor x, Tensor weight, Tensor? x_scale, Tensor? x_bias, Tensor? scale, "
       "Tensor? bias, Tensor? residual, bool relu, int[2] stride, int[2] padding, int[2] dilation, "
       "int groups, bool statistics, *, Tensor? x_floor=None, Tensor? residual_scale=None, "
-      "bool mask=False) -> (Tensor y, Tensor partials, Tensor mask)");
+      "bool mask=False, int residual_stride=1) -> (Tensor y, Tensor partials, Tensor mask)");
 }
 
 RNC_IMPLEMENT_OPS(m) { m.impl("_conv_fprop", TORCH_BOX(&conv_fprop)); }

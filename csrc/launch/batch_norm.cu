@@ -64,14 +64,16 @@ Status bn_apply(DType dtype, const BnApplyParams& params, Stream stream) {
     using T = decltype(type);
     using Acc = AccOf<T>;
     const int64_t size = params.rows * params.C;
-    const bool aligned = is_vector_aligned(params.y) && is_vector_aligned(params.residual) &&
-                         is_vector_aligned(params.z);
+    const ResidualSampling& sampling = params.residual_sampling;
+    const bool aligned = are_vector_aligned({params.y, params.residual, params.z}) &&
+                         (sampling.is_dense() ||
+                          (params.C % kGroupElements == 0 && rows_are_vectors<T>(sampling.C)));
     const BnApplyKernelParams<T> kernel_params{size,
                                                FastDivmod(params.C),
                                                static_cast<const T*>(params.y),
                                                static_cast<const Acc*>(params.scale),
                                                static_cast<const Acc*>(params.bias),
-                                               static_cast<const T*>(params.residual),
+                                               {params.residual, sampling},
                                                static_cast<const Acc*>(params.residual_scale),
                                                static_cast<T*>(params.z),
                                                params.mask,
@@ -128,19 +130,22 @@ Status bn_backward_apply(DType dtype, const BnBackwardApplyParams& params, Strea
     using T = decltype(type);
     using Acc = AccOf<T>;
     const int64_t size = params.rows * params.C;
-    const bool aligned = is_vector_aligned(params.dz) && is_vector_aligned(params.y) &&
-                         is_vector_aligned(params.addend) && is_vector_aligned(params.dy) &&
-                         is_vector_aligned(params.dresidual);
-    const BnBackwardApplyKernelParams<T> kernel_params{size,
-                                                       FastDivmod(params.C),
-                                                       static_cast<const T*>(params.dz),
-                                                       static_cast<const T*>(params.y),
-                                                       params.gate,
-                                                       static_cast<const Acc*>(params.coefficients),
-                                                       static_cast<const T*>(params.addend),
-                                                       static_cast<T*>(params.dy),
-                                                       static_cast<T*>(params.dresidual),
-                                                       aligned};
+    const bool is_flat = params.addend_stride == 1 && params.addend_C == params.C;
+    const bool aligned =
+        are_vector_aligned({params.dz, params.y, params.addend, params.dy, params.dresidual}) &&
+        (is_flat || (params.C % kGroupElements == 0 && rows_are_vectors<T>(params.addend_C)));
+    const BnBackwardApplyKernelParams<T> kernel_params{
+        size,
+        FastDivmod(params.C),
+        static_cast<const T*>(params.dz),
+        static_cast<const T*>(params.y),
+        params.gate,
+        static_cast<const Acc*>(params.coefficients),
+        BranchGradient<T>::of(params.addend, nullptr, params.addend_C, params.H, params.W,
+                              params.addend_stride),
+        static_cast<T*>(params.dy),
+        static_cast<T*>(params.dresidual),
+        aligned};
     return launch_kernel("bn_backward_apply", bn_backward_apply_kernel<T>,
                          Dim3{uint32_t(group_blocks(size)), 1, 1}, kGroupBlock, 0, stream,
                          kernel_params);

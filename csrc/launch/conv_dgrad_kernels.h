@@ -74,20 +74,6 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologu
       });
 }
 
-template <class T>
-BranchGradient<T> branch_gradient(const ConvDgradParams& params) {
-  const Conv2dProblem& p = params.problem;
-  const int32_t stride = params.addend_stride;
-  return {static_cast<const T*>(params.addend),
-          params.addend_mask,
-          params.addend_C,
-          (p.H - 1) / stride + 1,
-          (p.W - 1) / stride + 1,
-          FastDivmod(p.W),
-          FastDivmod(p.H),
-          FastDivmod(stride)};
-}
-
 template <Generation kGeneration, class T, class Epilogue>
 Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Epilogue& epilogue,
               Stream stream) {
@@ -110,13 +96,15 @@ Status conv_dgrad_by(const ConvPlan& plan, DType dtype, const ConvDgradParams& p
                               params.problem.C,
                               gemm_problem(plan, params.problem).channels_per_group()) &&
         rows_are_vectors<T>(params.addend_C);
-    const AddGateStore<T> gate{static_cast<T*>(params.dx),
-                               conv_dgrad_kernels::branch_gradient<T>(params),
-                               static_cast<const T*>(params.act),
-                               static_cast<const Acc*>(params.act_scale),
-                               static_cast<const Acc*>(params.act_bias),
-                               params.problem.C,
-                               aligned};
+    const AddGateStore<T> gate{
+        static_cast<T*>(params.dx),
+        BranchGradient<T>::of(params.addend, params.addend_mask, params.addend_C, params.problem.H,
+                              params.problem.W, params.addend_stride),
+        static_cast<const T*>(params.act),
+        static_cast<const Acc*>(params.act_scale),
+        static_cast<const Acc*>(params.act_bias),
+        params.problem.C,
+        aligned};
     if (params.partials) {
       const AddGateStoreWithBnReduce<T> epilogue{gate, static_cast<const Acc*>(params.act_mean),
                                                  static_cast<Acc*>(params.partials)};

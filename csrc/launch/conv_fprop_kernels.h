@@ -37,9 +37,11 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   using Acc = AccOf<T>;
   T* y = static_cast<T*>(params.y);
   const int64_t K = params.problem.K;
-  const bool aligned = pieces_are_vectors<T>(
-      {params.y, params.residual, params.scale, params.bias, params.residual_scale}, K,
-      gemm_problem(plan, params.problem).filters_per_group());
+  const bool aligned =
+      pieces_are_vectors<T>(
+          {params.y, params.residual, params.scale, params.bias, params.residual_scale}, K,
+          gemm_problem(plan, params.problem).filters_per_group()) &&
+      (params.residual_sampling.is_dense() || rows_are_vectors<T>(params.residual_sampling.C));
   if (params.partials) {
     const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<kGeneration, T>(plan, params, prologue, epilogue, stream);
@@ -47,7 +49,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
   const ScaleBiasAddReluStore<T> epilogue{y,
                                           static_cast<const Acc*>(params.scale),
                                           static_cast<const Acc*>(params.bias),
-                                          static_cast<const T*>(params.residual),
+                                          {params.residual, params.residual_sampling},
                                           static_cast<const Acc*>(params.residual_scale),
                                           params.mask,
                                           K,

@@ -17,6 +17,7 @@ from resnet_cuda.ops._branch import (
     ConvSpec,
     ConvTensors,
     Statistics,
+    ZeroPad,
 )
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import (
@@ -70,9 +71,12 @@ def _normalise(
     return z, mean, invstd
 
 
-def _add_relu_(z: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+def _add_relu_(
+    z: Tensor, residual: Tensor | None, relu: bool, pad: ZeroPad | None = None
+) -> Tensor:
+    """pad: how the residual is read where it does not have z's shape."""
     if residual is not None:
-        z.add_(residual)
+        z = z.add_(residual) if pad is None else pad.add_to_(z, residual)
     return z.relu_() if relu else z
 
 
@@ -102,14 +106,20 @@ class AtenBackend(Backend):
         return _composed_branch.statistics(self, branch, saved)
 
     def conv_bn_forward(
-        self, x: Tensor, t: ConvTensors, spec: ConvSpec, residual: Tensor | None, relu: bool
+        self,
+        x: Tensor,
+        t: ConvTensors,
+        spec: ConvSpec,
+        residual: Tensor | None,
+        relu: bool,
+        pad: ZeroPad | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """relu?(bn(conv(x)) + residual) and (y, mean, spread); nothing where there is no batch norm."""
         y = convolve(x, t.weight, None, spec.geometry)
         if spec.norm is None:
-            return _add_relu_(y, residual, relu), ()
-        z, saved = self.bn_forward(y, t.bn, residual, spec.norm, relu)
-        return z, (y, *saved)
+            return _add_relu_(y, residual, relu, pad), ()
+        z, *saved = _normalise(y, t.bn, spec.norm)
+        return _add_relu_(z, residual, relu, pad), (y, *saved)
 
     def conv_bn_backward(
         self,
@@ -159,8 +169,12 @@ class AtenBackend(Backend):
         norm: BatchNormSpec,
         relu: bool,
         launch: str,
+        pad: ZeroPad | None,
     ) -> Tensor:
-        return self.bn_inference(convolve(x, weight, None, geometry), bn, residual, norm.eps, relu)
+        y = convolve(x, weight, None, geometry)
+        if pad is None:
+            return self.bn_inference(y, bn, residual, norm.eps, relu)
+        return _add_relu_(self.bn_inference(y, bn, None, norm.eps, False), residual, relu, pad)
 
     def folded_inference(
         self,
@@ -173,6 +187,7 @@ class AtenBackend(Backend):
         relu: bool,
         folded: FoldedConv,
         donate_residual: bool,
+        pad: ZeroPad | None,
     ) -> Tensor | None:
         dtype = x.dtype
         compute = self.inference_dtype(dtype)
@@ -183,7 +198,11 @@ class AtenBackend(Backend):
             x = x.to(compute)
             donate_residual = donate_residual or residual is not None
             residual = None if residual is None else residual.to(compute)
-        z = _onednn.fused_convolution(x, weights, geometry, residual, relu, donate_residual)
+        if pad is None:
+            z = _onednn.fused_convolution(x, weights, geometry, residual, relu, donate_residual)
+        else:
+            z = _onednn.fused_convolution(x, weights, geometry, None, False, False)
+            z = _add_relu_(z, residual, relu, pad)
         return z if compute == dtype else z.to(dtype)
 
     def inference_dtype(self, dtype: torch.dtype) -> torch.dtype:

@@ -54,6 +54,16 @@ class ZeroPad:
             )
         return n, self.out_channels, (h - 1) // self.stride + 1, (w - 1) // self.stride + 1
 
+    def add_to_(self, z: Tensor, x: Tensor) -> Tensor:
+        """z, of that shape, with what it takes of x added in place."""
+        z[:, : x.shape[1]].add_(x[:, :, :: self.stride, :: self.stride])
+        return z
+
+    def add_gradient_to_(self, dx: Tensor, dz: Tensor) -> Tensor:
+        """dx [N, C, H, W] with the gradient dz of that shape added in place where it belongs."""
+        dx[:, :, :: self.stride, :: self.stride].add_(dz[:, : dx.shape[1]])
+        return dx
+
     def __call__(self, x: Tensor) -> Tensor:
         """x [N, C, H, W] -> a tensor of that shape."""
         extra = self.shape(x.shape)[1] - x.shape[1]

@@ -128,7 +128,7 @@ def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[T
         else:
             terms.append(convolved(start, spec, t))
     elif isinstance(branch.shortcut, ZeroPad):
-        terms.append(Stored(as_channels_last(branch.shortcut(tensors.start))))
+        terms.append(Stored(tensors.start, stride=branch.shortcut.stride))
     elif isinstance(branch.shortcut, Identity):
         terms.append(Stored(tensors.start))
     # Their sum, in the last unit's name.
@@ -237,16 +237,14 @@ def backward(
     dx = below.g if below is not None and needs.x else None
     of_entry = ConvGradients()
     if entry is not None and below is not None and branch.entry is not None:
-        addend = None
-        if added is not None and not of_unit and tensors.source is None:
-            addend = _spread(added, tensors.x)
+        of_x = added if not of_unit and tensors.source is None else None
         of_entry, dx = enter_backward(
             below,
             entry,
             branch.entry,
             tensors.entry and tensors.entry.gamma,
             needs.entry,
-            addend,
+            of_x,
             needs.x,
         )
     dsource = None

@@ -17,11 +17,13 @@ _ops = torch.ops.resnet_cuda
 
 
 class Stored(NamedTuple):
-    """A term of the branch's sum that is in memory: tensor scale + bias."""
+    """A term of the branch's sum that is in memory: tensor scale + bias; of option A every `stride`-th
+    pixel of a tensor that may have fewer channels."""
 
     tensor: Tensor | None
     scale: Tensor | None = None
     bias: Tensor | None = None
+    stride: int = 1
 
 
 class Pending(NamedTuple):
@@ -68,7 +70,9 @@ def add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tens
         y, *others = stored
         other = others[0] if others else Stored(None)
         return _ops._bn_apply.default(
-            *(y.tensor, y.scale, bias, other.tensor, relu, bits), residual_scale=other.scale
+            *(y.tensor, y.scale, bias, other.tensor, relu, bits),
+            residual_scale=other.scale,
+            residual_stride=other.stride,
         )
     first = pending[0]
     other = stored[0] if stored else Stored(None)
@@ -80,6 +84,7 @@ def add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tens
         x_floor=x_floor,
         residual_scale=other.scale,
         mask=bits,
+        residual_stride=other.stride,
     )
     return z, mask
 

@@ -16,7 +16,6 @@ from resnet_cuda.ops._branch import (
     BranchTensors,
     ConvGradients,
     ConvSpec,
-    Identity,
     Statistics,
     ZeroPad,
     spread,
@@ -56,20 +55,21 @@ def forward(
         a, numbers = backend.bn_forward(a, tensors.entry, None, branch.entry, relu=True)
         entry = (a, *numbers)
     residual: Tensor | None = None
+    pad = branch.shortcut if isinstance(branch.shortcut, ZeroPad) else None
     of_projection: tuple[Tensor, ...] = ()
     if isinstance(branch.shortcut, ConvSpec):
         start = a if tensors.source is None else tensors.source
         residual, of_projection = backend.conv_bn_forward(
             start, tensors.convolutions[-1], branch.shortcut, None, relu=False
         )
-    elif isinstance(branch.shortcut, ZeroPad):
-        residual = branch.shortcut(tensors.start)
-    elif isinstance(branch.shortcut, Identity):
+    elif branch.shortcut is not None:
         residual = tensors.start
     last = len(branch.units) - 1
     for i, (spec, t) in enumerate(zip(branch.units, tensors.convolutions, strict=False)):
-        adds, relu = (t.noise, spec.relu) if i < last else (residual, branch.relu)
-        a, numbers = backend.conv_bn_forward(a, t, spec, adds, relu)
+        if i < last:
+            a, numbers = backend.conv_bn_forward(a, t, spec, t.noise, spec.relu)
+        else:
+            a, numbers = backend.conv_bn_forward(a, t, spec, residual, branch.relu, pad)
         kept.append(numbers)
         outputs.append(a)
     if isinstance(branch.shortcut, ConvSpec):
@@ -129,9 +129,7 @@ def backward(
         g = found.x
         du = found.residual if is_last else du
     dsource = du
-    if du is not None and isinstance(branch.shortcut, ZeroPad):
-        dsource = spread(du, tensors.start, branch.shortcut.stride)
-    elif du is not None and isinstance(branch.shortcut, ConvSpec):
+    if du is not None and isinstance(branch.shortcut, ConvSpec):
         wants = Needs(wants_start, *needs.convolutions[-1], residual=False)
         read = tensors.start if own else entered
         found = backend.conv_bn_backward(
@@ -151,6 +149,12 @@ def backward(
         )
         g, of_entry = found.x, ConvGradients(None, found.gamma, found.beta)
     g = g if needs.x else None
+    if dsource is not None and isinstance(branch.shortcut, ZeroPad):
+        if not own and g is not None:
+            return BranchGradients(
+                branch.shortcut.add_gradient_to_(g, dsource), None, gradients, of_entry
+            )
+        dsource = spread(dsource, tensors.start, branch.shortcut.stride)
     if own:
         return BranchGradients(g, dsource, gradients, of_entry)
     return BranchGradients(_sum(g, dsource), None, gradients, of_entry)

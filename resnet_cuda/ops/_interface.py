@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BranchSpec,
         BranchTensors,
         Statistics,
+        ZeroPad,
     )
     from resnet_cuda.ops._folding import FoldedConv
     from resnet_cuda.ops.conv_unit import ConvUnit
@@ -141,9 +142,11 @@ class Backend:
         norm: BatchNormSpec,
         relu: bool,
         launch: str,
+        pad: ZeroPad | None,
     ) -> Tensor:
         """relu?(bn(conv(x)) + residual) with running statistics and nothing saved. `launch` is "conv",
-        "reduce", "expand", or "max_pool": then the result is pooled."""
+        "reduce", "expand", or "max_pool": then the result is pooled. A residual that does not have the
+        output's shape is read as `pad` says."""
         raise NotImplementedError
 
     def folded_inference(
@@ -157,6 +160,7 @@ class Backend:
         relu: bool,
         folded: FoldedConv,
         donate_residual: bool,
+        pad: ZeroPad | None,
     ) -> Tensor | None:
         """conv_bn_inference on cached folded weights, where the backend has that; may write into a
         donated residual.

@@ -53,7 +53,8 @@ class Behind(NamedTuple):
 
 
 class AddedGradient(NamedTuple):
-    """What dgrad's epilogue adds: a tensor where its mask's bits are set, at every `stride`-th pixel."""
+    """What dgrad's epilogue, or the batch norm that enters, adds: a tensor where its mask's bits are set,
+    at every `stride`-th pixel."""
 
     tensor: Tensor
     mask: Tensor | None = None
@@ -137,16 +138,19 @@ def enter_backward(
     norm: BatchNormSpec,
     gamma: Tensor | None,
     needed: ConvNeeds,
-    addend: Tensor | None,
+    added: AddedGradient | None,
     wants_input: bool,
 ) -> tuple[ConvGradients, Tensor | None]:
     """The gradients of a batch norm that enters a branch, and of what it read: the shortcut's is
-    added there. Reads g, x and the addend; writes the gradient."""
+    added there. Reads g, x and what is added; writes the gradient."""
     coefficients, gradients = _finalize(behind, c, norm, gamma, needed, wants_input)
     if not wants_input:
         return gradients, None
+    addend, stride = None, 1
+    if added is not None:
+        addend, stride = gated(Behind(added.tensor, SavedGate(added.mask))), added.stride
     dx, _ = _ops._bn_backward_apply.default(
-        behind.g, c.y, *behind.gate, coefficients, False, addend=addend
+        *(behind.g, c.y, *behind.gate, coefficients, False), addend=addend, addend_stride=stride
     )
     return gradients, dx
 

@@ -16,6 +16,7 @@ from resnet_cuda.ops._branch import (
     BranchSpec,
     BranchTensors,
     Statistics,
+    ZeroPad,
 )
 from resnet_cuda.ops._interface import (
     Backend,
@@ -66,6 +67,7 @@ class KernelBackend(Backend):
         bias: Tensor | None = None,
         residual: Tensor | None = None,
         relu: bool = False,
+        pad: ZeroPad | None = None,
     ) -> Tensor:
         self._enter()
         weight = as_channels_last(weight)
@@ -73,7 +75,7 @@ class KernelBackend(Backend):
             return _ops._bottleneck_reduce.default(
                 x, weight, scale, bias, geometry.stride[0], relu, False
             )[0]
-        if launch == "expand":
+        if launch == "expand" and pad is None:
             return _ops._bottleneck_expand.default(
                 x, weight, scale, bias, residual, None, None, None, 1, relu, False
             )[0]
@@ -92,6 +94,7 @@ class KernelBackend(Backend):
             g.dilation,
             g.groups,
             False,
+            residual_stride=1 if pad is None else pad.stride,
         )[0]
 
     def branch_forward(
@@ -229,6 +232,7 @@ class KernelBackend(Backend):
         norm: BatchNormSpec,
         relu: bool,
         launch: str,
+        pad: ZeroPad | None,
     ) -> Tensor:
         _, _, scale, bias = _kernel_norms.of_running_statistics(
             bn, norm.eps, accumulator_dtype(x.dtype)
@@ -245,6 +249,7 @@ class KernelBackend(Backend):
             bias=bias,
             residual=residual,
             relu=relu,
+            pad=pad,
         )
 
     def expand_projection_inference(

@@ -21,6 +21,7 @@ from resnet_cuda.ops._branch import (
     ConvSpec,
     ConvTensors,
     Identity,
+    ZeroPad,
     requires_grad,
     run_branch,
 )
@@ -39,6 +40,8 @@ class ConvBnCall(NamedTuple):
     # Which kernels run the convolution: "conv", the bottleneck's "reduce" and "expand", or, at inference
     # on backends that fuse a max-pool, "max_pool", which also pools 3x3 windows with stride 2.
     launch: str = "conv"
+    # How the residual is read where it does not have the output's shape.
+    pad: ZeroPad | None = None
 
 
 def conv_bn_relu(
@@ -134,22 +137,30 @@ def apply_conv_bn(
     shape = _validate.convolution(x, weight, geometry)
     _validate.batch_norm(x, dtype, bn, shape, *norm)
     if residual is not None:
-        _validate.residual(x, residual, shape)
+        if call.pad is None:
+            _validate.residual(x, residual, shape)
+        else:
+            _validate.same_shape(call.pad.shape(residual.shape), shape)
     channels_last = is_channels_last(x) or is_channels_last(weight)
     grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta, residual)
 
     compiling = torch.compiler.is_compiling()
     if folded is not None and not (grad or norm.training or compiling or x.shape[0] == 0):
         z = backend.folded_inference(
-            x, weight, bn, residual, geometry, norm.eps, call.relu, folded, donate_residual
+            *(x, weight, bn, residual, geometry, norm.eps, call.relu),
+            *(folded, donate_residual, call.pad),
         )
         if z is not None:
             return match_format(z, channels_last)
     if weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
-    if x.shape[0] == 0 and norm.process_group is None:
+    is_empty = x.shape[0] == 0 and norm.process_group is None
+    is_composite = backend.is_composite or (compiling and backend.gate_is_output)
+    if (is_empty or is_composite) and residual is not None and call.pad is not None:
+        residual = call.pad(residual)
+    if is_empty:
         z = _empty_batch(x, weight, bn, residual, geometry)
-    elif backend.is_composite or (compiling and backend.gate_is_output):
+    elif is_composite:
         from resnet_cuda import reference
 
         z = reference.conv_bn_relu(
@@ -170,7 +181,7 @@ def apply_conv_bn(
         if grad or norm.training:
             branch = BranchSpec(
                 (ConvSpec(geometry, norm, call.relu),),
-                None if residual is None else Identity(),
+                None if residual is None else call.pad or Identity(),
                 call.relu,
             )
             z = run_branch(backend, branch, BranchTensors(x, residual, [ConvTensors(weight, *bn)]))

@@ -11,7 +11,14 @@ from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _validate
-from resnet_cuda.ops._branch import BranchSpec, BranchTensors, ConvSpec, ConvTensors, run_branch
+from resnet_cuda.ops._branch import (
+    BranchSpec,
+    BranchTensors,
+    ConvSpec,
+    ConvTensors,
+    ZeroPad,
+    run_branch,
+)
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
@@ -77,10 +84,10 @@ class ConvUnit(_BatchNormed):
     batch_norm: bool = True
     dropout: float = 0.0
 
-    def call(self, relu: bool, launch: str = "conv") -> ConvBnCall:
-        """The checked numbers, with the ReLU flag and kernels that the caller chooses."""
+    def call(self, relu: bool, launch: str = "conv", pad: ZeroPad | None = None) -> ConvBnCall:
+        """The checked numbers, with the ReLU flag, kernels and shortcut that the caller chooses."""
         geometry = _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
-        return ConvBnCall(geometry, self.spec(), relu, launch)
+        return ConvBnCall(geometry, self.spec(), relu, launch, pad)
 
     @property
     def is_pointwise(self) -> bool:
@@ -133,21 +140,23 @@ def run_unit(
     relu: bool,
     *,
     launch: str = "conv",
+    pad: ZeroPad | None = None,
     donate_residual: bool = False,
     widened_from: torch.dtype | None = None,
 ) -> Tensor:
-    """A unit with the ReLU flag, kernels and inference privileges that its caller chooses (see
+    """A unit with the ReLU flag, kernels, shortcut and inference privileges that its caller chooses (see
     `apply_conv_bn`)."""
     if not unit.batch_norm:
         z = _convolve(x, unit)
-        z = z if residual is None else z + residual
+        if residual is not None:
+            z = z + residual if pad is None else pad.add_to_(z, residual)
         return torch.relu(z) if relu else z
     z = apply_conv_bn(
         x,
         unit.weight,
         unit.bn(),
         residual,
-        unit.call(relu, launch),
+        unit.call(relu, launch, pad),
         folded=unit.folded,
         donate_residual=donate_residual,
         widened_from=widened_from,

@@ -360,8 +360,6 @@ def _finish(
         residual = run_unit(
             entered, shortcut, None, False, launch=launch, widened_from=widened_from
         )
-    elif isinstance(shortcut, ZeroPad):
-        residual = shortcut(x)
     else:
         residual = x
     return run_unit(
@@ -370,6 +368,7 @@ def _finish(
         residual,
         call.relu,
         launch="expand" if _expands(last) else "conv",
+        pad=shortcut if isinstance(shortcut, ZeroPad) else None,
         # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
         donate_residual=residual is not z and (residual is not x or donate_input),
         widened_from=widened_from,

@@ -254,6 +254,18 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         lambda: conv_fprop(x_floor=torch.zeros(6)),
         ["x_scale is None, expected a tensor because x_floor is given"],
     ),
+    "a residual of another image": (
+        lambda: conv_fprop(residual=nhwc(2, 6, 9, 9), residual_stride=2),
+        ["residual has shape [2, 6, 9, 9] with a stride of 2, expected an image of 2 x 5 x 4"],
+    ),
+    "a residual of more channels": (
+        lambda: conv_fprop(residual=nhwc(2, 9, 9, 7), residual_stride=2),
+        ["residual has shape [2, 9, 9, 7]", "at most 8 channels"],
+    ),
+    "a residual every 0 pixels": (
+        lambda: conv_fprop(residual=nhwc(2, 8, 5, 4), residual_stride=0),
+        ["residual_stride is 0, expected 1 to"],
+    ),
     "a scale of no residual": (
         lambda: conv_fprop(residual_scale=torch.zeros(8)),
         ["residual is None, expected a tensor because residual_scale is given"],

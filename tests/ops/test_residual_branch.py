@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resnet_cuda import ops, reference
-from resnet_cuda.ops import ConvUnit, Identity, ZeroPad
+from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad
 from resnet_cuda.testing import check_rule, gradcheck_op
 
 
@@ -220,3 +221,47 @@ def test_empty_batch(backend: str, device: str) -> None:
         z = ops.residual_branch(x, units, shortcut)
         z.sum().backward()
         assert z.shape[0] == 0 and x.grad is not None and x.grad.shape == x.shape
+
+
+class _Sizes(TorchDispatchMode):
+    """The elements of every floating-point tensor that an op makes, by the op's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, int]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(t, Tensor) and t.is_floating_point() and not t._is_view():
+                self.made.append((str(func), t.numel()))
+        return out
+
+
+@pytest.mark.parametrize("preactivated", [False, True], ids=["block", "preactivated"])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_option_a_stores_neither_the_padded_tensor_nor_its_spread_gradient(
+    backend: str, device: str, training: bool, preactivated: bool
+) -> None:
+    made = []
+    for pads in (True, False):
+        options = {"device": device, "dtype": torch.float32, "training": training}
+        units = [unit(8, 8, 3, 2, **options), unit(8, 16, 3, **options)]
+        x = torch.randn(2, 8, 9, 9).to(device, memory_format=torch.channels_last)
+        entry = None
+        if preactivated:
+            units[-1] = ConvUnit(units[-1].weight, *(None,) * 4, padding=1, batch_norm=False)
+            norms = [torch.rand(8, device=device) + 0.5 for _ in range(4)]
+            entry = NormUnit(*norms, training=training)
+        x.requires_grad_(training)
+        with _Sizes() as sizes, torch.set_grad_enabled(training):
+            z = ops.residual_branch(
+                x, units, ZeroPad(2, 16) if pads else None, entry=entry, relu=not preactivated
+            )
+            if training:
+                torch.autograd.grad(z, x, torch.ones_like(z))
+        made.append([(op, n) for op, n in sizes.made if n >= z.numel()])
+    more = {op for op, _ in made[0]} - {op for op, _ in made[1]}
+    assert not more, (
+        f"option A makes whole tensors that a block without a shortcut does not: {more}"
+    )

@@ -4,21 +4,31 @@
 
 #include "common/fast_divmod.h"
 #include "kernels/batch_norm/relu_gate.cuh"
+#include "kernels/fusion/branch_gradient.cuh"
+#include "kernels/fusion/sampled_residual.cuh"
 #include "tile/element_group.cuh"
 
 namespace rnc {
 
-// The channels of consecutive elements, without a 64-bit division per element.
+// The rows and channels of consecutive elements, without a 64-bit division per element.
 struct ChannelWalk {
+  int64_t row;
   int32_t channel, C;
 
   __device__ __forceinline__ ChannelWalk(const FastDivmod& by_channels)
       : C(int32_t(by_channels.divisor)) {
-    // [rows C] -> channel: of the block's first element, then of the thread's.
-    const int32_t first = int32_t(int64_t(blockIdx.x) * kGroupBlockElements % C);
-    by_channels.divide(first + int32_t(threadIdx.x) * kGroupElements, channel);
+    // [rows C] -> [rows, C]: of the block's first element, then of the thread's.
+    const int64_t first = int64_t(blockIdx.x) * kGroupBlockElements;
+    row = first / C;
+    const int32_t within = int32_t(first % C) + int32_t(threadIdx.x) * kGroupElements;
+    row += by_channels.divide(within, channel);
   }
-  __device__ __forceinline__ void next() { channel = channel + 1 == C ? 0 : channel + 1; }
+  __device__ __forceinline__ void next() {
+    ++channel;
+    if (channel < C) return;
+    channel = 0;
+    ++row;
+  }
 };
 
 template <class T>
@@ -28,12 +38,32 @@ struct BnApplyKernelParams {
   const T* y;
   const AccOf<T>* scale;
   const AccOf<T>* bias;
-  const T* residual;
+  SampledResidual<T> residual;
   const AccOf<T>* residual_scale;
   T* z;
   uint8_t* mask;
   bool relu, aligned;
 };
+
+// Loads what a tensor of another shape adds to a group of elements: load(piece, row, channel,
+// count) has `count` channels of one row. Whole groups where they lie in one, else element by
+// element.
+template <class T, class Load>
+__device__ __forceinline__ void load_by_rows(ElementGroup<T>& out, const GroupPosition& at,
+                                             ChannelWalk walk, bool aligned, Load&& load) {
+  if (aligned) {
+    load(out, walk.row, walk.channel, at.count);
+    return;
+  }
+  RNC_UNROLL
+  for (int e = 0; e < kGroupElements; ++e) {
+    if (e >= at.count) break;
+    ElementGroup<T> one;
+    load(one, walk.row, walk.channel, 1);
+    out.v[e] = one.v[0];
+    walk.next();
+  }
+}
 
 template <class T>
 __global__ void __launch_bounds__(kGroupThreads)
@@ -44,16 +74,23 @@ __global__ void __launch_bounds__(kGroupThreads)
   // Load the group.
   ElementGroup<T> y, residual;
   y.load(params.y, at.offset, at.count, params.aligned);
-  if (params.residual) residual.load(params.residual, at.offset, at.count, params.aligned);
-  // Normalise, add, activate.
   ChannelWalk walk(params.by_channels);
+  if (params.residual.is_dense()) {
+    residual.load(params.residual.values, at.offset, at.count, params.aligned);
+  } else if (params.residual.values) {
+    load_by_rows(residual, at, walk, params.aligned,
+                 [&](ElementGroup<T>& piece, int64_t row, int32_t channel, int count) {
+                   params.residual.load_sampled(piece, row, channel, count, params.aligned);
+                 });
+  }
+  // Normalise, add, activate.
   unsigned bits = 0;
   RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
     if (e >= at.count) break;
     Acc v = affine(y.widened(e), ptx::load_global_nc(params.scale + walk.channel),
                    ptx::load_global_nc(params.bias + walk.channel));
-    if (params.residual) {
+    if (params.residual.values) {
       const Acc scale = params.residual_scale
                             ? ptx::load_global_nc(params.residual_scale + walk.channel)
                             : Acc(1);
@@ -76,7 +113,7 @@ struct BnBackwardApplyKernelParams {
   const T* y;
   ReluGate gate;
   const AccOf<T>* coefficients;  // [kBnCoefficients][C]
-  const T* addend;
+  BranchGradient<T> addend;
   T* dy;
   T* dresidual;
   bool aligned;
@@ -98,9 +135,18 @@ __global__ void __launch_bounds__(kGroupThreads, kBackwardApplyBlocks<T>)
   ElementGroup<T> gradient, y, addend, dy;
   gradient.load(params.dz, at.offset, at.count, params.aligned);
   y.load(params.y, at.offset, at.count, params.aligned);
-  if (params.addend) addend.load(params.addend, at.offset, at.count, params.aligned);
-  // Pass the gradient through the ReLU and the normalisation.
   ChannelWalk walk(params.by_channels);
+  if (params.addend.is_dense() && params.addend.channels == walk.C) {
+    addend.load(params.addend.values, at.offset, at.count, params.aligned);
+  } else if (params.addend.values) {
+    load_by_rows(addend, at, walk, params.aligned,
+                 [&](ElementGroup<T>& piece, int64_t row, int32_t channel, int count) {
+                   if (!params.addend.load(piece, row, channel, count, params.aligned)) {
+                     piece.gate(0);
+                   }
+                 });
+  }
+  // Pass the gradient through the ReLU and the normalisation.
   const int64_t C = walk.C;
   RNC_UNROLL
   for (int e = 0; e < kGroupElements; ++e) {
@@ -110,7 +156,7 @@ __global__ void __launch_bounds__(kGroupThreads, kBackwardApplyBlocks<T>)
         gate.passes(at.offset + e, walk.channel, y.widened(e)) ? gradient.widened(e) : Acc(0);
     Acc v = bn_gradient(g, y.widened(e), ptx::load_global_nc(c), ptx::load_global_nc(c + C),
                         ptx::load_global_nc(c + 2 * C), ptx::load_global_nc(c + 3 * C));
-    if (params.addend) v += addend.widened(e);
+    if (params.addend.values) v += addend.widened(e);
     dy.v[e] = narrow_to<T>(v);
     gradient.v[e] = narrow_to<T>(g);
     walk.next();

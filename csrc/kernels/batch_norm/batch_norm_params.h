@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/fusion/residual_sampling.h"
+
 namespace rnc {
 
 // Rows of y that one statistics tile covers, in every pass that writes or reads partials.
@@ -55,10 +57,11 @@ struct BnApplyParams {
   const void* y;               // T [rows, C]
   const void* scale;           // Acc [C]
   const void* bias;            // Acc [C]
-  const void* residual;        // T [rows, C] or null
+  const void* residual;        // T [rows, C] or what sampling says, or null
   const void* residual_scale;  // Acc [C] or null (1); needs residual
-  void* z;                     // T [rows, C]
-  uint8_t* mask;               // [ceil(rows C / 8)] or null: bit = not (z <= 0)
+  ResidualSampling residual_sampling;
+  void* z;        // T [rows, C]
+  uint8_t* mask;  // [ceil(rows C / 8)] or null: bit = not (z <= 0)
   bool relu;
 };
 
@@ -94,9 +97,11 @@ struct BnBackwardApplyParams {
   const void* y;   // T [rows, C]
   ReluGate gate;
   const void* coefficients;  // Acc [kBnCoefficients][C]
-  const void* addend;        // T [rows, C] or null: added to dy
-  void* dy;                  // T [rows, C]
-  void* dresidual;           // T [rows, C] or null: receives g
+  const void* addend;        // T [N, P, Q, addend_C] or null: another branch's gradient, of pixels
+                             // (p addend_stride, q addend_stride) and their first C channels
+  int32_t H, W, addend_C, addend_stride;
+  void* dy;         // T [rows, C]
+  void* dresidual;  // T [rows, C] or null: receives g
 };
 
 }  // namespace rnc

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/conv/conv_problem.h"
+#include "kernels/fusion/residual_sampling.h"
 
 namespace rnc {
 
@@ -18,8 +19,9 @@ struct ConvFpropParams {
   const void* x_floor;         // Acc [C] or null (0); needs x_scale, and no padding
   const void* scale;           // Acc [K] or null (1)
   const void* bias;            // Acc [K] or null (0)
-  const void* residual;        // T [N, P, Q, K] or null
+  const void* residual;        // T [N, P, Q, K] or what sampling says, or null
   const void* residual_scale;  // Acc [K] or null (1)
+  ResidualSampling residual_sampling;
   uint8_t* mask;   // [N P Q K / 8] or null: bit i % 8 of byte i / 8 = not (y[i] <= 0); needs K
                    // / groups to be a multiple of 8
   void* partials;  // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y

@@ -18,6 +18,12 @@ struct BranchGradient {
   int32_t P, Q;
   FastDivmod by_W, by_H, by_stride;
 
+  static BranchGradient of(const void* values, const uint8_t* mask, int32_t channels, int32_t H,
+                           int32_t W, int32_t stride) {
+    return {static_cast<const T*>(values), mask,          channels,      (H - 1) / stride + 1,
+            (W - 1) / stride + 1,          FastDivmod(W), FastDivmod(H), FastDivmod(stride)};
+  }
+
   // Whether every pixel has an element.
   __device__ __forceinline__ bool is_dense() const { return values && by_stride.divisor == 1; }
 

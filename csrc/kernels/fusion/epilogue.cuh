@@ -9,6 +9,7 @@
 #include "kernels/conv/conv_problem.h"
 #include "kernels/fusion/activation.cuh"
 #include "kernels/fusion/branch_gradient.cuh"
+#include "kernels/fusion/sampled_residual.cuh"
 #include "tile/column_sums.cuh"
 
 namespace rnc {
@@ -65,7 +66,7 @@ struct ScaleBiasAddReluStore {
   T* y;
   const Acc* scale;
   const Acc* bias;
-  const T* residual;
+  SampledResidual<T> residual;
   const Acc* residual_scale;
   uint8_t* mask;  // a byte for each piece: needs pieces that are whole
   int64_t row_stride;
@@ -73,7 +74,7 @@ struct ScaleBiasAddReluStore {
 
   template <class Fn>
   __device__ __forceinline__ void for_each_input(Fn&& fn) const {
-    if (residual && aligned) fn(residual, row_stride);
+    if (residual.is_dense() && aligned) fn(residual.values, row_stride);
   }
 
   template <class Pieces, class RowPlaces, class Rows>
@@ -88,7 +89,8 @@ struct ScaleBiasAddReluStore {
     const ColumnVector<Acc> residual_scales(residual_scale, columns.channel, columns.count, Acc(1),
                                             columns.are_whole(aligned));
     const auto load = [&](int row, ElementGroup<T>& shortcut) {
-      if (residual) shortcut.load(residual, columns.offset(row), columns.count, aligned);
+      residual.load(shortcut, columns.offset(row), columns.pixel(row), columns.channel,
+                    columns.count, aligned);
     };
     const auto store = [&](int row, const ElementGroup<T>& shortcut) {
       const int64_t offset = columns.offset(row);
@@ -100,7 +102,7 @@ struct ScaleBiasAddReluStore {
       for (int e = 0; e < kGroupElements; ++e) {
         if (e >= columns.count) break;
         v[e] = affine(v[e], scales.v[e], biases.v[e]);
-        if (residual) v[e] = affine(shortcut.widened(e), residual_scales.v[e], v[e]);
+        if (residual.values) v[e] = affine(shortcut.widened(e), residual_scales.v[e], v[e]);
         if (relu_passes<T>(v[e])) bits |= 1u << e;
         if (relu) v[e] = rnc::relu(v[e]);
       }
