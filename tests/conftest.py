@@ -11,6 +11,7 @@ import torch
 import resnet_cuda
 from resnet_cuda import _raw, testing
 from resnet_cuda.bench import peers
+from resnet_cuda.ops import _closed_form
 
 BACKENDS = ["cpu", "emulated", "cuda"] if torch.cuda.is_available() else ["cpu", "emulated"]
 
@@ -26,6 +27,13 @@ def _exact_float32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.fixture(autouse=True)
+def _small_images_are_treated_as_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norm in closed form is chosen by itself from tens of pixels on, as it is from tens of thousands in use:
+    tests have no such images. `tests/ops/test_closed_form.py` tests the choice."""
+    monkeypatch.setattr(_closed_form, "ROWS_PER_CHANNEL", 0)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,30 @@ def assert_same_pass(fused: Pass, plain: Pass, exact: Pass | None = None) -> Non
             check_rule(fused.buffers[name], plain.buffers[name], exact.buffers[name], name=name)
         else:
             assert torch.equal(fused.buffers[name], plain.buffers[name]), name
+
+
+def assert_rule_over_inputs(
+    ours: Sequence[Pass], theirs: Sequence[Pass], exact: Sequence[Pass]
+) -> None:
+    """The errors of every result over several inputs are at most twice torch's: of a single one with few channels, who
+    is nearer is chance."""
+    for key, first in _results(theirs[0]).items():
+
+        def rms(passes: Sequence[Pass], key: str, truths: Sequence[Pass] = ()) -> float:
+            values = [_results(p)[key].double() for p in passes]
+            if truths:
+                values = [v - _results(p)[key] for v, p in zip(values, truths, strict=True)]
+            return torch.stack([v.square().sum() for v in values]).sum().sqrt().item()
+
+        error, torchs, scale = rms(ours, key, exact), rms(theirs, key, exact), rms(exact, key)
+        assert error <= max(2 * torchs, 2 * torch.finfo(first.dtype).eps * scale), (
+            f"{key}: error {error:.3e}, torch's {torchs:.3e}, of {scale:.3e}"
+        )
+
+
+def _results(found: Pass) -> dict[str, Tensor]:
+    buffers = {k: v for k, v in found.buffers.items() if v.is_floating_point()}
+    return {"output": found.output, "gradient of x": found.input_grad, **found.grads, **buffers}
 
 
 def assert_close(actual: Tensor, expected: Tensor, name: str) -> None:

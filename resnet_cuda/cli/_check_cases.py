@@ -217,6 +217,14 @@ def _block_cases(
             partial(call, reference.residual_branch, training),
             _leaves(of_block, differentiated),
         )
+        if training and dtype.itemsize == 2:  # as by itself at larger sizes
+            closed_form = partial(ops.residual_branch, closed_form=True)
+            yield Case(
+                f"residual_branch in closed form, {mode}",
+                partial(call, closed_form, training),
+                partial(call, reference.residual_branch, training),
+                _leaves(of_block, differentiated),
+            )
 
         def preactivated(
             op: Callable[..., Tensor], training: bool, x: Tensor, *a: Tensor

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from resnet_cuda import _raw
 from resnet_cuda.ops import _closed_form as closed_form
 from resnet_cuda.ops._branch import (
     BranchGradients,
@@ -106,7 +107,7 @@ def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[T
     serve(t.weight)
     if spec.norm is None:
         terms.append(plain(read, spec, t, waits=True))
-    elif closed_form_obstacle(branch, convolutions, last) is None:
+    elif closed_form_obstacle(branch, tensors, last) is None:
         before = _convolved(kept[-1])
         shift = closed_form.shift_of_activation(
             convolutions[last - 1].beta, before.bias, tensors.x.dtype
@@ -120,7 +121,7 @@ def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[T
         serve(t.weight)
         if spec.norm is None:
             terms.append(plain(start, spec, t, is_one_product(branch, convolutions)))
-        elif closed_form_obstacle(branch, convolutions, last + 1) is None:
+        elif closed_form_obstacle(branch, tensors, last + 1) is None:
             shift = closed_form.shift_of_input(
                 start.tensor, spec.geometry.stride[0], spec.norm.process_group
             )
@@ -268,16 +269,18 @@ def _spread(added: AddedGradient, start: Tensor) -> Tensor:
     return g if g.shape == start.shape else spread(g, start, added.stride)
 
 
-def closed_form_obstacle(
-    branch: BranchSpec, convolutions: Sequence[ConvTensors], i: int
-) -> str | None:
+def closed_form_obstacle(branch: BranchSpec, tensors: BranchTensors, i: int) -> str | None:
     """Why the output of convolution i is stored; None where its batch norm is had in closed form."""
+    convolutions = tensors.convolutions
     last = len(branch.units) - 1
     if i < last:
         return "the next convolution reads it"
     if i > last and branch.units[last].norm is None:
         return "the last convolution adds it"
-    own = closed_form.obstacle(branch.convolutions[i], convolutions[i], branch.options.closed_form)
+    spec = branch.convolutions[i]
+    read = tensors.start.shape if i > last else _shape_before(branch, tensors, i)
+    rows = closed_form.rows_of(read, spec.geometry.stride[0])
+    own = closed_form.obstacle(spec, convolutions[i], rows, branch.options.closed_form)
     if own is not None:
         return own
     if i > last:
@@ -285,6 +288,15 @@ def closed_form_obstacle(
     if not (last > 0 and branch.units[last - 1].relu):
         return "what it reads is not another unit's ReLU"
     return None if convolutions[last - 1].noise is None else "dropout lies before it"
+
+
+def _shape_before(branch: BranchSpec, tensors: BranchTensors, i: int) -> Sequence[int]:
+    """[N, C, H, W] of what unit i reads."""
+    shape: Sequence[int] = tensors.x.shape
+    for spec, t in zip(branch.units[:i], tensors.convolutions, strict=False):
+        g = spec.geometry
+        shape = _raw.conv_output_shape(shape, t.weight.shape, g.stride, g.padding, g.dilation)
+    return shape
 
 
 def _unpack(
@@ -297,7 +309,7 @@ def _unpack(
         kind: type[Kept] = Expanded
         if spec.norm is None:
             kind = Plain
-        elif closed_form_obstacle(branch, tensors.convolutions, i) is not None:
+        elif closed_form_obstacle(branch, tensors, i) is not None:
             kind = Convolved
         kept.append(kind(*islice(rest, len(kind._fields))))
     return kept, None if branch.entry is None else Convolved(tensors.x, *islice(rest, 4))

@@ -23,6 +23,7 @@ C x C or smaller is computed in float64, from the operands as they were rounded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,10 @@ from resnet_cuda.ops._layout import as_channels_last
 _ops = torch.ops.resnet_cuda
 _SAMPLED_ROWS = 256  # of an input whose mean is not known
 _LARGE_MEAN = 64.0  # mean^2 / variance from which an input is shifted
+# Rows for each channel from which it is chosen. Its float64 matrices, of C x C and K x C elements, are as large at
+# any batch. Counted on a bottleneck's training step, all is as many bytes as with a stored output at 27 rows for each
+# channel, 1.5 times as many at 12; but matrices of a few MB stay in a GPU's L2 cache.
+ROWS_PER_CHANNEL = 12
 
 
 class Expanded(NamedTuple):
@@ -69,11 +74,12 @@ class Affine(NamedTuple):
     bias: Tensor
 
 
-def obstacle(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> str | None:
+def obstacle(spec: ConvSpec, t: ConvTensors, rows: int, wanted: bool | None) -> str | None:
     """Why this convolution's batch norm is not had in closed form; None where it is.
 
     By itself (`wanted` None) it is for 16-bit operands: there the Gram matrix, summed in float32, is
-    far more precise than the operands. float32's would not be.
+    far more precise than the operands. float32's would not be. And for as many rows as make it pay; a
+    group's ranks, which must all decide alike, do not know each other's.
     """
     filters, channels, *_ = t.weight.shape
     if spec.norm is None:
@@ -87,6 +93,8 @@ def obstacle(spec: ConvSpec, t: ConvTensors, wanted: bool | None) -> str | None:
     if wanted is None and t.weight.dtype.itemsize != 2:
         dtype = str(t.weight.dtype).removeprefix("torch.")
         return f"{dtype} is more precise than sums of squares in float32"
+    if wanted is None and spec.norm.process_group is None and rows < ROWS_PER_CHANNEL * channels:
+        return f"{rows} pixels for {channels} channels: its matrices would be more bytes than the output"
     return "switched off" if wanted is False else None
 
 
@@ -134,7 +142,7 @@ def forward(
     assert spec.norm is not None
     stride = spec.geometry.stride[0]
     sums, gram = _ops._bottleneck_gram.default(*read, stride)
-    rows = _rows(read.tensor, stride)
+    rows = rows_of(read.tensor.shape, stride)
     weight = _matrix(t.weight)
     group = spec.norm.process_group
     (of_all, gram_of_all), rows_of_all = _synchronised.over_batch(group, rows, sums, gram)
@@ -183,7 +191,7 @@ def backward(
     g, mask = behind.g, behind.gate.mask
     # Reads g, its bits and the operand; writes their product and the sums of g.
     product, sums = _ops._bottleneck_expand_wgrad.default(g, mask, x, *affine, stride)
-    rows = _rows(x, stride)
+    rows = rows_of(x.shape, stride)
     weight = _matrix(t.weight)
     # With centred A: y's gradient is s1 dU + s2 (y - mean) + const.
     centred = product - torch.outer(sums, e.mean)
@@ -221,8 +229,9 @@ def backward(
     return gradients, Behind(dx, OPEN, partials if read.sums else None)
 
 
-def _rows(x: Tensor, stride: int) -> int:
-    n, _, h, w = x.shape
+def rows_of(x: Sequence[int], stride: int) -> int:
+    """Pixels that a convolution by 1x1 filters reads of x [N, C, H, W]."""
+    n, _, h, w = x
     return n * ((h - 1) // stride + 1) * ((w - 1) // stride + 1)
 
 

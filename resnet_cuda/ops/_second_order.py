@@ -60,8 +60,9 @@ def batch_norm_backward(
     acc = accumulator_dtype(y.dtype)
     y, g = y.to(acc), g.to(acc)
     y_hat = (y - _per_channel(mean)) * _per_channel(invstd)
-    dbeta = g.sum(_CHANNEL)
-    dgamma = (g * y_hat).sum(_CHANNEL)
+    # Summed in float64, as torch's own batch norm does on the CPU.
+    dbeta = g.sum(_CHANNEL, dtype=torch.float64)
+    dgamma = (g * y_hat).sum(_CHANNEL, dtype=torch.float64)
     scale = invstd if gamma is None else invstd * gamma.to(acc)
     dy = g
     if norm.training:
@@ -70,7 +71,7 @@ def batch_norm_backward(
         count = _synchronised.divisor(rows_of_all)
         of_beta, of_gamma = (_per_channel((total / count).to(acc)) for total in sums)
         dy = g - of_beta - y_hat * of_gamma
-    return dy * _per_channel(scale), dgamma, dbeta
+    return dy * _per_channel(scale), dgamma.to(acc), dbeta.to(acc)
 
 
 def batch_statistics(y: Tensor, norm: BatchNormSpec) -> tuple[Tensor, Tensor]:

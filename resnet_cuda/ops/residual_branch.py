@@ -79,7 +79,8 @@ def residual_branch(
         closed_form: whether batch norms over 1x1 convolutions that end the branch, and over
             projections, are had from the Gram matrix of what the convolution reads, so that its
             output is never stored (docs/architecture.md). None: for bfloat16 and float16 on our
-            kernels. Only where C and K are multiples of 8 and batch statistics are used.
+            kernels, where there are at least 12 output pixels for each channel that is read. Only
+            where C and K are multiples of 8 and batch statistics are used.
 
     Returns:
         [N, K, P, Q], the last unit's output shape.

@@ -16,7 +16,7 @@ from resnet_cuda import _backend, _raw
 from resnet_cuda.nn._recording import BranchCall
 from resnet_cuda.nn._recording import listening as hearing_calls
 from resnet_cuda.ops import ConvUnit, NormUnit
-from resnet_cuda.ops._branch import BranchSpec, BranchTensors, ConvTensors
+from resnet_cuda.ops._branch import BranchSpec, BranchTensors
 from resnet_cuda.ops._branch_passes import closed_form_obstacle
 from resnet_cuda.ops._kernels import KernelBackend
 from resnet_cuda.ops._serving import listening
@@ -154,9 +154,9 @@ class _Recorder(TorchDispatchMode):
     def _serve(self, weight: Tensor) -> None:
         self._unit = self._owners[storage(weight)]
 
-    def decided(self, branch: BranchSpec, tensors: Sequence[ConvTensors]) -> None:
+    def decided(self, branch: BranchSpec, tensors: BranchTensors) -> None:
         """Keeps what the executor decides about closed form."""
-        for i, t in enumerate(tensors):
+        for i, t in enumerate(tensors.convolutions):
             obstacle = closed_form_obstacle(branch, tensors, i)
             self.obstacles[self._owners[storage(t.weight)]] = obstacle
 
@@ -250,7 +250,7 @@ class _TracedKernels(KernelBackend):
         self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         recorder = self._recorder
-        recorder.decided(branch, tensors.convolutions)
+        recorder.decided(branch, tensors)
         phase, recorder.phase = recorder.phase, AGAIN if recorder.phase == BACKWARD else FORWARD
         try:
             return super().branch_forward(branch, tensors)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from resnet_cuda import _raw, ops, reference
-from resnet_cuda.ops import ConvUnit, Identity, ZeroPad
+from resnet_cuda.ops import ConvUnit, Identity, ZeroPad, _closed_form
+from resnet_cuda.ops._closed_form import ROWS_PER_CHANNEL
 from resnet_cuda.testing import emulated, gradcheck_op
 
 Block = tuple[list[ConvUnit], ConvUnit | Identity | ZeroPad | None]
@@ -143,3 +144,21 @@ def test_the_switch_forces_either_way() -> None:
             ops.residual_branch(x, *block, closed_form=wanted)
             kernels = [launch["kernel"] for launch in emulation.launches()]
         assert any("gram" in kernel for kernel in kernels) == (wanted is True), (wanted, kernels)
+
+
+@pytest.mark.parametrize("size", [8, 10])
+def test_it_is_chosen_where_rows_outweigh_its_matrices(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 rows for each channel: of 8 channels behind an image of 8x8 too few, of 10x10 enough."""
+    monkeypatch.setattr(_closed_form, "ROWS_PER_CHANNEL", ROWS_PER_CHANNEL)
+    units, shortcut = copied(bottleneck(1, Identity()), torch.float32, torch.bfloat16)
+    x = torch.randn(1, 16, size, size).bfloat16()
+    grams = {}
+    for wanted in (None, True, False):
+        with emulated(count=True) as emulator:
+            ops.residual_branch(x, units, shortcut, closed_form=wanted)
+            names = [launch["kernel"] for launch in emulator.launches()]
+        grams[wanted] = any("bottleneck_gram" in name for name in names)
+    expected = {None: size * size >= ROWS_PER_CHANNEL * 8, True: True, False: False}
+    assert grams == expected, "only the choice that is left open depends on the image"
