@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
 from resnet_cuda.models.features import ResNetFeatures
 
 ModelFunction = Callable[..., Any]
+_Registered = TypeVar("_Registered", bound=ModelFunction)
 
 
 class _Model(NamedTuple):
@@ -21,7 +22,7 @@ class _Model(NamedTuple):
 _models: dict[str, _Model] = {}
 
 
-def register_model(function: ModelFunction, image_size: int = 224) -> ModelFunction:
+def register_model(function: _Registered, image_size: int = 224) -> _Registered:
     """Decorator: list the model under the function's name; image_size: pixels per side of its paper's images."""
     _models[function.__name__] = _Model(function, image_size)
     return function
