@@ -4,7 +4,7 @@
     python -m tests.packaging                      # the oldest torch, the one here, and the newest release
     python -m tests.packaging 2.12.0 newest
     python -m tests.packaging --sdist              # the wheel is compiled from the unpacked source distribution
-    python -m tests.packaging --environments 2.11.0   # makes what is missing of them and stops
+    python -m tests.packaging --environments oldest   # makes what is missing of them and stops
 
 Environments are kept in $RNC_ENVIRONMENTS (build/environments). One whose torch brings CUDA takes 5 GB.
 """
@@ -42,6 +42,13 @@ def measured(step: Callable[[], object]) -> str:
 def _cpu_seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def version(name: str) -> str:
+    """The release of torch that is meant by a word, or is named itself."""
+    if name == "newest":
+        return newest_torch()
+    return {"oldest": OLDEST_TORCH, "here": RUNNING_TORCH}.get(name, name)
 
 
 def made(environment: Environment) -> str:
@@ -88,13 +95,12 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("torch", nargs="*", help="versions, or 'newest'")
+    parser.add_argument("torch", nargs="*", help="versions, 'oldest', 'here' or 'newest'")
     parser.add_argument("--sdist", action="store_true", help="build from the source distribution")
     parser.add_argument("--environments", action="store_true", help="only make environments")
     arguments = parser.parse_args()
-    named = arguments.torch or [OLDEST_TORCH, RUNNING_TORCH, "newest"]
-    versions = dict.fromkeys(newest_torch() if name == "newest" else name for name in named)
-    environments = [Environment(version) for version in versions]
+    names = arguments.torch or ["oldest", "here", "newest"]
+    environments = [Environment(name) for name in dict.fromkeys(map(version, names))]
     if arguments.environments:
         for environment in environments:
             print(f"torch {environment.torch}: {made(environment)}", flush=True)

@@ -5,12 +5,15 @@ An environment is made once, by pip, and kept in $RNC_ENVIRONMENTS (build/enviro
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +48,23 @@ def run(python: Path, *arguments: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time, of those that use this file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build_wheel(folder: Path, source: Path = ROOT) -> Path:
     """A wheel of `source`, built with what is installed here; in this tree of what `make build` compiled."""
-    # setuptools packs whatever lies there, modules that have been deleted since among them.
-    for stale in (source / "build").glob("lib*"):
-        shutil.rmtree(stale)
     options = ["--no-build-isolation", "--no-deps", "--wheel-dir", folder]
-    run(Path(sys.executable), *_PIP, "wheel", *options, source)
+    with locked(source / "build" / "distributions.lock"):
+        # setuptools packs whatever lies there, modules that have been deleted since among them.
+        for stale in (source / "build").glob("lib*"):
+            shutil.rmtree(stale)
+        run(Path(sys.executable), *_PIP, "wheel", *options, source)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -59,7 +72,8 @@ def build_wheel(folder: Path, source: Path = ROOT) -> Path:
 def build_sdist(folder: Path) -> Path:
     """A source distribution of this tree."""
     backend = "from setuptools.build_meta import build_sdist; import sys; build_sdist(sys.argv[1])"
-    run(Path(sys.executable), "-c", backend, folder)
+    with locked(ROOT / "build" / "distributions.lock"):  # both write resnet_cuda.egg-info
+        run(Path(sys.executable), "-c", backend, folder)
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
 

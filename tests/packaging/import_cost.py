@@ -8,13 +8,14 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 import torch
 
 RUNS = 5
 
 
-def imported() -> dict[str, object]:
+def imported() -> dict[str, Any]:
     before = set(sys.modules)
     start = time.process_time()
     import resnet_cuda
@@ -24,7 +25,7 @@ def imported() -> dict[str, object]:
     return {"ms": 1000 * taken, "modules": sorted(set(sys.modules) - before)}
 
 
-def in_a_fork() -> dict[str, object]:
+def in_a_fork() -> dict[str, Any]:
     """A process that has imported torch already: importing that takes seconds, and is no part of the answer."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -33,7 +34,7 @@ def in_a_fork() -> dict[str, object]:
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        found: dict[str, object] = json.load(answer)
+        found: dict[str, Any] = json.load(answer)
     os.waitpid(child, 0)
     return found
 

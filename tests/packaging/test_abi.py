@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@cache
 def audited(library: Path) -> dict[str, Any]:
     """What torch-abi-audit says about one library."""
     command = "import sys; from torch_abi_audit.cli import main; sys.exit(main())"

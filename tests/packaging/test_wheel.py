@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,18 +20,11 @@ from tests.packaging.distributions import (
     RUNNING_TORCH,
     Environment,
     build_wheel,
+    locked,
     run,
 )
 
 SAMPLE = Path(__file__).with_name("sample_user.py")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time: pytest's workers build in one folder."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +92,8 @@ def test_the_wheel_works_in_an_environment_of_its_own(
 def test_a_user_s_code_has_types(installed: Environment, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     shutil.copy(SAMPLE, tmp_path)  # where mypy finds the package installed, not this tree
-    options = ["--strict", "--python-executable", installed.python]
+    options: list[str | Path] = ["--strict", "--python-executable", installed.python]
+    options += ["--cache-dir", installed.folder / "mypy"]  # kept: torch's types take a while
     run(Path(sys.executable), "-m", "mypy", *options, SAMPLE.name, cwd=tmp_path)
 
 
