@@ -9,7 +9,7 @@ TORCH ?= $(shell cat $(VENV)/torch-version 2>/dev/null || echo 2.13.0)
 TORCHVISION ?= $(shell echo $(TORCH) | awk -F. '{ print "0." $$2 + 15 "." $$3 }')
 INSTALLED := $(VENV)/installed-torch-$(TORCH)
 
-.PHONY: venv build test demo lint check bench probes clean
+.PHONY: venv build test demo lint check bench probes packaging environments clean
 .DEFAULT_GOAL := build
 
 venv: $(INSTALLED)
@@ -45,6 +45,15 @@ bench: build
 # Every wrapper of csrc/ptx against its golden vectors, on the emulator and, where there is one, a GPU.
 probes: build
 	$(PY) -m tests.probes
+
+# One wheel with the oldest torch, the one here and the newest release; two of them bring CUDA, 5 GB each, kept in
+# $RNC_ENVIRONMENTS (build/environments).
+packaging: build
+	$(PY) -m tests.packaging
+
+# The oldest torch alone, for the tests of the wheel, which are skipped where it cannot be had.
+environments: $(INSTALLED)
+	-$(PY) -m tests.packaging --environments oldest
 
 clean:
 	rm -rf build dist *.egg-info demo_output bench_output .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from resnet_cuda import _raw
+from resnet_cuda import _compiler, _raw
 
 
 def emulator_library(checked: bool) -> Path:
@@ -75,7 +75,7 @@ def multiprocessors_of(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-@torch.compiler.assume_constant_result
+@_compiler.constant_result
 def has_tensor_cores(device: torch.device) -> bool:
     """Whether convolutions there may take our kernels for tensor cores; older GPUs run SIMT kernels."""
     return capability_of(device) >= _raw.FIRST_TENSOR_CORES

@@ -8,6 +8,7 @@ changed: batch norm is folded on the fly at inference (see `resnet_cuda.ops`).
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
@@ -20,8 +21,11 @@ from resnet_cuda.ops._branch import check_memory
 
 __all__ = ["FuseEntry", "FuseReport", "copied", "fuse", "fuse_report", "unfuse"]
 
+# Of a fused model, too: its class is a subclass of the plain one.
+_Model = TypeVar("_Model", bound=nn.Module)
 
-def fuse(model: nn.Module, *, inplace: bool = False, memory: str | None = None) -> nn.Module:
+
+def fuse(model: _Model, *, inplace: bool = False, memory: str | None = None) -> _Model:
     """`model` with the same weights and state-dict keys, but fused residual blocks, stems and conv + bn runs.
 
     Fused as a whole: BasicBlock, Bottleneck and ResNet of torchvision, timm and this package's `reference`, by exact
@@ -88,7 +92,7 @@ def unfuse(model: nn.Module, *, inplace: bool = False) -> nn.Module:
     return model
 
 
-def copied(model: nn.Module) -> nn.Module:
+def copied(model: _Model) -> _Model:
     """A deep copy, which belongs to the same process groups: these cannot be copied."""
     groups = (m.process_group for m in model.modules() if isinstance(m, nn.SyncBatchNorm))
     return copy.deepcopy(model, {id(group): group for group in groups if group is not None})

@@ -38,6 +38,7 @@ SHARED_DESCRIPTIONS = re.compile(r"kernels/.*_(params|problem)\.h")
 PY_LAYERS = [
     "_C",
     "_host",
+    "_compiler",
     "_backend",
     "reference",
     "_raw",

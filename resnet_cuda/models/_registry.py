@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
@@ -12,6 +12,7 @@ from resnet_cuda.models.features import PreActResNetFeatures, ResNetFeatures
 from resnet_cuda.reference.preact_resnet import PreActResNet
 
 ModelFunction = Callable[..., Any]
+_Registered = TypeVar("_Registered", bound=ModelFunction)
 
 
 class _Model(NamedTuple):
@@ -22,7 +23,7 @@ class _Model(NamedTuple):
 _models: dict[str, _Model] = {}
 
 
-def register_model(function: ModelFunction, image_size: int = 224) -> ModelFunction:
+def register_model(function: _Registered, image_size: int = 224) -> _Registered:
     """Decorator: list the model under the function's name; image_size: pixels per side of its paper's images."""
     _models[function.__name__] = _Model(function, image_size)
     return function

@@ -1,6 +1,7 @@
 """The fused operations of residual networks as functions. Activations are [N, C, H, W];
 channels_last memory is native."""
 
+from resnet_cuda.ops._branch import Identity, ZeroPad
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops.add_relu import add_relu
 from resnet_cuda.ops.bn_relu import bn_relu
@@ -15,7 +16,7 @@ from resnet_cuda.ops.conv_bn_relu_max_pool2d import conv_bn_relu_max_pool2d
 from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, conv_unit
 from resnet_cuda.ops.global_avg_pool import global_avg_pool
 from resnet_cuda.ops.max_pool2d import max_pool2d
-from resnet_cuda.ops.residual_branch import Identity, ZeroPad, residual_branch
+from resnet_cuda.ops.residual_branch import residual_branch
 
 __all__ = [
     "ConvUnit",

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from resnet_cuda import _compiler
 from resnet_cuda.ops._interface import BatchNormTensors
 
 _alone = False
@@ -172,7 +173,7 @@ def breaks_graph(group: dist.ProcessGroup | None) -> bool:
     return group is not None and torch.compiler.is_compiling()
 
 
-@torch.compiler.disable
+@_compiler.eager
 def run_eagerly(function: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     """function(...) outside of the graph that is being compiled."""
     return function(*args, **options)
