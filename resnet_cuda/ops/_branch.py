@@ -61,8 +61,7 @@ class ZeroPad:
 
 
 def spread(g: Tensor, like: Tensor, stride: int) -> Tensor:
-    """The first channels of g [N, C' >= C, P, Q] at every `stride`-th pixel of zeros like [N, C, H, W];
-    differentiable."""
+    """The first channels of g [N, C' >= C, P, Q] at every `stride`-th pixel of zeros like [N, C, H, W]."""
     out = torch.zeros_like(like)
     out[:, :, ::stride, ::stride] = g[:, : like.shape[1]]
     return out
@@ -339,7 +338,7 @@ class _ResidualBranch(torch.autograd.Function):
             tuple(ConvNeeds(*needed[i : i + 3]) for i in range(6, ctx.inputs, _PER_CONVOLUTION)),
             ConvNeeds(False, *needed[2:4]),
         )
-        if torch.is_grad_enabled():
+        if _second_order.is_wanted(dz):
             statistics = _statistics(backend, branch, tensors, saved)
             gradients = _second_order.branch_backward(branch, dz, tensors, statistics, needs)
         else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from resnet_cuda import _backend
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous
@@ -30,5 +32,7 @@ def as_channels_last(x: Tensor) -> Tensor:
 
 
 def match_format(z: Tensor, channels_last: bool) -> Tensor:
-    """`z` in the format that the caller's input had; itself where it already is."""
+    """`z` in the format that the caller's input had; itself where it already is. `torch.vmap` knows no formats."""
+    if _backend.is_transformed():
+        return z
     return z.contiguous(memory_format=torch.channels_last) if channels_last else z.contiguous()

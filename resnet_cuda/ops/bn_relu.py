@@ -133,7 +133,7 @@ class _BnRelu(torch.autograd.Function):
         backend, (norm, relu) = ctx.backend, ctx.call
         needed = ctx.needs_input_grad
         needs = Needs(needed[0], False, needed[1], needed[2], needed[5])
-        if torch.is_grad_enabled():
+        if _second_order.is_wanted(dz):
             gate = backend.gate(z, y, saved) if relu else None
             gradients = _second_order.bn_backward(
                 dz, y, gamma, gate, backend.statistics(saved, norm), norm, needs
