@@ -25,6 +25,7 @@ from resnet_cuda import _raw
 from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry
+from resnet_cuda.ops._layout import match_strides
 from resnet_cuda.ops._running import defer_running_update, update_running
 
 if TYPE_CHECKING:
@@ -345,6 +346,12 @@ class _ResidualBranch(torch.autograd.Function):
             if branch.options.recompute:
                 z, saved = backend.branch_forward(branch, tensors)
             gradients = backend.branch_backward(branch, dz, z, tensors, saved, needs)
+            gradients = gradients._replace(
+                convolutions=[
+                    g if g.weight is None else g._replace(weight=match_strides(g.weight, t.weight))
+                    for g, t in zip(gradients.convolutions, tensors.convolutions, strict=True)
+                ]
+            )
         entry = tensors.entry or BatchNormTensors(None, None, None, None)
         flat: list[Tensor | None] = [*_vectors(entry, gradients.entry), None, None]
         for t, g in zip(tensors.convolutions, gradients.convolutions, strict=True):
