@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from resnet_cuda.nn import (
     PreActBottleneck,
     WideBasicBlock,
 )
-from tests.networks import randomise
+from tests.networks import assert_close, randomise
 
 
 class OpRow(NamedTuple):
@@ -194,3 +194,34 @@ def inputs(name: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
 
 def public_functions() -> set[str]:
     return {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
+
+
+def step(
+    made: nn.Module, given: Sequence[Tensor], call: Callable[..., Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The output, all gradients and all buffers after one pass; `call` runs in place of the module."""
+    leaves = [x.detach().clone().requires_grad_() for x in given]
+    made.zero_grad()
+    torch.manual_seed(3)
+    z = (call or made)(*leaves)
+    z.backward((torch.arange(z.numel()).view_as(z) % 7 - 2.5).to(z.dtype))
+    found = {"output": z.detach()}
+    found |= {f"gradient of input {i}": x.grad.clone() for i, x in enumerate(leaves)}
+    found |= {f"gradient of {name}": p.grad.clone() for name, p in made.named_parameters()}
+    return found | {name: buffer.clone() for name, buffer in made.named_buffers()}
+
+
+def assert_same_bits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), f"{name} has other bits"
+
+
+def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """To rounding in float64; counters exactly."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if value.is_floating_point():
+            assert_close(found[name], value, name)
+        else:
+            assert torch.equal(found[name], value), f"{name} is {found[name]}, not {value}"
