@@ -79,19 +79,25 @@ def is_transformed(tensor: Tensor | None = None) -> bool:
     """Whether `torch.vmap` or forward-mode differentiation is to follow what is computed here (from `tensor`).
 
     Neither knows our kernels and oneDNN's: the one would refuse them, the other take their results for
-    constants. Both follow plain torch. (Reverse mode is `torch.autograd.Function`'s, `torch.func.grad` included.)
+    constants. Both follow plain torch. (Reverse mode is `torch.autograd.Function`'s, `torch.func.grad` included,
+    but where torch.compile traces that it takes every result for a constant.)
     """
     if torch.compiler.is_compiling():
-        return False
+        return _is_inside_transform()
     if forward_ad._current_level >= 0:
         return True
     functorch = torch._C._functorch
     if tensor is not None and functorch.is_legacy_batchedtensor(tensor):
         return True  # by torch.autograd.grad(is_grads_batched=True), which is not of torch.func
-    if functorch.maybe_current_level() is None:
+    if not torch._C._are_functorch_transforms_active():
         return False
     unknown = (functorch.TransformType.Vmap, functorch.TransformType.Jvp)
     return any(transform.key() in unknown for transform in functorch.get_interpreter_stack() or ())
+
+
+@torch.compiler.assume_constant_result  # torch.compile guards on both
+def _is_inside_transform() -> bool:
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _make(name: str) -> Backend:

@@ -176,6 +176,31 @@ def test_one_statistic_for_many_batches_is_torchs_error(backend: str, name: str)
         vmap(made, **options)(torch.stack([x.detach(), x.detach()]))
 
 
+TRANSFORMED: dict[str, Callable[[Callable[[Tensor], Tensor]], Callable[[Tensor], Tensor]]] = {
+    "grad": lambda op: lambda x: grad(lambda given: op(given).square().sum())(x),
+    "vmap": lambda op: lambda x: vmap(op)(torch.stack([x, -x])),
+    "jvp": lambda op: lambda x: jvp(op, (x,), (x,))[1],
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMED)
+@pytest.mark.parametrize("name", ["add_relu", "conv_bn_relu"])
+def test_compiled_transforms_give_the_values_of_eager_ones(
+    backend: str, name: str, transform: str
+) -> None:
+    if (name, transform) == ("conv_bn_relu", "jvp"):
+        pytest.skip("torch 2.13 cannot compile the jvp of its own batch_norm")
+    call, (x, *rest) = problem(name)
+    rest = [leaf.detach() for leaf in rest]
+    transformed = TRANSFORMED[transform](lambda given: call(given, *rest))
+    expected = transformed(x.detach())
+    torch._dynamo.reset()
+    found = torch.compile(transformed, backend="aot_eager", fullgraph=True)(x.detach())
+    torch._dynamo.reset()
+    assert expected.abs().max() > 0
+    assert_close(found, expected, transform)
+
+
 def test_kernels_serve_again_behind_a_transform(backend: str) -> None:
     x = torch.randn(1)
     served = _backend.resolve(x).name
