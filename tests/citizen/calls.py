@@ -164,7 +164,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "AddReLU": AddReLU,
     "BNReLU": lambda: BNReLU(8),
     "BasicBlock": lambda: BasicBlock(8, 8),
-    "Bottleneck": lambda: Bottleneck(8, 4, 2),
+    "Bottleneck": lambda: Bottleneck(8, 8, 2),  # its ends: batch norm in closed form
     "ConvBNReLU": lambda: ConvBNReLU(8, 4, 3),
     "FusedStage": lambda: FusedStage(BasicBlock(8, 8), BasicBlock(8, 16, 2, shortcut="A")),
     "PreActBasicBlock": lambda: PreActBasicBlock(8, 16, 2),
