@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if TYPE_CHECKING:
     from resnet_cuda.ops._interface import Backend
@@ -62,16 +63,41 @@ def instance(name: str) -> Backend:
 
 
 def resolve(tensor: Tensor) -> Backend:
-    """The backend object for a call whose first argument is `tensor`."""
+    """The backend object for a call whose first argument is `tensor`; "reference" where `is_transformed()`."""
     name = _choice
     if name is None:
-        return instance("cuda" if tensor.is_cuda else "cpu")
-    if name == "cuda":
+        name = "cuda" if tensor.is_cuda else "cpu"
+    elif name == "cuda":
         if not tensor.is_cuda:
             raise RuntimeError(f'x is on {tensor.device}; the backend "cuda" accepts CUDA tensors')
     elif tensor.is_cuda and name != "reference":
         raise RuntimeError(f'x is on {tensor.device}; the backend "{name}" accepts CPU tensors')
-    return instance(name)
+    return instance("reference" if is_transformed() else name)
+
+
+def is_transformed(tensor: Tensor | None = None) -> bool:
+    """Whether `torch.vmap` or forward-mode differentiation is to follow what is computed here (from `tensor`).
+
+    Neither knows our kernels and oneDNN's: the one would refuse them, the other take their results for
+    constants. Both follow plain torch. (Reverse mode is `torch.autograd.Function`'s, `torch.func.grad` included,
+    but where torch.compile traces that it takes every result for a constant.)
+    """
+    if torch.compiler.is_compiling():
+        return _is_inside_transform()
+    if forward_ad._current_level >= 0:
+        return True
+    functorch = torch._C._functorch
+    if tensor is not None and functorch.is_legacy_batchedtensor(tensor):
+        return True  # by torch.autograd.grad(is_grads_batched=True), which is not of torch.func
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    unknown = (functorch.TransformType.Vmap, functorch.TransformType.Jvp)
+    return any(transform.key() in unknown for transform in functorch.get_interpreter_stack() or ())
+
+
+@torch.compiler.assume_constant_result  # torch.compile guards on both
+def _is_inside_transform() -> bool:
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _make(name: str) -> Backend:

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.ops import ConvUnit, conv_unit, residual_branch
+from resnet_cuda.ops._autocast import autocast_dtype
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._synchronised import group_of
@@ -124,6 +126,10 @@ def run_unit(
     residual: Tensor | None = None,
 ) -> Tensor:
     """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
+    if residual is not None and autocast_dtype(x) not in (None, residual.dtype):
+        # The op would cast it; a sum of plain torch has the wider dtype.
+        z = run_unit(x, conv, bn, False, folded) + residual
+        return torch.relu(z) if relu else z
     call = batch_norm_call(bn, x)
     unit = conv_unit_of(conv, call, relu, None if call.training else folded())
     announce(x, [unit], residual=residual)

@@ -25,6 +25,7 @@ from resnet_cuda import _raw
 from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry
+from resnet_cuda.ops._layout import match_strides
 from resnet_cuda.ops._running import defer_running_update, update_running
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class ZeroPad:
 
 
 def spread(g: Tensor, like: Tensor, stride: int) -> Tensor:
-    """The first channels of g [N, C' >= C, P, Q] at every `stride`-th pixel of zeros like [N, C, H, W];
-    differentiable."""
+    """The first channels of g [N, C' >= C, P, Q] at every `stride`-th pixel of zeros like [N, C, H, W]."""
     out = torch.zeros_like(like)
     out[:, :, ::stride, ::stride] = g[:, : like.shape[1]]
     return out
@@ -349,13 +349,19 @@ class _ResidualBranch(torch.autograd.Function):
             tuple(ConvNeeds(*needed[i : i + 3]) for i in range(6, ctx.inputs, _PER_CONVOLUTION)),
             ConvNeeds(False, *needed[2:4]),
         )
-        if torch.is_grad_enabled():
+        if _second_order.is_wanted(dz):
             statistics = _statistics(backend, branch, tensors, saved)
             gradients = _second_order.branch_backward(branch, dz, tensors, statistics, needs)
         else:
             if branch.options.recompute:
                 z, saved = backend.branch_forward(branch, tensors)
             gradients = backend.branch_backward(branch, dz, z, tensors, saved, needs)
+            gradients = gradients._replace(
+                convolutions=[
+                    g if g.weight is None else g._replace(weight=match_strides(g.weight, t.weight))
+                    for g, t in zip(gradients.convolutions, tensors.convolutions, strict=True)
+                ]
+            )
         entry = tensors.entry or BatchNormTensors(None, None, None, None)
         flat: list[Tensor | None] = [*_vectors(entry, gradients.entry), None, None]
         for t, g in zip(tensors.convolutions, gradients.convolutions, strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from resnet_cuda import _backend
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous
@@ -29,6 +31,21 @@ def as_channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def match_strides(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """`gradient` with the strides of `parameter` where the same memory may have both, as for 1x1 filters.
+
+    There the two memory formats differ in strides that nobody uses, which autograd keeps as they are and
+    DistributedDataParallel warns about. Where elements would have to move, autograd moves them itself.
+    """
+    strides = parameter.stride()
+    pairs = zip(gradient.shape, gradient.stride(), strides, strict=True)
+    if gradient.stride() == strides or any(size > 1 and a != b for size, a, b in pairs):
+        return gradient
+    return gradient.as_strided(parameter.shape, strides)
+
+
 def match_format(z: Tensor, channels_last: bool) -> Tensor:
-    """`z` in the format that the caller's input had; itself where it already is."""
+    """`z` in the format that the caller's input had; itself where it already is. `torch.vmap` knows no formats."""
+    if _backend.is_transformed():
+        return z
     return z.contiguous(memory_format=torch.channels_last) if channels_last else z.contiguous()

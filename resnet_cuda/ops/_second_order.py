@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from resnet_cuda import _backend
 from resnet_cuda.ops import _synchronised
 from resnet_cuda.ops._interface import (
     BatchNormSpec,
@@ -40,6 +41,11 @@ _CHANNEL = (0, 2, 3)
 
 def _per_channel(vector: Tensor) -> Tensor:
     return vector.view(1, -1, 1, 1)
+
+
+def is_wanted(dz: Tensor) -> bool:
+    """Whether a backward pass that is given dz is differentiated or transformed, and so has to be composed here."""
+    return torch.is_grad_enabled() or _backend.is_transformed(dz)
 
 
 def gated(dz: Tensor, gate: Tensor | None) -> Tensor:
@@ -114,7 +120,7 @@ def branch_backward(
     needs: BranchNeeds,
 ) -> BranchGradients:
     """The gradients of a residual branch; `statistics` count where they were constants."""
-    from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad, spread
+    from resnet_cuda.ops._branch import BranchGradients, ConvGradients, ConvSpec, ZeroPad
 
     with torch.autocast(tensors.x.device.type, enabled=False):
         units = len(branch.units)
@@ -173,7 +179,7 @@ def branch_backward(
             found[-1] = ConvGradients(gradients.weight, gradients.gamma, gradients.beta)
             dsource = gradients.x
         elif isinstance(branch.shortcut, ZeroPad):
-            dsource = spread(du, start, branch.shortcut.stride)
+            dsource = _spread(du, start, branch.shortcut.stride)
         if branch.shortcut is None or not wants_start:
             dsource = None
         if not own and projects and g is not None and dsource is not None:
@@ -196,6 +202,13 @@ def branch_backward(
 
 def _open(preactivation: Tensor) -> Tensor:
     return ~(preactivation.detach() <= 0)
+
+
+def _spread(g: Tensor, like: Tensor, stride: int) -> Tensor:
+    """`_branch.spread` out of place, which torch.vmap can follow."""
+    n, c, h, w = like.shape
+    rows = torch.ops.aten.slice_backward(g[:, :c], (n, c, g.shape[2], w), 3, 0, w, stride)
+    return torch.ops.aten.slice_backward(rows, (n, c, h, w), 2, 0, h, stride)
 
 
 def _convolve(x: Tensor, t: ConvTensors, g: ConvGeometry) -> Tensor:

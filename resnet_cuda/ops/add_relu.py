@@ -73,7 +73,7 @@ class _AddRelu(torch.autograd.Function):
         if dz is None:
             return None, None, None
         z, *saved = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if _second_order.is_wanted(dz):
             g = _second_order.gated(dz, ctx.backend.add_relu_gate(z, saved, ctx.shape))
         else:
             g = ctx.backend.add_relu_backward(dz, z, saved)

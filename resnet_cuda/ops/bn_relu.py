@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _second_order, _validate
+from resnet_cuda.ops import _autocast, _second_order, _validate
 from resnet_cuda.ops._branch import in_dtype_of, requires_grad
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
@@ -43,7 +43,8 @@ def bn_relu(
     Args:
         x: [N, C, H, W]; float64, float32, bfloat16 or float16. N may be 0.
         gamma, beta, running_mean, running_var: [C], as in `conv_bn_relu`.
-        residual: added before the ReLU, of x's shape and dtype.
+        residual: added before the ReLU, of x's shape and dtype (under `torch.autocast` the sum has the wider
+            dtype of the two).
         training, momentum, eps, process_group: as in `conv_bn_relu`.
 
     Returns:
@@ -59,6 +60,11 @@ def bn_relu(
         options = norm._asdict()
         return run_eagerly(bn_relu, x, *bn, residual=residual, **options, relu=relu)
     _validate.activation(x, "x")
+    if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
+        if residual.dtype != x.dtype:
+            _validate.same_shape(residual.shape, x.shape)
+            z = bn_relu(x, *bn, **norm._asdict(), relu=False) + residual
+            return torch.relu(z) if relu else z
     backend = _backend.resolve(x)
     _validate.spatial(x)
     _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
@@ -133,7 +139,7 @@ class _BnRelu(torch.autograd.Function):
         backend, (norm, relu) = ctx.backend, ctx.call
         needed = ctx.needs_input_grad
         needs = Needs(needed[0], False, needed[1], needed[2], needed[5])
-        if torch.is_grad_enabled():
+        if _second_order.is_wanted(dz):
             gate = backend.gate(z, y, saved) if relu else None
             gradients = _second_order.bn_backward(
                 dz, y, gamma, gate, backend.statistics(saved, norm), norm, needs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _validate
+from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 
@@ -48,7 +48,7 @@ class _GlobalAvgPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        if not torch.is_grad_enabled():
+        if not _second_order.is_wanted(dy):
             return ctx.backend.global_avg_pool_backward(dy, ctx.input_size), None
         pixels = ctx.input_size[2] * ctx.input_size[3]
         return (dy / pixels).expand(ctx.input_size), None

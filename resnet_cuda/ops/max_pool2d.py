@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _validate
+from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
@@ -108,7 +108,7 @@ class _MaxPool2d(torch.autograd.Function):
         if dy is None:
             return None, None, None
         (argmax,) = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if not _second_order.is_wanted(dy):
             return (
                 ctx.backend.max_pool_backward(dy, argmax, ctx.input_size, *ctx.window),
                 None,
@@ -116,5 +116,5 @@ class _MaxPool2d(torch.autograd.Function):
             )
         n, c, h, w = ctx.input_size
         indices = flat_indices(argmax, w, ctx.window).flatten(2)
-        dx = dy.new_zeros(n, c, h * w).scatter_add(2, indices, dy.flatten(2))
+        dx = dy.new_zeros(n, c, h * w).scatter_add(2, indices, dy.reshape(indices.shape))
         return dx.view(n, c, h, w), None, None

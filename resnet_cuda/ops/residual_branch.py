@@ -83,7 +83,8 @@ def residual_branch(
             where C and K are multiples of 8 and batch statistics are used.
 
     Returns:
-        [N, K, P, Q], the last unit's output shape.
+        [N, K, P, Q], the last unit's output shape, in x's dtype. Under `torch.autocast` in its dtype; where x
+        is wider and added as it is, the sum has x's, as in torch.
 
     Raises:
         TypeError, ValueError: as `conv_bn_relu`; ValueError without units, for another `memory`, for
@@ -188,6 +189,14 @@ class _Call(NamedTuple):
         """Whether more is in it than convolutions, each with its batch norm behind it."""
         return self.entry is not None or not all(u.batch_norm for u in self.convolutions)
 
+    def keeps_wider(self, x: Tensor) -> bool:
+        """Whether x meets what autocast does not cast: a batch norm that reads it, or the sum that adds it."""
+        adds = isinstance(self.shortcut, (Identity, ZeroPad))
+        return (self.entry is not None or adds) and _autocast.autocast_dtype(x) not in (
+            None,
+            x.dtype,
+        )
+
     def is_one(self, backend: Backend, x: Tensor) -> bool:
         """Whether the block is differentiated, or its batch norms move, on a backend that does it in
         one; or that normalises on load what no inference can fold into filters."""
@@ -196,8 +205,8 @@ class _Call(NamedTuple):
             return False
         if torch.compiler.is_compiling() and backend.gate_is_output:
             return False
-        if self.entry is not None and _autocast.autocast_dtype(x) not in (None, x.dtype):
-            return False  # autocast casts what convolutions read, not what a batch norm reads or a sum adds
+        if self.keeps_wider(x):
+            return False
         if any(unit.training for unit in self.norms):
             return True
         if self.is_preactivated and backend.normalises_on_load:
@@ -297,7 +306,7 @@ def _with_dropout(t: ConvTensors, p: float, noise: Tensor) -> ConvTensors:
 
 def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated:
+    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated or call.keeps_wider(x):
         return None
     compute = _backend.resolve(x).inference_dtype(dtype)
     if compute == dtype:
@@ -363,6 +372,9 @@ def _finish(
         )
     else:
         residual = x
+    if not isinstance(shortcut, ConvUnit) and call.keeps_wider(x):
+        z = run_unit(z, last, None, False, launch=_launch(last)) + residual
+        return torch.relu(z) if call.relu else z
     return run_unit(
         z,
         last,

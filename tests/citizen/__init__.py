@@ -1,0 +1,1 @@
+"""What PyTorch's own tools ask of a differentiable op and of a module."""
