@@ -41,6 +41,7 @@ PY_LAYERS = [
     "_backend",
     "reference",
     "_raw",
+    "_fakes",
     "_selection",
     "ops",
     "nn",

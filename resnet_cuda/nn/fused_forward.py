@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from resnet_cuda import _raw
+from resnet_cuda import _fakes
 from resnet_cuda.nn._forward_runs import find_runs, merge_runs, merged_children
 from resnet_cuda.nn._forward_trace import Untraceable, fingerprint, trace_forward
 from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule
@@ -141,5 +141,5 @@ def _fits(residual: Any, x: Tensor, conv: Any) -> bool:
     if not isinstance(residual, Tensor) or residual.dim() != 4:
         return False
     weight = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-    shape = _raw.conv_output_shape(x.shape, weight, conv.stride, conv.padding, conv.dilation)
+    shape = _fakes.conv_output_shape(x.shape, weight, conv.stride, conv.padding, conv.dilation)
     return residual.dtype == (autocast_dtype(x) or x.dtype) and tuple(residual.shape) == shape

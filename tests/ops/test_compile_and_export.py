@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _raw, ops, reference
+from resnet_cuda import _fakes, _raw, ops, reference
 from resnet_cuda.testing.problems import ConvProblem, make_inputs
 
 PROBLEM = ConvProblem(2, 4, 6, 6, 6, 3, 3, padding=1)
@@ -210,7 +210,7 @@ def raw_calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", [fake.__name__ for fake in _raw.FAKES])
+@pytest.mark.parametrize("name", [fake.__name__ for fake in _fakes.FAKES])
 def test_fakes_describe_the_kernels(name: str, dtype: torch.dtype) -> None:
     if not _raw.is_built():
         pytest.skip("resnet_cuda._C is not built: run `make build`")
@@ -234,4 +234,4 @@ def test_every_raw_op_has_a_fake() -> None:
         if schema.name.startswith(prefix)
     }
     without_tensors = {"_select_emulator", "_allows_tf32", "_build_info", "_start_early"}
-    assert registered - without_tensors == {fake.__name__ for fake in _raw.FAKES}
+    assert registered - without_tensors == {fake.__name__ for fake in _fakes.FAKES}
