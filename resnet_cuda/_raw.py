@@ -80,7 +80,12 @@ def runs_on(capability: tuple[int, int], architectures: str) -> bool:
 
 @cache
 def require_code_for(device: torch.device) -> None:
-    """Raises RuntimeError where the kernels were not compiled for this GPU."""
+    """Raises RuntimeError where the kernels were not compiled for this GPU.
+
+    A machine without GPUs has CUDA tensors without values alone (torch's FakeTensorMode), which run no code.
+    """
+    if not torch.cuda.is_available():
+        return
     capability, architectures = torch.cuda.get_device_capability(device), _architectures()
     if not runs_on(capability, architectures):
         raise RuntimeError(
