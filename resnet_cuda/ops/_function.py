@@ -22,7 +22,7 @@ def apply_function(function: type[torch.autograd.Function], *args: Any) -> Any:
 
 
 def _without_repetitions(args: tuple[Any, ...]) -> list[Any]:
-    """The arguments with a view in place of a tensor that has come before: dynamo follows no call that has one twice."""
+    """The arguments with a view in place of a tensor that has come before: dynamo follows no call with one twice."""
     distinct: list[Any] = []
     for arg in args:
         again = isinstance(arg, torch.Tensor) and any(arg is other for other in distinct)

@@ -1,4 +1,4 @@
-"""torch.compile(fullgraph=True): equal to eager, forward and backward, in one graph, with no more graphs than needed."""
+"""torch.compile(fullgraph=True): equal to eager, forward and backward, in one graph and no more than are needed."""
 
 from __future__ import annotations
 
