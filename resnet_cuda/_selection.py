@@ -62,15 +62,19 @@ def selected_emulator() -> Selection:
     return _selected
 
 
+def _is_there(device: torch.device) -> bool:
+    """Whether it is a GPU that can be asked: without one, tensors without values have "cuda" for their device, too."""
+    return device.type == "cuda" and torch.cuda.is_available()
+
+
 def capability_of(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU; for the CPU, of the GPU that the emulator plays."""
-    is_gpu = device.type == "cuda"
-    return torch.cuda.get_device_capability(device) if is_gpu else _selected.capability
+    """The compute capability of a GPU; for the CPU and a GPU that is not there, of the one that the emulator plays."""
+    return torch.cuda.get_device_capability(device) if _is_there(device) else _selected.capability
 
 
 def multiprocessors_of(device: torch.device) -> int:
     """The same for how many multiprocessors it has."""
-    if device.type != "cuda":
+    if not _is_there(device):
         return _selected.multiprocessors
     return torch.cuda.get_device_properties(device).multi_processor_count
 

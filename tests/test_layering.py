@@ -42,6 +42,7 @@ PY_LAYERS = [
     "_backend",
     "reference",
     "_raw",
+    "_fakes",
     "_selection",
     "ops",
     "nn",

@@ -219,7 +219,7 @@ std::tuple<Tensor, Tensor> bn_backward_apply(const Tensor& dz, const Tensor& y,
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def("_bn_statistics(Tensor y) -> Tensor");
   m.def(
-      "_bn_finalize(Tensor partials, int rows, Tensor? gamma, Tensor? beta, Tensor(a!)? "
+      "_bn_finalize(Tensor partials, SymInt rows, Tensor? gamma, Tensor? beta, Tensor(a!)? "
       "running_mean, Tensor(b!)? running_var, float momentum, float eps) -> (Tensor mean, Tensor "
       "invstd, Tensor scale, Tensor bias)");
   m.def(
@@ -230,7 +230,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "_bn_backward_reduce(Tensor dz, Tensor y, Tensor mean, Tensor? mask, Tensor? gate_scale, "
       "Tensor? gate_bias) -> Tensor");
   m.def(
-      "_bn_backward_finalize(Tensor partials, int rows, Tensor? gamma, Tensor mean, Tensor invstd, "
+      "_bn_backward_finalize(Tensor partials, SymInt rows, Tensor? gamma, Tensor mean, Tensor "
+      "invstd, "
       "bool training) -> (Tensor dgamma, Tensor dbeta, Tensor coefficients)");
   m.def(
       "_bn_backward_apply(Tensor dz, Tensor y, Tensor? mask, Tensor? gate_scale, Tensor? "

@@ -66,7 +66,7 @@ std::tuple<Tensor, Tensor> conv_dgrad(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
-      "_conv_dgrad(Tensor dy, Tensor weight, int[] input_size, Tensor? addend, Tensor? act, "
+      "_conv_dgrad(Tensor dy, Tensor weight, SymInt[] input_size, Tensor? addend, Tensor? act, "
       "Tensor? act_scale, Tensor? act_bias, Tensor? act_mean, int[2] stride, int[2] padding, "
       "int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA
       ", Tensor? addend_mask=None, int addend_stride=1) -> (Tensor dx, Tensor partials)");

@@ -64,7 +64,7 @@ Tensor conv_wgrad(const Tensor& dy, const Tensor& x, const Sizes& weight_size,
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def(
-      "_conv_wgrad(Tensor dy, Tensor x, int[] weight_size, Tensor? x_scale, Tensor? x_bias, "
+      "_conv_wgrad(Tensor dy, Tensor x, SymInt[] weight_size, Tensor? x_scale, Tensor? x_bias, "
       "int[2] stride, int[2] padding, int[2] dilation, int groups, " RNC_BN_BACKWARD_SCHEMA
       ", Tensor? x_floor=None) -> Tensor");
 }

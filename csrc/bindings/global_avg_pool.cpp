@@ -41,7 +41,7 @@ Tensor global_avg_pool_backward(const Tensor& dy, const Sizes& input_size) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
   m.def("_global_avg_pool_forward(Tensor x) -> Tensor");
-  m.def("_global_avg_pool_backward(Tensor dy, int[] input_size) -> Tensor");
+  m.def("_global_avg_pool_backward(Tensor dy, SymInt[] input_size) -> Tensor");
 }
 
 RNC_IMPLEMENT_OPS(m) {

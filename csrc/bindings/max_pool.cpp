@@ -86,7 +86,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(resnet_cuda, m) {
       "_max_pool_forward(Tensor x, int kernel, int stride, int padding, bool argmax) -> "
       "(Tensor y, Tensor argmax)");
   m.def(
-      "_max_pool_backward(Tensor dy, Tensor argmax, int[] input_size, int kernel, int stride, "
+      "_max_pool_backward(Tensor dy, Tensor argmax, SymInt[] input_size, int kernel, int stride, "
       "int padding) -> Tensor");
 }
 

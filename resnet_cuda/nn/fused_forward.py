@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from resnet_cuda import _raw
+from resnet_cuda import _fakes
 from resnet_cuda.nn._forward_runs import find_runs, merge_runs, merged_children
 from resnet_cuda.nn._forward_trace import Untraceable, fingerprint, trace_forward
-from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule
+from resnet_cuda.nn._fused import FORWARD_PLANS, FusedModule, is_traced
 from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit
 from resnet_cuda.ops._autocast import autocast_dtype
 
@@ -53,7 +53,8 @@ class FusedForward(FusedModule):
 
         @wraps(plain_forward)  # torch.fx and torch.export look at the signature
         def forward(self: FusedForward, *args: Any, **kwargs: Any) -> Any:
-            if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
+            one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+            if one and not is_traced(args[0]):
                 plan = self._valid_plan()
                 if plan is not None and plan.forward is not None:
                     return plan.forward(self, args[0])
@@ -141,5 +142,5 @@ def _fits(residual: Any, x: Tensor, conv: Any) -> bool:
     if not isinstance(residual, Tensor) or residual.dim() != 4:
         return False
     weight = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel_size)
-    shape = _raw.conv_output_shape(x.shape, weight, conv.stride, conv.padding, conv.dilation)
+    shape = _fakes.conv_output_shape(x.shape, weight, conv.stride, conv.padding, conv.dilation)
     return residual.dtype == (autocast_dtype(x) or x.dtype) and tuple(residual.shape) == shape

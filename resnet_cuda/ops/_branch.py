@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from resnet_cuda import _raw
+from resnet_cuda import _fakes
 from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry
@@ -270,7 +270,7 @@ def _values_per_channel(branch: BranchSpec, tensors: BranchTensors) -> list[int]
     for i, (spec, t) in enumerate(zip(branch.convolutions, tensors.convolutions, strict=True)):
         g = spec.geometry
         read = shape if i < len(branch.units) else tensors.start.shape
-        shape = _raw.conv_output_shape(read, t.weight.shape, g.stride, g.padding, g.dilation)
+        shape = _fakes.conv_output_shape(read, t.weight.shape, g.stride, g.padding, g.dilation)
         counts.append(shape[0] * shape[2] * shape[3])
     n, _, h, w = tensors.x.shape
     return [*counts, n * h * w]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw, _selection
+from resnet_cuda import _fakes, _raw, _selection
 from resnet_cuda.ops import _branch_passes, _kernel_norms
 from resnet_cuda.ops._branch import (
     BranchGradients,
@@ -101,7 +101,7 @@ class KernelBackend(Backend):
         self, branch: BranchSpec, tensors: BranchTensors
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._enter()
-        with _raw.no_pixels(tensors.x):
+        with _fakes.no_pixels(tensors.x):
             return _branch_passes.forward(branch, tensors)
 
     def branch_backward(
@@ -114,7 +114,7 @@ class KernelBackend(Backend):
         needs: BranchNeeds,
     ) -> BranchGradients:
         self._enter()
-        with _raw.no_pixels(tensors.x):
+        with _fakes.no_pixels(tensors.x):
             return _branch_passes.backward(branch, dz, tensors, saved, needs)
 
     def branch_statistics(
@@ -131,7 +131,7 @@ class KernelBackend(Backend):
         relu: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         self._enter()
-        with _raw.no_pixels(y):
+        with _fakes.no_pixels(y):
             return self._bn_forward(y, bn, residual, norm, relu)
 
     def _bn_forward(
@@ -167,7 +167,7 @@ class KernelBackend(Backend):
         needs: Needs,
     ) -> Gradients:
         self._enter()
-        with _raw.no_pixels(y):
+        with _fakes.no_pixels(y):
             return self._bn_backward(as_channels_last(dz), y, gamma, saved, norm, relu, needs)
 
     def _bn_backward(
@@ -381,7 +381,10 @@ class CudaBackend(KernelBackend):
     name = "cuda"
 
     def __init__(self) -> None:
-        _raw.require_cuda()
+        if torch.cuda.is_available():
+            _raw.require_cuda()
+        else:  # tensors without values alone
+            _raw.require()
 
     def prepare(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():

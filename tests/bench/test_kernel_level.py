@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resnet_cuda import _raw, models
+from resnet_cuda import _fakes, models
 from resnet_cuda.bench.levels import kernel
 from resnet_cuda.bench.plan import Plan
 from resnet_cuda.bench.workload import ABSENT, OK, OURS, WRONG, Workload
@@ -137,7 +137,7 @@ def _outputs(fake: Callable[..., Any]) -> int:
     ("name", "index"),
     [
         (fake.__name__, i)
-        for fake in _raw.FAKES
+        for fake in _fakes.FAKES
         for i in range(_outputs(fake))
         if (fake.__name__, i) not in UNUSED
     ],

@@ -248,6 +248,7 @@ def test_the_gpu_that_kernels_are_planned_for_is_named(monkeypatch: pytest.Monke
         shared_memory_per_multiprocessor=233472,
         L2_cache_size=50 * 2**20,
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert device_numbers(torch.device("cuda:0")) == (
