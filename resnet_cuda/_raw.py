@@ -11,7 +11,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -505,7 +505,22 @@ def require_ops(names: Iterable[str]) -> None:
         )
 
 
-_FAKE = {f"resnet_cuda::{fake.__name__}": fake for fake in FAKES}
+def _refusing(fake: Callable[..., Any]) -> Callable[..., Any]:
+    """The fake kernel, with an error for what the op itself would refuse by name: too few dimensions, a stride of 0."""
+
+    @wraps(fake)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fake(*args, **kwargs)
+        except (ArithmeticError, LookupError) as error:
+            raise ValueError(
+                f"resnet_cuda::{fake.__name__}: shapes or geometry are not as this op takes them ({error})"
+            ) from error
+
+    return run
+
+
+_FAKE = {f"resnet_cuda::{fake.__name__}": _refusing(fake) for fake in FAKES}
 if is_built():
     require_ops(fake.__name__ for fake in FAKES)
     for _name, _fake in _FAKE.items():
