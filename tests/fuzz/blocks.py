@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from hypothesis import strategies as st
 
 from tests.fuzz import calls
@@ -17,6 +19,7 @@ from tests.fuzz.calls import (
 )
 from tests.fuzz.program import Program
 
+Op = Callable[[Writer], Call]
 CHANNELS = (8, 16, 3, 5, 64, 1)
 
 
@@ -135,10 +138,14 @@ OPS = (
 )
 
 
+# Convolutions and branches, of which there is most to say, more often.
+WEIGHTED = (*OPS, calls.conv_bn_relu, calls.conv_bn_relu, residual_branch)
+
+
 @st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """A call of any op; convolutions and branches, of which there is most to say, more often."""
-    op = draw(st.sampled_from((*OPS, calls.conv_bn_relu, calls.conv_bn_relu, residual_branch)))
+def programs(draw: st.DrawFn, ops: Sequence[Op] = WEIGHTED) -> Program:
+    """A call of any of the ops."""
+    op = draw(st.sampled_from(ops))
     w = Writer(draw, draw(st.sampled_from(DTYPES)), draw(st.booleans()), draw(st.booleans()))
     result, preactivation, output = op(w)
     return w.program(result, preactivation, output, draw(st.integers(0, 999)))

@@ -68,7 +68,7 @@ TENSORS = (
     "t(59, dtype=torch.uint8)",
 )
 BACKENDS = ("use_backend('cpu')", "testing.emulated(checked=True)", "use_backend('reference')")
-KINDS = ("nn.ConvBNReLU", "nn.BNReLU", "nn.AddReLU", "nn.BasicBlock", "nn.PreActBottleneck", "int")
+KINDS = ("nn.ConvBNReLU", "nn.BNReLU", "nn.AddReLU", "nn.BasicBlock", "nn.PreActBottleneck")
 
 
 @st.composite

@@ -14,6 +14,7 @@ from torch import Tensor
 from resnet_cuda import _raw, ops
 from tests.fuzz.__main__ import fuzz_calls
 from tests.fuzz.blocks import OPS, programs
+from tests.fuzz.calls import global_avg_pool
 from tests.fuzz.nonsense import BACKENDS, check_call, survive, text_of
 from tests.fuzz.program import REPEATS, Program
 from tests.fuzz.search import search
@@ -29,7 +30,7 @@ def _one_thread() -> None:
 
 
 def test_random_calls_agree_with_fp64_on_the_cpu_and_on_the_kernels() -> None:
-    seen = fuzz_calls(EXAMPLES, seed=0)
+    seen = fuzz_calls(EXAMPLES, seed=1)
     assert seen.total() >= EXAMPLES
     assert set(seen) == {op.__name__ for op in OPS}, (
         "these examples leave an op out: take another seed"
@@ -51,7 +52,7 @@ def test_a_wrong_result_is_made_smaller_and_printed_as_a_program_that_repeats_it
 
     monkeypatch.setattr(ops, "global_avg_pool", wrong_from_7_columns_on)
     with pytest.raises(AssertionError) as found:
-        search(programs(), Program.check, 2000, seed_=0)
+        search(programs([global_avg_pool]), Program.check, 200, seed_=0)
     message = str(found.value)
     text = message.partition(f"{REPEATS}\n\n")[2]
     assert "torch.randn((2, 8, 1, 7))" in text, (
