@@ -164,6 +164,14 @@ def fuzz(examples: int, seed: int, log: Path) -> None:
     search(calls(), run, examples, seed)
 
 
+# The process imports what this one would, libraries built with a sanitizer too (scripts/ubsan.sh).
+_CHILD = """\
+import runpy, sys
+sys.path[:] = {path!r}
+runpy.run_module("tests.fuzz.nonsense", run_name="__main__")
+"""
+
+
 def survive(arguments: Sequence[str], lines: Sequence[str] = ()) -> str:
     """Runs this module's process with `arguments`, and `lines` as its input; its output.
 
@@ -173,7 +181,7 @@ def survive(arguments: Sequence[str], lines: Sequence[str] = ()) -> str:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "call"
         done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.nonsense", *arguments, "--log", str(log)],
+            [sys.executable, "-c", _CHILD.format(path=sys.path), *arguments, "--log", str(log)],
             cwd=ROOT,
             input=json.dumps(list(lines)),
             capture_output=True,
