@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+import resnet_cuda
 from tests.fuzz.search import search
 from tests.fuzz.valid_calls import CALLS, PRELUDE, RAW_CALLS
 
@@ -164,10 +165,12 @@ def fuzz(examples: int, seed: int, log: Path) -> None:
     search(calls(), run, examples, seed)
 
 
+PACKAGE = str(Path(resnet_cuda.__file__).parents[1])
 # The process imports what this one would, libraries built with a sanitizer too (scripts/ubsan.sh).
 _CHILD = """\
 import runpy, sys
-sys.path[:] = {path!r}
+sys.path.insert(0, {package!r})
+import resnet_cuda
 runpy.run_module("tests.fuzz.nonsense", run_name="__main__")
 """
 
@@ -181,7 +184,7 @@ def survive(arguments: Sequence[str], lines: Sequence[str] = ()) -> str:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "call"
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD.format(path=sys.path), *arguments, "--log", str(log)],
+            [sys.executable, "-c", _CHILD.format(package=PACKAGE), *arguments, "--log", str(log)],
             cwd=ROOT,
             input=json.dumps(list(lines)),
             capture_output=True,
