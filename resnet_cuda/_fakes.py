@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any
 
 import torch
@@ -416,7 +417,22 @@ FAKES: tuple[Callable[..., Any], ...] = (
 )
 
 
-_FAKE = {f"resnet_cuda::{fake.__name__}": fake for fake in FAKES}
+def _refusing(fake: Callable[..., Any]) -> Callable[..., Any]:
+    """The fake kernel, with an error for what the op itself would refuse by name: too few dimensions, a stride of 0."""
+
+    @wraps(fake)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fake(*args, **kwargs)
+        except (ArithmeticError, LookupError) as error:
+            raise ValueError(
+                f"resnet_cuda::{fake.__name__}: shapes or geometry are not as this op takes them ({error})"
+            ) from error
+
+    return run
+
+
+_FAKE = {f"resnet_cuda::{fake.__name__}": _refusing(fake) for fake in FAKES}
 if _raw.is_built():
     _raw.require_ops(fake.__name__ for fake in FAKES)
     for _name, _fake in _FAKE.items():

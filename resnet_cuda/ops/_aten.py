@@ -35,6 +35,7 @@ _aten = torch.ops.aten
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
+    g = g.of_taps(weight)
     return _aten.convolution.default(
         x, weight, bias, g.stride, g.padding, g.dilation, False, (0, 0), g.groups
     )
@@ -143,7 +144,7 @@ class AtenBackend(Backend):
             )
         dx = dweight = None
         if dy is not None:
-            g = spec.geometry
+            g = spec.geometry.of_taps(t.weight)
             dx, dweight, _ = _aten.convolution_backward.default(
                 dy,
                 x,

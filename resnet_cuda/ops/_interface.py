@@ -33,6 +33,14 @@ class ConvGeometry(NamedTuple):
     dilation: Pair = (1, 1)
     groups: int = 1
 
+    def of_taps(self, weight: Tensor) -> ConvGeometry:
+        """The same without a dilation where there is one tap: oneDNN's float16 kernels (torch 2.13) end the process
+        for some of these."""
+        if self.dilation == (1, 1):
+            return self
+        vertical, horizontal = (1 if weight.shape[2 + i] == 1 else self.dilation[i] for i in (0, 1))
+        return self._replace(dilation=(vertical, horizontal))
+
 
 class BatchNormSpec(NamedTuple):
     """training: batch statistics, and running statistics move by `momentum` towards them.

@@ -16,7 +16,7 @@ from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeom
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
-from resnet_cuda.ops.conv_unit import ConvUnit, run_unit
+from resnet_cuda.ops.conv_unit import ConvUnit, check_unit, run_unit
 
 
 def bottleneck_reduce(
@@ -101,6 +101,7 @@ def bottleneck_expand(
     call = ConvBnCall(ConvGeometry(), norm, True, "expand")
     if projection is None:
         return apply_conv_bn(x, weight, bn, residual, call)
+    check_unit(projection, "projection")
     z = _fused_projection(x, weight, bn, residual, projection, call)
     if z is not None:
         return z
@@ -134,7 +135,8 @@ def bottleneck_expand_reduce(
     Raises:
         TypeError, ValueError: as `conv_bn_relu`, and for a kernel other than 1x1.
     """
-    for unit in (expand, reduce):
+    for name, unit in (("expand", expand), ("reduce", reduce)):
+        check_unit(unit, name)
         _validate.pointwise_weight(unit.weight)
     if not may_share_launch(x, expand, residual, reduce):
         y = run_unit(x, expand, residual, True, launch="expand")
@@ -196,8 +198,7 @@ def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: Co
 
 def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit) -> None:
     """The unit of that name in the block that begins with `reduce`."""
-    if not isinstance(unit, ConvUnit):
-        raise TypeError(f"{name} is a {type(unit).__name__}; accepted: a ConvUnit")
+    check_unit(unit, name)
     for option, accepted in (("training", False), ("batch_norm", True), ("dropout", 0.0)):
         if getattr(unit, option) != accepted:
             value = getattr(unit, option)
@@ -207,14 +208,12 @@ def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit)
         value = getattr(unit, option)
         if value not in (accepted, (accepted, accepted)):
             raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
-    if isinstance(unit.weight, Tensor):
-        k = reduce.weight.shape[0]
-        c = x.shape[1]
-        sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
-        if unit.weight.shape != sizes:
-            raise ValueError(
-                f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
-            )
+    k, c = reduce.weight.shape[0], x.shape[1]
+    sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
+    if unit.weight.shape != sizes:
+        raise ValueError(
+            f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
+        )
     try:
         flow = x if name == "reduce" else _validate.Planned((x.shape[0], k, *x.shape[2:]), x.device)
         call = unit.call(relu=True)

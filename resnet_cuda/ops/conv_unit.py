@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,16 @@ class ConvUnit(_BatchNormed):
         )
 
 
+def check_unit(unit: Any, name: str) -> None:
+    """Raises TypeError unless it is a ConvUnit with a weight."""
+    if not isinstance(unit, ConvUnit):
+        raise TypeError(f"{name} is a {type(unit).__name__}; accepted: a ConvUnit")
+    if not isinstance(unit.weight, Tensor):
+        raise TypeError(
+            f"{name}.weight is a {type(unit.weight).__name__}; accepted: a Tensor [K, C / groups, R, S]"
+        )
+
+
 @dataclass
 class NormUnit(_BatchNormed):
     """relu(bn(x)): tensors [C] and numbers of a batch norm, as in `bn_relu`."""
@@ -125,6 +136,7 @@ def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tens
         TypeError, ValueError: as `conv_bn_relu`; ValueError for a unit without batch norm or with
             dropout, which only `residual_branch` takes.
     """
+    check_unit(unit, "unit")
     if not unit.batch_norm or unit.dropout:
         raise ValueError(
             f"unit has batch_norm={unit.batch_norm} and dropout={unit.dropout}; accepted here: "

@@ -39,7 +39,7 @@ from resnet_cuda.ops.bottleneck import (
     is_block_launch,
     may_share_launch,
 )
-from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, run_unit
+from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, check_unit, run_unit
 
 Shortcut = ConvUnit | Identity | ZeroPad
 
@@ -91,6 +91,8 @@ def residual_branch(
             a unit without batch norm or with dropout where that is not accepted (see `ConvUnit`).
     """
     _check_units(units, shortcut)
+    if entry is not None and not isinstance(entry, NormUnit):
+        raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
     if any(map(breaks_graph, call.process_groups)):
@@ -217,6 +219,8 @@ class _Call(NamedTuple):
 
 
 def _check_units(units: Sequence[ConvUnit], shortcut: Shortcut | None) -> None:
+    if not isinstance(units, Sequence):
+        raise TypeError(f"units is a {type(units).__name__}; accepted: a sequence of ConvUnit")
     if not units:
         raise ValueError("units is empty; accepted: at least one ConvUnit")
     if shortcut is not None and not isinstance(shortcut, (ConvUnit, Identity, ZeroPad)):
@@ -225,6 +229,7 @@ def _check_units(units: Sequence[ConvUnit], shortcut: Shortcut | None) -> None:
         )
     last = len(units) - 1
     for i, unit in enumerate((*units, shortcut) if isinstance(shortcut, ConvUnit) else units):
+        check_unit(unit, f"units[{i}]" if i <= last else "shortcut")
         fault = _fault_of(unit, ends=i >= last)
         if fault is not None:
             raise ValueError(f"units[{i}]{fault}" if i <= last else f"shortcut{fault}")

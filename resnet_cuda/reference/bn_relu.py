@@ -28,14 +28,15 @@ def bn_relu(
         bn = (gamma, beta, running_mean, running_var)
         z = _over_all_ranks(x.to(acc), *bn, momentum, eps, process_group).to(x.dtype)
         return _end(z, residual, relu)
+    # Contiguous: torch's backward over channels_last memory takes vectors of other strides for contiguous ones.
     gamma, beta, mean, var = (
-        None if vector is None else vector.to(acc)
+        None if vector is None else vector.to(acc).contiguous()
         for vector in (gamma, beta, running_mean, running_var)
     )
     z = F.batch_norm(x, mean, var, gamma, beta, training, momentum, eps)
     if training and running_mean is not None and running_var is not None:
         for given, updated in ((running_mean, mean), (running_var, var)):
-            if updated is not None and given.dtype != acc:
+            if updated is not None and updated is not given:
                 given.copy_(updated)
     return _end(z, residual, relu)
 

@@ -119,6 +119,8 @@ def away_from_gate(dz: Tensor, preactivation: Tensor) -> Tensor:
     Each flipped gate moves gradients by whole elements of dz: on few elements, who flips fewer is
     luck and not accuracy.
     """
+    if dz.numel() == 0:
+        return dz
     exact = preactivation.detach().abs()
     margin = 16 * torch.finfo(dz.dtype).eps * exact.max()
     return torch.where(exact > margin, dz, torch.zeros_like(dz))

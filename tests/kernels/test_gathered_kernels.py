@@ -36,6 +36,9 @@ PROBLEMS = [
     Conv(1, 3, 2, 3, 8, 5, 5, padding=(2, 2)),
     Conv(5, 12, 3, 4, 67, 3, 1, padding=(1, 0)),
     Conv(1, 9, 8, 8, 16, 2, 2, stride=(3, 3), padding=(0, 0)),
+    Conv(
+        2, 16, 5, 4, 3, 1, 1, stride=(2, 2), padding=(0, 0)
+    ),  # such classes, where filters are copied
 ]
 SPLIT = Conv(2, 35, 24, 23, 70)  # two parts of wgrad's reduction
 COPIED = Conv(2, 35, 24, 23, 72)  # the output's gradient comes in whole pieces

@@ -4,6 +4,7 @@ would choose."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
@@ -110,3 +111,20 @@ def test_gradients_of_any_strides_are_accepted(backend: str, device: str, view: 
         z.backward(VIEWS[view](torch.randn_like(z)))
         grads.append(x.grad)
     torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("module", [ops, reference], ids=["ops", "reference"])
+def test_strided_vectors_give_what_contiguous_ones_give(
+    backend: str, device: str, module: ModuleType, training: bool
+) -> None:
+    base, _, vectors = tensors(device)
+    strided = [torch.stack([vector, vector + 1], 1)[:, 0] for vector in vectors]
+    results = []
+    for given in (vectors, strided):
+        x = base.contiguous(memory_format=CL).requires_grad_()
+        z = module.bn_relu(x, *given, training=training)
+        (dx,) = torch.autograd.grad(z, x, torch.cos(z).detach())
+        results.append((z, dx, given[2].clone(), given[3].clone()))
+    for of_contiguous, of_strided in zip(*results, strict=True):
+        torch.testing.assert_close(of_strided, of_contiguous, rtol=1e-9, atol=1e-9)
