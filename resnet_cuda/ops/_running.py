@@ -1,12 +1,22 @@
-"""Running statistics under torch.compile, where an autograd function must not write to its inputs:
-they move outside of it."""
+"""Running statistics: they move outside of autograd functions under torch.compile, where those must not
+write to their inputs, and not at all in a call that fails."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors
+
+
+def is_fault(kind: type[BaseException]) -> bool:
+    """Whether a forward that this exception ends has failed. torch.utils.checkpoint leaves one that it
+    runs again as soon as it has what it wants, and its batch norms move, as torch's own do."""
+    return kind is not getattr(torch.utils.checkpoint, "_StopRecomputationError", None)
 
 
 def defer_running_update(
@@ -29,3 +39,49 @@ def update_running(
         var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
         bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
         bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
+
+
+def restored_on_error(
+    *norms: tuple[BatchNormTensors | None, bool],
+) -> AbstractContextManager[Any]:
+    """Running statistics that move inside the context are what they were before if it is left by an
+    exception: no memory, an interrupt, a bad argument of a later unit.
+
+    A batch norm's statistics are complete, and moved, by the pass that finalises them; the passes behind
+    it can still fail. norms: the vectors of each, and whether it is in training.
+    """
+    moving = [
+        vector
+        for bn, training in norms
+        if training and bn is not None
+        for vector in (bn.running_mean, bn.running_var)
+        if isinstance(vector, Tensor)
+    ]
+    # A compiled graph moves them in its epilogue, when nothing can fail any more.
+    if not moving or torch.compiler.is_compiling():
+        return nullcontext()
+    return _Restored(moving)
+
+
+class _Restored:
+    __slots__ = ("_before", "_tensors")
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+
+    def __enter__(self) -> None:
+        self._before = _copies(self._tensors)
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind is not None and is_fault(kind):
+            with torch.no_grad():
+                for tensor, before in zip(self._tensors, self._before, strict=True):
+                    tensor.copy_(before)
+
+
+def _copies(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Of one dtype on one device: in one launch."""
+    first = tensors[0]
+    if all(t.dim() == 1 and t.dtype == first.dtype and t.device == first.device for t in tensors):
+        return torch.cat(tensors).split([t.shape[0] for t in tensors])
+    return tuple(t.clone() for t in tensors)

@@ -30,6 +30,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import (
@@ -95,6 +96,11 @@ def residual_branch(
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
+    with restored_on_error(*((unit.bn(), unit.training) for unit in call.norms)):
+        return _run(x, call, donate_input)
+
+
+def _run(x: Tensor, call: _Call, donate_input: bool) -> Tensor:
     backend = _backend.resolve(x)
     if call.is_one(backend, x):
         return _differentiable(backend, x, call)
