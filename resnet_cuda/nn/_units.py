@@ -10,12 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from resnet_cuda.nn._recording import announce
-from resnet_cuda.ops import ConvUnit, conv_unit, residual_branch
+from resnet_cuda.nn._recording import announce, is_heard
+from resnet_cuda.ops import ConvUnit, _validate, residual_branch
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import Pair
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
 from resnet_cuda.ops._running import is_fault
 from resnet_cuda.ops._synchronised import group_of
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
@@ -159,9 +160,19 @@ def run_unit(
     """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
     with BatchCount() as count:
         call = batch_norm_call(bn, x, count)
-        unit = conv_unit_of(conv, call, relu, None if call.training else folded())
-        announce(x, [unit], residual=residual)
-        return conv_unit(x, unit, residual)
+        cache = None if call.training else folded()
+        if is_heard():
+            announce(x, [conv_unit_of(conv, call, relu, cache)], residual=residual)
+        geometry = _validate.geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
+        norm = BatchNormSpec(call.training, call.momentum, call.eps, call.process_group)
+        return apply_conv_bn(
+            x,
+            conv.weight,
+            BatchNormTensors(call.gamma, call.beta, call.running_mean, call.running_var),
+            residual,
+            ConvBnCall(geometry, norm, relu),
+            folded=cache,
+        )
 
 
 def run_bare_unit(x: Tensor, conv: nn.Conv2d) -> Tensor:

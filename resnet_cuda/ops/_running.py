@@ -3,11 +3,12 @@ write to their inputs, and not at all in a call that fails."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors
@@ -16,7 +17,8 @@ from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors
 def is_fault(kind: type[BaseException]) -> bool:
     """Whether a forward that this exception ends has failed. torch.utils.checkpoint leaves one that it
     runs again as soon as it has what it wants, and its batch norms move, as torch's own do."""
-    return kind is not getattr(torch.utils.checkpoint, "_StopRecomputationError", None)
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    return kind is not getattr(checkpoint, "_StopRecomputationError", None)
 
 
 def defer_running_update(
@@ -50,17 +52,14 @@ def restored_on_error(
     A batch norm's statistics are complete, and moved, by the pass that finalises them; the passes behind
     it can still fail. norms: the vectors of each, and whether it is in training.
     """
-    moving = [
-        vector
-        for bn, training in norms
-        if training and bn is not None
-        for vector in (bn.running_mean, bn.running_var)
-        if isinstance(vector, Tensor)
-    ]
     # A compiled graph moves them in its epilogue, when nothing can fail any more.
-    if not moving or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
         return nullcontext()
-    return _Restored(moving)
+    moving = []
+    for bn, training in norms:
+        if training and bn is not None:
+            moving += [v for v in (bn.running_mean, bn.running_var) if isinstance(v, Tensor)]
+    return _Restored(moving) if moving else nullcontext()
 
 
 class _Restored:
@@ -73,15 +72,20 @@ class _Restored:
         self._before = _copies(self._tensors)
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
-        if kind is not None and is_fault(kind):
-            with torch.no_grad():
-                for tensor, before in zip(self._tensors, self._before, strict=True):
-                    tensor.copy_(before)
+        if kind is None or not is_fault(kind):
+            return
+        before = self._before
+        if isinstance(before, Tensor):
+            before = before.split([len(tensor) for tensor in self._tensors])
+        for tensor, value in zip(self._tensors, before, strict=True):
+            tensor.data.copy_(value)  # to graphs that have saved the tensor, nothing has changed
 
 
-def _copies(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of one dtype on one device: in one launch."""
+def _copies(tensors: list[Tensor]) -> Tensor | Sequence[Tensor]:
+    """In one tensor, by one launch, where they are of one dtype on one device."""
     first = tensors[0]
-    if all(t.dim() == 1 and t.dtype == first.dtype and t.device == first.device for t in tensors):
-        return torch.cat(tensors).split([t.shape[0] for t in tensors])
-    return tuple(t.clone() for t in tensors)
+    dtype, device = first.dtype, first.device
+    for t in tensors:
+        if t.dim() != 1 or t.dtype != dtype or t.device != device:
+            return [tensor.clone() for tensor in tensors]
+    return torch.cat(tensors)

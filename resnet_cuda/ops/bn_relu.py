@@ -86,6 +86,8 @@ def _computed(
     grad = torch.is_grad_enabled() and requires_grad(x, bn.gamma, bn.beta, residual)
     x = backend.prepare(x)
     residual = None if residual is None else backend.prepare(residual)
+    if (grad or norm.training) and backend.uses_torch_autograd(norm.process_group):
+        return backend.bn_composed(x, bn, residual, norm, relu)
     if grad:
         fused_bn, deferred = defer_running_update(bn, norm)
         z, *saved = apply_function(_BnRelu, x, *fused_bn, residual, backend, call)

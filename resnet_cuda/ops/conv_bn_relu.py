@@ -193,6 +193,8 @@ def _computed(
     x = backend.prepare(x)
     residual = None if residual is None else backend.prepare(residual)
     if grad or norm.training:
+        if backend.uses_torch_autograd(norm.process_group):
+            return backend.conv_bn_composed(x, weight, bn, residual, geometry, norm, call.relu)
         branch = BranchSpec(
             (ConvSpec(geometry, norm, call.relu),),
             None if residual is None else Identity(),

@@ -96,7 +96,10 @@ def residual_branch(
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
-    with restored_on_error(*((unit.bn(), unit.training) for unit in call.norms)):
+    moving = [(unit.bn(), True) for unit in call.norms if unit.training]
+    if not moving:
+        return _run(x, call, donate_input)
+    with restored_on_error(*moving):
         return _run(x, call, donate_input)
 
 
@@ -201,6 +204,8 @@ class _Call(NamedTuple):
             return False
         if torch.compiler.is_compiling() and backend.gate_is_output:
             return False
+        if not self.options.recompute and backend.uses_torch_autograd(*self.process_groups):
+            return False
         if self.entry is not None and _autocast.autocast_dtype(x) not in (None, x.dtype):
             return False  # autocast casts what convolutions read, not what a batch norm reads or a sum adds
         if any(unit.training for unit in self.norms):
@@ -302,10 +307,10 @@ def _with_dropout(t: ConvTensors, p: float, noise: Tensor) -> ConvTensors:
 
 def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated:
-        return None
     compute = _backend.resolve(x).inference_dtype(dtype)
     if compute == dtype:
+        return None
+    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated:
         return None
     for unit in call.convolutions:
         if unit.training or unit.folded is None:
