@@ -22,6 +22,11 @@ class Gpu:
         self.tensors = device.torch_device
         self.second = torch.device("cuda", 1)
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether torch can capture CUDA graphs here."""
+        return self._device.has_graphs
+
     def count(self) -> int:
         return int(self._cuda.device_count())
 
@@ -66,6 +71,8 @@ class Gpu:
 
 class DryGpu(Gpu):
     """The CPU in a GPU's place: each call ends before the next begins, and a replay is a call."""
+
+    has_graphs = False  # torch.compile would want real ones
 
     def count(self) -> int:
         return 1

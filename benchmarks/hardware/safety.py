@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -93,6 +94,7 @@ def checks(context: Context, gpu: Gpu) -> Iterator[Check]:
         yield Check(
             "current stream: training step of resnet18", partial(trains_beside, gpu, planes)
         )
+        yield Check("reduce-overhead: a block", partial(is_compiled_into_graphs, gpu))
 
 
 def one_case_each(device: str) -> Iterator[Case]:
@@ -273,6 +275,38 @@ def captures_training(gpu: Gpu, planes: Sequence[int]) -> str:
             step()
     gpu.synchronize()
     return agreement(captured, plain, "replayed")
+
+
+def is_compiled_into_graphs(gpu: Gpu) -> str:
+    """torch.compile's own CUDA graphs, forward and backward, on values that they were not captured with."""
+    if not gpu.has_graphs:
+        raise Skip("mode='reduce-overhead' needs CUDA graphs")
+    if importlib.util.find_spec("triton") is None:
+        raise Skip("torch.compile needs triton on a GPU, which is not installed")
+    torch.manual_seed(0)
+    block = resnet_cuda.nn.BasicBlock(64, 64).to(gpu.tensors, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = torch.compile(copy.deepcopy(block), mode="reduce-overhead")
+    for _ in range(1 + _STEPS):  # warmed up, captured, replayed
+        x = torch.randn(_IMAGES, 64, _PIXELS, _PIXELS, device=gpu.tensors)
+        x = x.contiguous(memory_format=torch.channels_last)
+        found, plain = (trained_once(module, x) for module in (compiled, block))
+    gpu.synchronize()
+    names = ["output", "gradient of x", *(name for name, _ in block.named_parameters())]
+    for name, a, b in zip(names, found, plain, strict=True):
+        torch.testing.assert_close(
+            a, b, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    return f"{_STEPS} replays"
+
+
+def trained_once(module: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    """The output, the gradients of x and of the parameters: copies, since a replay overwrites its results."""
+    x = x.detach().requires_grad_()
+    torch.compiler.cudagraph_mark_step_begin()
+    z = module(x)
+    inputs = [x, *module.parameters()]  # type: ignore[attr-defined]
+    gradients = torch.autograd.grad(z, inputs, random_grad(z))
+    return [z.detach().clone(), *(g.clone() for g in gradients)]
 
 
 def trains_beside(gpu: Gpu, planes: Sequence[int]) -> str:

@@ -5,6 +5,10 @@
 #include <array>
 #include <climits>
 
+// What torch's last refusal said. In torch >= 2.13, which is later than the stable ABI that the
+// bindings target: null in an older one.
+extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
+
 namespace rnc::bindings {
 namespace {
 
@@ -185,9 +189,18 @@ Shape Arguments::sizes(const char* name, const Sizes& nchw) const {
 }
 
 Tensor Arguments::allocate(const Sizes& sizes, ScalarType scalar_type, bool channels_last) const {
-  return torch::stable::empty(
-      sizes, scalar_type, std::nullopt, device_, std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  try {
+    return torch::stable::empty(
+        sizes, scalar_type, std::nullopt, device_, std::nullopt,
+        channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  } catch (const std::exception&) {
+    // What it says is a line of a header and no reason.
+    const char* const reason = torch_exception_get_what_without_backtrace
+                                   ? torch_exception_get_what_without_backtrace()
+                                   : "torch's allocator refused, probably out of memory";
+    fail("cannot allocate a ", spelling(scalar_type), " tensor of shape ", text(sizes), ": ",
+         reason);
+  }
 }
 
 Tensor Arguments::new_activation(const Shape& shape) const {

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from resnet_cuda.nn._fused import FusedModule, is_traced
 from resnet_cuda.nn._recording import announce
 from resnet_cuda.nn._units import (
+    BatchCount,
     bare_unit_of,
     batch_norm_blocker,
     batch_norm_call,
@@ -94,30 +95,33 @@ class FusedBlock(FusedModule):
         follower: the block behind; its `blocker()` is None, too.
         """
         layout = self.layout
-        entry = None
-        if layout.entry is not None:
-            entry = NormUnit(*batch_norm_call(getattr(self, layout.entry), x))
-        last = len(layout.pairs) - 1
-        units = [
-            self._unit(x, getattr(self, conv), getattr(self, bn) if bn else None, i < last, conv)
-            for i, (conv, bn) in enumerate(layout.pairs)
-        ]
-        if layout.dropout is not None and getattr(self, layout.dropout).training:
-            units[last - 1].dropout = getattr(self, layout.dropout).p
-        shortcut = self._shortcut(x)
-        options = BranchOptions(self.memory, self.closed_form)
-        announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
-        return chained_branch(
-            x,
-            units,
-            shortcut,
-            begun,
-            None if entry is not None or follower is None else follower._first_unit(x),
-            entry=entry,
-            relu=entry is None,
-            donate_input=donate_input,
-            **options._asdict(),
-        )
+        with BatchCount() as count:
+            entry = None
+            if layout.entry is not None:
+                entry = NormUnit(*batch_norm_call(getattr(self, layout.entry), x, count))
+            last = len(layout.pairs) - 1
+            units = [
+                self._unit(
+                    x, getattr(self, conv), getattr(self, bn) if bn else None, i < last, conv, count
+                )
+                for i, (conv, bn) in enumerate(layout.pairs)
+            ]
+            if layout.dropout is not None and getattr(self, layout.dropout).training:
+                units[last - 1].dropout = getattr(self, layout.dropout).p
+            shortcut = self._shortcut(x, count)
+            options = BranchOptions(self.memory, self.closed_form)
+            announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
+            return chained_branch(
+                x,
+                units,
+                shortcut,
+                begun,
+                None if entry is not None or follower is None else follower._first_unit(x),
+                entry=entry,
+                relu=entry is None,
+                donate_input=donate_input,
+                **options._asdict(),
+            )
 
     def _first_unit(self, x: Tensor) -> ConvUnit | None:
         """What this block begins with, where that is a convolution of its input and nothing in it is trained."""
@@ -126,7 +130,7 @@ class FusedBlock(FusedModule):
             return None
         if any(part.training for part in self.parts_of(self)):
             return None  # one call differentiates the block, and counts its batch
-        return self._unit(x, getattr(self, conv), getattr(self, bn), True, conv)
+        return self._unit(x, getattr(self, conv), getattr(self, bn), True, conv, BatchCount())
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
@@ -176,13 +180,14 @@ class FusedBlock(FusedModule):
         bn: nn.BatchNorm2d | nn.SyncBatchNorm | None,
         relu: bool,
         name: str,
+        count: BatchCount,
     ) -> ConvUnit:
         if bn is None:
             return bare_unit_of(conv)
-        call = batch_norm_call(bn, x)
+        call = batch_norm_call(bn, x, count)
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
-    def _shortcut(self, x: Tensor) -> Shortcut | None:
+    def _shortcut(self, x: Tensor, count: BatchCount) -> Shortcut | None:
         module = self.downsample
         if type(module) is NoShortcut:
             return None
@@ -192,7 +197,7 @@ class FusedBlock(FusedModule):
             return ZeroPad(module.stride, module.out_channels)
         if type(module) is nn.Conv2d:
             return bare_unit_of(module)
-        return self._unit(x, module[-2], module[-1], False, "downsample")
+        return self._unit(x, module[-2], module[-1], False, "downsample", count)
 
 
 def shortcut_blocker(module: nn.Module | None) -> str | None:

@@ -87,6 +87,11 @@ def announce(
         _listener(BranchCall(x, units, shortcut, **more))
 
 
+def is_heard() -> bool:
+    """Whether anybody listens; where nobody does, a call need not be described."""
+    return _listener is not None
+
+
 @contextmanager
 def listening(listener: Callable[[BranchCall], None]) -> Iterator[None]:
     """Hand every call that fused modules make inside the context to `listener`."""

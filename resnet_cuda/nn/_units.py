@@ -10,12 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from resnet_cuda.nn._recording import announce
-from resnet_cuda.ops import ConvUnit, conv_unit, residual_branch
+from resnet_cuda.nn._recording import announce, is_heard
+from resnet_cuda.ops import ConvUnit, _validate, residual_branch
 from resnet_cuda.ops._autocast import autocast_dtype
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import Pair
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._running import is_fault
 from resnet_cuda.ops._synchronised import group_of
+from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
@@ -36,7 +38,38 @@ class BatchNormCall(NamedTuple):
     process_group: dist.ProcessGroup | None
 
 
-def batch_norm_call(bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor) -> BatchNormCall:
+class BatchCount:
+    """The batch that one forward counts: in a forward that fails, it is not counted.
+
+    So `num_batches_tracked` says of how many batches the running statistics are, as the cumulative
+    average needs to know.
+    """
+
+    def __init__(self) -> None:
+        self._counted: list[tuple[Tensor, int]] = []
+
+    def add(self, counter: Tensor) -> None:
+        """Counts it once, even where an interrupt comes right behind."""
+        if torch.compiler.is_compiling() or counter.is_inference():
+            counter.add_(1)
+            return
+        self._counted.append((counter, counter._version))
+        counter.add_(1)
+
+    def __enter__(self) -> BatchCount:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind is not None and is_fault(kind):
+            with torch.no_grad():
+                for counter, version in self._counted:
+                    if counter._version != version:
+                        counter.sub_(1)
+
+
+def batch_norm_call(
+    bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor, count: BatchCount
+) -> BatchNormCall:
     """The rules of `torch.nn.modules.batchnorm`'s forwards, which also count the batch.
 
     As there, the batch is counted before anything is computed (recomputation under checkpointing may
@@ -49,7 +82,7 @@ def batch_norm_call(bn: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor) -> BatchNo
     update = bn.training and bn.track_running_stats
     counter = bn.num_batches_tracked if update and (x.shape[0] != 0 or group is not None) else None
     if counter is not None:
-        counter.add_(1)
+        count.add(counter)
     momentum = bn.momentum
     if momentum is None:
         momentum = 0.0 if counter is None else 1.0 / float(counter)
@@ -130,10 +163,21 @@ def run_unit(
         # The op would cast it; a sum of plain torch has the wider dtype.
         z = run_unit(x, conv, bn, False, folded) + residual
         return torch.relu(z) if relu else z
-    call = batch_norm_call(bn, x)
-    unit = conv_unit_of(conv, call, relu, None if call.training else folded())
-    announce(x, [unit], residual=residual)
-    return conv_unit(x, unit, residual)
+    with BatchCount() as count:
+        call = batch_norm_call(bn, x, count)
+        cache = None if call.training else folded()
+        if is_heard():
+            announce(x, [conv_unit_of(conv, call, relu, cache)], residual=residual)
+        geometry = _validate.geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
+        norm = BatchNormSpec(call.training, call.momentum, call.eps, call.process_group)
+        return apply_conv_bn(
+            x,
+            conv.weight,
+            BatchNormTensors(call.gamma, call.beta, call.running_mean, call.running_var),
+            residual,
+            ConvBnCall(geometry, norm, relu),
+            folded=cache,
+        )
 
 
 def run_bare_unit(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -147,12 +191,13 @@ def run_pooled_unit(
     x: Tensor, conv: Any, bn: Any, folded: Callable[[], FoldedConv | None], window: PoolWindow
 ) -> Tensor:
     """max_pool2d(relu(bn(conv(x)))) in one fused call; `folded` as in `run_unit`."""
-    call = batch_norm_call(bn, x)
-    unit = conv_unit_of(conv, call, True, None if call.training else folded())
-    announce(x, [unit], max_pool=window)
-    return apply_conv_bn_max_pool(
-        x, unit.weight, unit.bn(), unit.call(unit.relu), window, folded=unit.folded
-    )
+    with BatchCount() as count:
+        call = batch_norm_call(bn, x, count)
+        unit = conv_unit_of(conv, call, True, None if call.training else folded())
+        announce(x, [unit], max_pool=window)
+        return apply_conv_bn_max_pool(
+            x, unit.weight, unit.bn(), unit.call(unit.relu), window, folded=unit.folded
+        )
 
 
 def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:

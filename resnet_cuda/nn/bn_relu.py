@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import batch_norm_blocker, batch_norm_call, touched
+from resnet_cuda.nn._units import BatchCount, batch_norm_blocker, batch_norm_call, touched
 from resnet_cuda.ops import bn_relu
 from resnet_cuda.reference import blocks as plain
 
@@ -24,20 +24,21 @@ class BNReLU(FusedModule, plain.BNReLU):
         if is_traced(x) or self.blocker() is not None:
             out: Tensor = super().forward(x, residual)
             return out
-        call = batch_norm_call(self.bn, x)
-        return bn_relu(
-            x,
-            call.gamma,
-            call.beta,
-            call.running_mean,
-            call.running_var,
-            residual=residual,
-            training=call.training,
-            momentum=call.momentum,
-            eps=call.eps,
-            relu=type(self.relu) is nn.ReLU,
-            process_group=call.process_group,
-        )
+        with BatchCount() as count:
+            call = batch_norm_call(self.bn, x, count)
+            return bn_relu(
+                x,
+                call.gamma,
+                call.beta,
+                call.running_mean,
+                call.running_var,
+                residual=residual,
+                training=call.training,
+                momentum=call.momentum,
+                eps=call.eps,
+                relu=type(self.relu) is nn.ReLU,
+                process_group=call.process_group,
+            )
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from resnet_cuda.ops import _composed_branch, _onednn, _second_order, _synchronised
 from resnet_cuda.ops._branch import (
@@ -35,10 +36,7 @@ _aten = torch.ops.aten
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) -> Tensor:
-    g = g.of_taps(weight)
-    return _aten.convolution.default(
-        x, weight, bias, g.stride, g.padding, g.dilation, False, (0, 0), g.groups
-    )
+    return torch.conv2d(x, weight, bias, *g.of_taps(weight))
 
 
 def _normalise(
@@ -54,22 +52,27 @@ def _normalise(
         batch = _synchronised.of_values(y.to(acc), norm.process_group)
         batch.move(bn, norm.momentum)
         mean, var = batch.mean.to(acc), batch.var.to(acc)
-        z = _aten.native_batch_norm.default(y, gamma, beta, mean, var, False, 0.0, norm.eps)[0]
+        z = torch.native_batch_norm(y, gamma, beta, mean, var, False, 0.0, norm.eps)[0]
         return z, mean, torch.rsqrt(var + norm.eps)
     if norm.training and y.shape[0] == 0:
         nothing = y.new_zeros(y.shape[1], dtype=acc)
         return y.clone(), nothing, nothing
     running_mean, running_var = cast_vector(bn.running_mean, acc), cast_vector(bn.running_var, acc)
-    z, mean, invstd = _aten.native_batch_norm.default(
+    z, mean, invstd = torch.native_batch_norm(
         y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
     )
     if not norm.training:
         assert bn.running_var is not None and running_mean is not None and running_var is not None
         return z, running_mean.clone(), running_var.clone()
-    for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
+    _give_back(bn, running_mean, running_var)
+    return z, mean, invstd
+
+
+def _give_back(bn: BatchNormTensors, mean: Tensor | None, var: Tensor | None) -> None:
+    """Running statistics that moved in another dtype than their own."""
+    for given, updated in ((bn.running_mean, mean), (bn.running_var, var)):
         if given is not None and updated is not None and updated is not given:
             given.copy_(updated)
-    return z, mean, invstd
 
 
 def _add_relu_(
@@ -84,6 +87,41 @@ def _add_relu_(
 class AtenBackend(Backend):
     name = "cpu"
     gate_is_output = True
+
+    def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
+        # What happens in place there, torch.func's transforms may not follow.
+        return not any(groups) and not torch._C._are_functorch_transforms_active()
+
+    def conv_bn_composed(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        norm: BatchNormSpec,
+        relu: bool,
+    ) -> Tensor:
+        y = convolve(x, weight, None, geometry)
+        return self.bn_composed(y, bn, residual, norm, relu)
+
+    def bn_composed(
+        self,
+        y: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        norm: BatchNormSpec,
+        relu: bool,
+    ) -> Tensor:
+        acc = accumulator_dtype(y.dtype)
+        gamma, beta, mean, var = (cast_vector(vector, acc) for vector in bn)
+        training, momentum, eps, _ = norm
+        if not training and mean is not None and var is not None:
+            mean, var = mean.clone(), var.clone()  # the backward wants them as they are now
+        z = torch.batch_norm(y, gamma, beta, mean, var, training, momentum, eps, False)
+        if training:
+            _give_back(bn, mean, var)
+        return _add_relu_(z, residual, relu)
 
     def branch_forward(
         self, branch: BranchSpec, tensors: BranchTensors
@@ -269,8 +307,8 @@ class AtenBackend(Backend):
         self, y: Tensor, bn: BatchNormTensors, residual: Tensor | None, eps: float, relu: bool
     ) -> Tensor:
         acc = accumulator_dtype(y.dtype)
-        vectors = [cast_vector(vector, acc) for vector in bn]
-        z = _aten.native_batch_norm.default(y, *vectors, False, 0.0, eps)[0]
+        gamma, beta, mean, var = (cast_vector(vector, acc) for vector in bn)
+        z = torch.batch_norm(y, gamma, beta, mean, var, False, 0.0, eps, False)
         return _add_relu_(z, residual, relu)
 
     def statistics(self, saved: Sequence[Tensor], norm: BatchNormSpec) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from resnet_cuda import _raw
+from resnet_cuda import _fakes
 from resnet_cuda.ops import _closed_form as closed_form
 from resnet_cuda.ops._branch import (
     BranchGradients,
@@ -295,7 +295,7 @@ def _shape_before(branch: BranchSpec, tensors: BranchTensors, i: int) -> Sequenc
     shape: Sequence[int] = tensors.x.shape
     for spec, t in zip(branch.units[:i], tensors.convolutions, strict=False):
         g = spec.geometry
-        shape = _raw.conv_output_shape(shape, t.weight.shape, g.stride, g.padding, g.dilation)
+        shape = _fakes.conv_output_shape(shape, t.weight.shape, g.stride, g.padding, g.dilation)
     return shape
 
 

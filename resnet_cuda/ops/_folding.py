@@ -65,13 +65,19 @@ class FoldedConv:
         dtype: torch.dtype,
     ) -> FoldedWeights | None:
         """The folded weights in `dtype` for an input of x's shape; None where they cannot be made safely."""
-        if not is_plain(x, weight, *bn):
+        if not is_plain(x):
             return None
         entry = self._entry
         if entry is None or not entry.is_current(weight, bn, dtype, geometry, eps):
+            if not is_plain(weight, *bn):
+                return None
             entry = _Entry(weight, bn, dtype, geometry, eps)
             self._entry = entry if entry.cacheable else None
-        shape = tuple(x.shape) if entry.packable and torch.backends.mkldnn.enabled else ()
+        shape: tuple[int, ...] = ()
+        if entry.packable and torch.backends.mkldnn.enabled:
+            shape = tuple(x.shape)
+            if not _onednn.pays(shape, weight, geometry, dtype):
+                shape = ()
         found = entry.by_shape.get(shape)
         if found is None:
             if len(entry.by_shape) >= _MAX_SHAPES:
@@ -98,7 +104,7 @@ class _Entry:
         self.address = weight.data_ptr()
         self.version = weight._version if self.cacheable else 0
         self.sample = _sample(weight) if self.cacheable else []
-        self.vectors = _contents(bn)
+        self.vectors = [None if vector is None else _Content(vector) for vector in bn]
         self.dtype, self.geometry, self.eps = dtype, geometry, eps
         self.packable = geometry.groups == 1 and _onednn.serves(dtype)
         self.by_shape: dict[tuple[int, ...], FoldedWeights] = {}  # by x's shape; () is unpacked
@@ -118,7 +124,7 @@ class _Entry:
             and dtype == self.dtype
             and geometry == self.geometry
             and eps == self.eps
-            and _contents(bn) == self.vectors
+            and all(map(_is_unchanged, self.vectors, bn))
             and _sample(weight) == self.sample
         )
 
@@ -165,9 +171,24 @@ def _is_dense(weight: Tensor) -> bool:
     return weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def _contents(bn: BatchNormTensors) -> list[bytes | None]:
-    """The vectors' bytes: a few KB per convolution, read in about a microsecond."""
-    return [None if vector is None else _bytes(vector) for vector in bn]
+class _Content:
+    """A vector's bytes: a few KB per convolution, read in about a microsecond."""
+
+    __slots__ = ("address", "size", "value", "vector")
+
+    def __init__(self, vector: Tensor) -> None:
+        self.vector = vector  # so that the address is nobody else's
+        self.address = vector.data_ptr() if vector.is_contiguous() else 0
+        self.size = vector.numel() * vector.element_size()
+        self.value = _bytes(vector)
+
+
+def _is_unchanged(content: _Content | None, vector: Tensor | None) -> bool:
+    if content is None or vector is None:
+        return content is vector
+    if vector is content.vector and content.address and vector.data_ptr() == content.address:
+        return ctypes.string_at(content.address, content.size) == content.value
+    return is_plain(vector) and _bytes(vector) == content.value
 
 
 def _bytes(vector: Tensor) -> bytes:

@@ -90,8 +90,8 @@ def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def cast_vector(vector: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A per-channel vector as contiguous `dtype`; the tensor itself where it already is."""
-    if vector is None:
-        return None
+    if vector is None or (vector.dtype == dtype and vector.is_contiguous()):
+        return vector
     return vector.to(dtype).contiguous()
 
 
@@ -115,6 +115,35 @@ class Backend:
     def prepare(self, x: Tensor) -> Tensor:
         """`x` in the memory layout that the passes want; differentiable."""
         return x
+
+    def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
+        """Whether a call whose batch norms go over these groups is differentiated by torch itself, through
+        `conv_bn_composed` and `bn_composed`: where nothing is fused, an autograd function is only a cost."""
+        return False
+
+    def conv_bn_composed(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        norm: BatchNormSpec,
+        relu: bool,
+    ) -> Tensor:
+        """relu?(bn(conv(x)) + residual), differentiable; running statistics move in training."""
+        raise NotImplementedError
+
+    def bn_composed(
+        self,
+        y: Tensor,
+        bn: BatchNormTensors,
+        residual: Tensor | None,
+        norm: BatchNormSpec,
+        relu: bool,
+    ) -> Tensor:
+        """relu?(bn(y) + residual), differentiable; running statistics move in training."""
+        raise NotImplementedError
 
     def branch_forward(
         self, branch: BranchSpec, tensors: BranchTensors

@@ -11,19 +11,17 @@ from resnet_cuda import _backend
 def is_channels_last(x: Tensor) -> bool:
     """Whether torch's `suggest_memory_format` says channels_last: by the strides' order, ambiguous
     shapes count as NCHW."""
-    sizes, strides = x.shape, x.stride()
-    if strides[1] == 0:
+    n, c, h, w = x.shape
+    of_n, of_c, of_h, of_w = x.stride()
+    # From the innermost dimension outwards: none may begin before the one inside of it ends.
+    least = of_c * c if c > 1 else of_c
+    if of_c == 0 or c == 0 or w == 0 or of_w < least:
         return False
-    least = 0
-    for dim in (1, 3, 2, 0):
-        if sizes[dim] == 0 or strides[dim] < least:
-            return False
-        if dim == 0 and least == strides[1]:
-            return False
-        least = strides[dim]
-        if sizes[dim] > 1:
-            least = least * sizes[dim]
-    return True
+    least = of_w * w if w > 1 else of_w
+    if h == 0 or of_h < least:
+        return False
+    least = of_h * h if h > 1 else of_h
+    return n != 0 and of_n >= least and least != of_c
 
 
 def as_channels_last(x: Tensor) -> Tensor:

@@ -1,12 +1,24 @@
-"""Running statistics under torch.compile, where an autograd function must not write to its inputs:
-they move outside of it."""
+"""Running statistics: they move outside of autograd functions under torch.compile, where those must not
+write to their inputs, and not at all in a call that fails."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors
+
+
+def is_fault(kind: type[BaseException]) -> bool:
+    """Whether a forward that this exception ends has failed. torch.utils.checkpoint leaves one that it
+    runs again as soon as it has what it wants, and its batch norms move, as torch's own do."""
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    return kind is not getattr(checkpoint, "_StopRecomputationError", None)
 
 
 def defer_running_update(
@@ -29,3 +41,51 @@ def update_running(
         var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
         bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
         bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
+
+
+def restored_on_error(
+    *norms: tuple[BatchNormTensors | None, bool],
+) -> AbstractContextManager[Any]:
+    """Running statistics that move inside the context are what they were before if it is left by an
+    exception: no memory, an interrupt, a bad argument of a later unit.
+
+    A batch norm's statistics are complete, and moved, by the pass that finalises them; the passes behind
+    it can still fail. norms: the vectors of each, and whether it is in training.
+    """
+    # A compiled graph moves them in its epilogue, when nothing can fail any more.
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    moving = []
+    for bn, training in norms:
+        if training and bn is not None:
+            moving += [v for v in (bn.running_mean, bn.running_var) if isinstance(v, Tensor)]
+    return _Restored(moving) if moving else nullcontext()
+
+
+class _Restored:
+    __slots__ = ("_before", "_tensors")
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+
+    def __enter__(self) -> None:
+        self._before = _copies(self._tensors)
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind is None or not is_fault(kind):
+            return
+        before = self._before
+        if isinstance(before, Tensor):
+            before = before.split([len(tensor) for tensor in self._tensors])
+        for tensor, value in zip(self._tensors, before, strict=True):
+            tensor.data.copy_(value)  # to graphs that have saved the tensor, nothing has changed
+
+
+def _copies(tensors: list[Tensor]) -> Tensor | Sequence[Tensor]:
+    """In one tensor, by one launch, where they are of one dtype on one device."""
+    first = tensors[0]
+    dtype, device = first.dtype, first.device
+    for t in tensors:
+        if t.dim() != 1 or t.dtype != dtype or t.device != device:
+            return [tensor.clone() for tensor in tensors]
+    return torch.cat(tensors)

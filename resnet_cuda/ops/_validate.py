@@ -38,6 +38,9 @@ def pair(value: Any, name: str, least: int) -> Pair:
 
 
 def geometry(stride: Any, padding: Any, dilation: Any, groups: Any) -> ConvGeometry:
+    if type(stride) is type(padding) is type(dilation) is type(groups) is int:  # quickly
+        if stride > 0 and padding >= 0 and dilation > 0 and groups > 0:
+            return ConvGeometry((stride, stride), (padding, padding), (dilation, dilation), groups)
     if not isinstance(groups, int) or isinstance(groups, bool):
         raise TypeError(f"groups is {groups!r}; accepted: an int")
     if groups < 1:
@@ -138,33 +141,25 @@ def batch_norm(
 ) -> None:
     """Checks the per-channel tensors [K] of a batch norm over an input of `shape` [N, K, P, Q] in
     `dtype` on x's device."""
-    channels = shape[1]
-    for name, vector in zip(bn._fields, bn, strict=True):
-        if vector is None:
-            continue
-        if not isinstance(vector, Tensor):
-            raise TypeError(f"{name} is a {type(vector).__name__}; accepted: a Tensor [K] or None")
-        if vector.dim() != 1 or vector.shape[0] != channels:
-            raise ValueError(
-                f"{name} has shape {list(vector.shape)}; accepted: [{channels}], one value per output channel"
-            )
-        if vector.dtype != dtype and not (
-            vector.dtype == torch.float32 and dtype in _LOW_PRECISION
+    size, device = (shape[1],), x.device
+    for vector in bn:
+        if vector is not None and not (
+            isinstance(vector, Tensor)
+            and vector.dtype is dtype
+            and vector.shape == size
+            and vector.device == device
         ):
-            also = " or float32" if dtype in _LOW_PRECISION else ""
-            raise TypeError(
-                f"{name} has dtype {vector.dtype}, x has {dtype}; accepted: {dtype}{also}"
-            )
-        _same_device(vector, name, x)
+            _vectors(x, dtype, bn, shape[1])
+            break
     mean, var = bn.running_mean, bn.running_var
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ValueError(f"{missing} is None and the other is not; accepted: both or neither")
-    if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
+    if type(momentum) is not float and not _is_number(momentum):
         raise TypeError(
             f"momentum is {momentum!r}; accepted: a float (the cumulative average of momentum=None is the module's)"
         )
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+    if type(eps) is not float and not _is_number(eps):
         raise TypeError(f"eps is {eps!r}; accepted: a float")
     if eps < 0:
         raise ValueError(f"eps is {eps}; accepted: a float of at least 0")
@@ -184,11 +179,37 @@ def batch_norm(
         )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _vectors(x: Tensor | Planned, dtype: torch.dtype, bn: BatchNormTensors, channels: int) -> None:
+    """Names what is wrong with a vector; float32 ones beside a lower precision are right."""
+    for name, vector in zip(bn._fields, bn, strict=True):
+        if vector is None:
+            continue
+        if not isinstance(vector, Tensor):
+            raise TypeError(f"{name} is a {type(vector).__name__}; accepted: a Tensor [K] or None")
+        if vector.dim() != 1 or vector.shape[0] != channels:
+            raise ValueError(
+                f"{name} has shape {list(vector.shape)}; accepted: [{channels}], one value per output channel"
+            )
+        if vector.dtype != dtype and not (
+            vector.dtype == torch.float32 and dtype in _LOW_PRECISION
+        ):
+            also = " or float32" if dtype in _LOW_PRECISION else ""
+            raise TypeError(
+                f"{name} has dtype {vector.dtype}, x has {dtype}; accepted: {dtype}{also}"
+            )
+        _same_device(vector, name, x)
+
+
 def residual(x: Tensor, tensor: Tensor, shape: Sequence[int], name: str = "residual") -> None:
     """A tensor that is added to an output of `shape`: no broadcasting."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is a {type(tensor).__name__}; accepted: a Tensor or None")
-    same_shape(tensor.shape, shape, name)
+    if tensor.shape != shape:
+        same_shape(tensor.shape, shape, name)
     if tensor.dtype != x.dtype:
         raise TypeError(
             f"{name} has dtype {tensor.dtype}, x has {x.dtype}; accepted: the same dtype"

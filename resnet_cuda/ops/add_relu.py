@@ -46,7 +46,7 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
         return reference.add_relu(x, residual)
     channels_last = is_channels_last(x)
     x, residual = backend.prepare(x), backend.prepare(residual)
-    if torch.is_grad_enabled() and requires_grad(x, residual):
+    if torch.is_grad_enabled() and requires_grad(x, residual) and not backend.uses_torch_autograd():
         z = apply_function(_AddRelu, x, residual, backend)[0]
     else:
         z = backend.add_relu_inference(x, residual)

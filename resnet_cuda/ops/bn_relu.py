@@ -15,7 +15,7 @@ from resnet_cuda.ops._branch import in_dtype_of, requires_grad
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import is_channels_last, match_format
-from resnet_cuda.ops._running import defer_running_update, update_running
+from resnet_cuda.ops._running import defer_running_update, restored_on_error, update_running
 from resnet_cuda.ops._synchronised import breaks_graph, group_of, run_eagerly
 
 
@@ -70,31 +70,40 @@ def bn_relu(
     _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
     if residual is not None:
         _validate.residual(x, residual, x.shape)
-    grad = torch.is_grad_enabled() and requires_grad(x, gamma, beta, residual)
     channels_last = is_channels_last(x)
+    call = _BnCall(norm, relu)
+    if not training:
+        return match_format(_computed(backend, x, bn, residual, call), channels_last)
+    with restored_on_error((bn, True)):
+        return match_format(_computed(backend, x, bn, residual, call), channels_last)
 
+
+def _computed(
+    backend: Backend, x: Tensor, bn: BatchNormTensors, residual: Tensor | None, call: _BnCall
+) -> Tensor:
+    """The checked call, in whatever memory format its backend likes."""
+    norm, relu = call
     if x.shape[0] == 0 and norm.process_group is None:
-        z = _empty_batch(x, bn, residual)
-    elif backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
+        return _empty_batch(x, bn, residual)
+    if backend.is_composite or (torch.compiler.is_compiling() and backend.gate_is_output):
         from resnet_cuda import reference
 
-        z = reference.bn_relu(x, *bn, residual=residual, **norm._asdict(), relu=relu)
-    else:
-        x = backend.prepare(x)
-        residual = None if residual is None else backend.prepare(residual)
-        if grad:
-            fused_bn, deferred = defer_running_update(bn, norm)
-            z, *saved = apply_function(
-                _BnRelu, x, *fused_bn, residual, backend, _BnCall(norm, relu)
-            )
-            if deferred:
-                count = z.shape[0] * z.shape[2] * z.shape[3]
-                update_running(bn, norm, backend.statistics(saved, norm), count)
-        elif training:
-            z = backend.bn_forward(x, bn, residual, norm, relu)[0]
-        else:
-            z = backend.bn_inference(x, bn, residual, eps, relu)
-    return match_format(z, channels_last)
+        return reference.bn_relu(x, *bn, residual=residual, **norm._asdict(), relu=relu)
+    grad = torch.is_grad_enabled() and requires_grad(x, bn.gamma, bn.beta, residual)
+    x = backend.prepare(x)
+    residual = None if residual is None else backend.prepare(residual)
+    if (grad or norm.training) and backend.uses_torch_autograd(norm.process_group):
+        return backend.bn_composed(x, bn, residual, norm, relu)
+    if grad:
+        fused_bn, deferred = defer_running_update(bn, norm)
+        z, *saved = apply_function(_BnRelu, x, *fused_bn, residual, backend, call)
+        if deferred:
+            count = z.shape[0] * z.shape[2] * z.shape[3]
+            update_running(bn, norm, backend.statistics(saved, norm), count)
+        return z
+    if norm.training:
+        return backend.bn_forward(x, bn, residual, norm, relu)[0]
+    return backend.bn_inference(x, bn, residual, norm.eps, relu)
 
 
 def _empty_batch(x: Tensor, bn: BatchNormTensors, residual: Tensor | None) -> Tensor:

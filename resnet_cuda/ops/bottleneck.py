@@ -14,6 +14,7 @@ from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.conv_unit import ConvUnit, check_unit, run_unit
@@ -106,10 +107,11 @@ def bottleneck_expand(
     if z is not None:
         return z
     _validate.activation(residual, "residual")
-    shortcut = apply_conv_bn(
-        residual, projection.weight, projection.bn(), None, projection.call(relu=False)
-    )
-    return apply_conv_bn(x, weight, bn, shortcut, call, donate_residual=True)
+    with restored_on_error((projection.bn(), projection.training)):
+        shortcut = apply_conv_bn(
+            residual, projection.weight, projection.bn(), None, projection.call(relu=False)
+        )
+        return apply_conv_bn(x, weight, bn, shortcut, call, donate_residual=True)
 
 
 def bottleneck_expand_reduce(
@@ -139,8 +141,9 @@ def bottleneck_expand_reduce(
         check_unit(unit, name)
         _validate.pointwise_weight(unit.weight)
     if not may_share_launch(x, expand, residual, reduce):
-        y = run_unit(x, expand, residual, True, launch="expand")
-        return y, run_unit(y, reduce, None, True, launch="reduce")
+        with restored_on_error((expand.bn(), expand.training)):
+            y = run_unit(x, expand, residual, True, launch="expand")
+            return y, run_unit(y, reduce, None, True, launch="reduce")
     read = x
     for unit in (expand, reduce):
         call = unit.call(relu=True)

@@ -26,8 +26,15 @@ from resnet_cuda.ops._branch import (
     run_branch,
 )
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
+from resnet_cuda.ops._interface import (
+    Backend,
+    BatchNormSpec,
+    BatchNormTensors,
+    ConvGeometry,
+    Pair,
+)
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, group_of, run_eagerly
 
 
@@ -154,16 +161,37 @@ def apply_conv_bn(
             return match_format(z, channels_last)
     if weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
+    if not norm.training:
+        z = _computed(backend, x, weight, bn, residual, call, grad)
+        return match_format(z, channels_last)
+    with restored_on_error((bn, True)):
+        z = _computed(backend, x, weight, bn, residual, call, grad)
+        return match_format(z, channels_last)
+
+
+def _computed(
+    backend: Backend,
+    x: Tensor,
+    weight: Tensor,
+    bn: BatchNormTensors,
+    residual: Tensor | None,
+    call: ConvBnCall,
+    grad: bool,
+) -> Tensor:
+    """The checked call, in whatever memory format its backend likes."""
+    geometry, norm = call.geometry, call.norm
     is_empty = x.shape[0] == 0 and norm.process_group is None
-    is_composite = backend.is_composite or (compiling and backend.gate_is_output)
+    is_composite = backend.is_composite or (
+        torch.compiler.is_compiling() and backend.gate_is_output
+    )
     if (is_empty or is_composite) and residual is not None and call.pad is not None:
         residual = call.pad(residual)
     if is_empty:
-        z = _empty_batch(x, weight, bn, residual, geometry)
-    elif is_composite:
+        return _empty_batch(x, weight, bn, residual, geometry)
+    if is_composite:
         from resnet_cuda import reference
 
-        z = reference.conv_bn_relu(
+        return reference.conv_bn_relu(
             x,
             weight,
             bn.gamma,
@@ -175,19 +203,18 @@ def apply_conv_bn(
             **norm._asdict(),
             relu=call.relu,
         )
-    else:
-        x = backend.prepare(x)
-        residual = None if residual is None else backend.prepare(residual)
-        if grad or norm.training:
-            branch = BranchSpec(
-                (ConvSpec(geometry, norm, call.relu),),
-                None if residual is None else call.pad or Identity(),
-                call.relu,
-            )
-            z = run_branch(backend, branch, BranchTensors(x, residual, [ConvTensors(weight, *bn)]))
-        else:
-            z = backend.conv_bn_inference(x, weight, bn, residual, *call)
-    return match_format(z, channels_last)
+    x = backend.prepare(x)
+    residual = None if residual is None else backend.prepare(residual)
+    if grad or norm.training:
+        if call.pad is None and backend.uses_torch_autograd(norm.process_group):
+            return backend.conv_bn_composed(x, weight, bn, residual, geometry, norm, call.relu)
+        branch = BranchSpec(
+            (ConvSpec(geometry, norm, call.relu),),
+            None if residual is None else call.pad or Identity(),
+            call.relu,
+        )
+        return run_branch(backend, branch, BranchTensors(x, residual, [ConvTensors(weight, *bn)]))
+    return backend.conv_bn_inference(x, weight, bn, residual, *call)
 
 
 def _empty_batch(

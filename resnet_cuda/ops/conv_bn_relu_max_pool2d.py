@@ -12,6 +12,7 @@ from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._folding import FoldedConv
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
 from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
@@ -82,4 +83,5 @@ def apply_conv_bn_max_pool(
     in_one = at_inference and call.relu and window == FUSED_WINDOW
     if in_one and _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
         return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
-    return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)
+    with restored_on_error((bn, call.norm.training)):
+        return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)

@@ -30,6 +30,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.bn_relu import bn_relu
 from resnet_cuda.ops.bottleneck import (
@@ -99,6 +100,14 @@ def residual_branch(
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
+    moving = [(unit.bn(), True) for unit in call.norms if unit.training]
+    if not moving:
+        return _run(x, call, donate_input)
+    with restored_on_error(*moving):
+        return _run(x, call, donate_input)
+
+
+def _run(x: Tensor, call: _Call, donate_input: bool) -> Tensor:
     backend = _backend.resolve(x)
     if call.is_one(backend, x):
         return _differentiable(backend, x, call)
@@ -209,6 +218,12 @@ class _Call(NamedTuple):
             return False
         if self.keeps_wider(x):
             return False
+        if (
+            not self.options.recompute
+            and not isinstance(self.shortcut, ZeroPad)
+            and backend.uses_torch_autograd(*self.process_groups)
+        ):
+            return False
         if any(unit.training for unit in self.norms):
             return True
         if self.is_preactivated and backend.normalises_on_load:
@@ -311,10 +326,10 @@ def _with_dropout(t: ConvTensors, p: float, noise: Tensor) -> ConvTensors:
 
 def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | None:
     """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated or call.keeps_wider(x):
-        return None
     compute = _backend.resolve(x).inference_dtype(dtype)
     if compute == dtype:
+        return None
+    if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated or call.keeps_wider(x):
         return None
     for unit in call.convolutions:
         if unit.training or unit.folded is None:
@@ -378,7 +393,8 @@ def _finish(
     else:
         residual = x
     if not isinstance(shortcut, ConvUnit) and call.keeps_wider(x):
-        z = run_unit(z, last, None, False, launch=_launch(last)) + residual
+        wide = shortcut(x) if isinstance(shortcut, ZeroPad) else x
+        z = run_unit(z, last, None, False, launch=_launch(last)) + wide
         return torch.relu(z) if call.relu else z
     return run_unit(
         z,

@@ -11,6 +11,7 @@ import torch
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
 from resnet_cuda import _host
 from resnet_cuda.testing import check_gradient_rule, emulated
+from tests.faults import allocations
 
 X, WEIGHT = (4, 16, 32, 32), (24, 16, 3, 3)
 PART = 24 * 16 * 3 * 3  # accumulators of one part of the sum
@@ -21,20 +22,14 @@ def memory_for(elements: int) -> Iterator[list[int]]:
     """torch.empty on the CPU refuses float32 tensors of more elements; yields what was asked for."""
     asked: list[int] = []
 
-    def empty(size, dtype=None, layout=None, device=None, pin_memory=None, memory_format=None):  # type: ignore[no-untyped-def]
+    def refuse(size: int, dtype: torch.dtype | None) -> None:
         if dtype == torch.float32:
-            asked.append(torch.Size(size).numel())
-            if asked[-1] > elements:
-                raise torch.OutOfMemoryError(f"no memory for {asked[-1]} elements")
-        strides = torch.empty(size, device="meta", memory_format=memory_format).stride()
-        return torch.empty_strided(size, strides, dtype=dtype)
+            asked.append(size)
+            if size > elements:
+                raise torch.OutOfMemoryError(f"no memory for {size} elements")
 
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("empty.memory_format", empty, "CPU", allow_override=True)
-    try:
+    with allocations(refuse):
         yield asked
-    finally:
-        library._destroy()
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,3 +68,15 @@ def test_no_memory_for_one_part_is_a_clear_error() -> None:
     message = str(error.value)
     assert "_conv_wgrad: there is no memory for its workspace" in message
     assert f"not even for one part of {PART} accumulators" in message
+
+
+def test_no_memory_for_a_result_is_an_error_with_torch_s_reason() -> None:
+    """No line of a C++ header: what could not be allocated, and what the allocator said."""
+    x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    with emulated(), memory_for(100), pytest.raises(RuntimeError) as error:
+        torch.ops.resnet_cuda._add_relu_forward(x, x, True)
+    message = str(error.value)
+    assert "_add_relu_forward: cannot allocate a float32 tensor of shape [2, 8, 4, 4]: " in message
+    assert ".h" not in message
+    if torch.__version__ >= "2.13":  # older ones keep the reason for themselves
+        assert "no memory for 256 elements" in message

@@ -92,13 +92,19 @@ _MODULES: dict[str, tuple[tuple[int, ...], int]] = {
     "BNReLU": ((8,), 2),
     "AddReLU": ((), 2),
 }
+NAMES = (*_MODULES, *_OPS)
+
+
+def passes_of(name: str) -> tuple[str, ...]:
+    """Of `PASSES`, those that the op or module has."""
+    return PASSES[:1] if name in _INFERENCE_ONLY else PASSES
 
 
 def workloads(device: Device, plan: Plan) -> Iterator[Workload]:
     """Modules, ops, and a network whose time is nearly all overhead. A plan for a few layers takes as many of them."""
     dtype = plan.dtypes[0]
-    for name in [*_MODULES, *_OPS][: plan.first_layers]:
-        for pass_name in PASSES[:1] if name in _INFERENCE_ONLY else PASSES:
+    for name in NAMES[: plan.first_layers]:
+        for pass_name in passes_of(name):
             yield tiny(device, name, pass_name, dtype)
     if _NETWORK not in networks.available():
         return
