@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from resnet_cuda import _compiler
+
 if TYPE_CHECKING:
     from resnet_cuda.ops._interface import Backend
 
@@ -95,7 +97,7 @@ def is_transformed(tensor: Tensor | None = None) -> bool:
     return any(transform.key() in unknown for transform in functorch.get_interpreter_stack() or ())
 
 
-@torch.compiler.assume_constant_result  # torch.compile guards on both
+@_compiler.constant_result  # torch.compile guards on both
 def _is_inside_transform() -> bool:
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
