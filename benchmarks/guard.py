@@ -33,6 +33,8 @@ _GOOD = {"warps", "eager/ours"}
 _NVCC = ("nvcc",)
 # What a kernel that is not in the baseline yet must not have, either.
 _NONE_AT_FIRST = {"spilled bytes", "local bytes"}
+# Of whose figures each CPU has its own in the baseline.
+_OF_THIS_CPU = {"ratios"}
 # What a figure depends on besides the sources: compared only where it is the same as in the baseline's environment.
 _DEPENDS = {
     ("launches", "shared wavefronts"): (
@@ -83,6 +85,8 @@ def compare(baseline: Mapping[str, Any], measured: Figures, here: Mapping[str, A
                     before = 0
                 if now is None:
                     why = why or f"{section}: no longer there: {subject}"
+                    if section in _OF_THIS_CPU:
+                        why = f"{section}: of another CPU: {subject}"
                     if section not in measured:
                         why = f"{section}: could not be measured here"
                     elif _of_other_architecture(section, subject, here):
@@ -192,7 +196,7 @@ def updated(
     kept = [section for section in old if section not in measured]
     figures: Figures = {}
     for section in (*measured, *kept):
-        figures[section] = {}
+        figures[section] = dict(old.get(section, {})) if section in _OF_THIS_CPU else {}
         for subject, metrics in measured.get(section, old.get(section, {})).items():
             figures[section][subject] = now = dict(metrics)
             for metric, before in old.get(section, {}).get(subject, {}).items():

@@ -10,7 +10,9 @@ ratios      of the CPU backend and plain torch, timed in turn
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -156,6 +158,16 @@ def compiled(found: resources.Resources) -> Figures:
     return {"kernels": kernels, "passes": passes, "build": {"all kernels": cost}}
 
 
+def _cpu_vendor() -> str:
+    """Whose CPU this is: torch's and oneDNN's kernels for the same instructions differ with it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id"))
+    return next(found, platform.machine())
+
+
 def ratios(seconds: float = RATIO_SECONDS) -> dict[str, dict[str, float]]:
     """eager / ours of ResNet-50 at inference, float32, on one thread: the median over interleaved rounds."""
     torch.manual_seed(0)
@@ -175,4 +187,5 @@ def ratios(seconds: float = RATIO_SECONDS) -> dict[str, dict[str, float]]:
     finally:
         torch.set_num_threads(threads)
     value = round(ratio(timings["eager"], timings["ours"]), 3)
-    return {"resnet50 inference float32 batch 1, 64x64, one thread": {"eager/ours": value}}
+    case = f"resnet50 inference float32 batch 1, 64x64, one thread, {_cpu_vendor()}"
+    return {case: {"eager/ours": value}}

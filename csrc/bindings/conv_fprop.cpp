@@ -26,6 +26,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_fprop(
   args.accumulators("scale", scale, {problem.K});
   args.accumulators("bias", bias, {problem.K});
   const ResidualSampling sampling = check_residual(args, residual, residual_stride, y_shape);
+  args.require(sampling.is_dense() || !x_scale,
+               "residual is sampled and x_scale is given, expected at most one");
   args.require(residual || !residual_scale,
                "residual is None, expected a tensor because residual_scale is given");
   args.accumulators("residual_scale", residual_scale, {problem.K});

@@ -31,13 +31,14 @@ Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
       {static_cast<const Acc*>(params.projection_scale),
        static_cast<const Acc*>(params.projection_bias)},
       params.residual_C};
-  ScaleBiasAddReluStore<T> epilogue{};  // the main loop has scaled already
+  using Epilogue = ScaleBiasAddReluStore<T, DenseResidual<T>>;
+  Epilogue epilogue{};  // the main loop has scaled already
   epilogue.y = static_cast<T*>(params.z);
   epilogue.mask = params.mask;
   epilogue.row_stride = params.K;
   epilogue.relu = params.relu;
   epilogue.aligned = pieces_are_vectors<T>({params.z}, params.K, params.K);
-  const ImplicitGemmParams<Mainloop, DenseRows, 1, ScaleBiasAddReluStore<T>> kernel_params{
+  const ImplicitGemmParams<Mainloop, DenseRows, 1, Epilogue> kernel_params{
       {{gemm_shape(plan, ConvOp::kFprop, problem), operands, {}}}, epilogue};
   return launch_gemms(plan, kernel_params, 1, stream);
 }

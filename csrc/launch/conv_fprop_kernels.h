@@ -1,6 +1,8 @@
 // The kernels of the forward convolution, with the main loops of any generation.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/conv/packed_filters.cuh"
 #include "launch/implicit_gemm.h"
 
@@ -46,15 +48,21 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
     const StoreWithBnStats<T> epilogue{y, static_cast<Acc*>(params.partials), K, aligned};
     return launch<kGeneration, T>(plan, params, prologue, epilogue, stream);
   }
-  const ScaleBiasAddReluStore<T> epilogue{y,
-                                          static_cast<const Acc*>(params.scale),
-                                          static_cast<const Acc*>(params.bias),
-                                          {params.residual, params.residual_sampling},
-                                          static_cast<const Acc*>(params.residual_scale),
-                                          params.mask,
-                                          K,
-                                          params.relu,
-                                          aligned};
+  // What normalises on load has no registers left for a residual that is sampled.
+  constexpr bool kSamples = std::is_same_v<Prologue, Identity<T>>;
+  using Residual = std::conditional_t<kSamples, SampledResidual<T>, DenseResidual<T>>;
+  if (!kSamples && !params.residual_sampling.is_dense()) {
+    return {"conv_fprop: a sampled residual goes with an input that is read as it is"};
+  }
+  const ScaleBiasAddReluStore<T, Residual> epilogue{y,
+                                                    static_cast<const Acc*>(params.scale),
+                                                    static_cast<const Acc*>(params.bias),
+                                                    {params.residual, params.residual_sampling},
+                                                    static_cast<const Acc*>(params.residual_scale),
+                                                    params.mask,
+                                                    K,
+                                                    params.relu,
+                                                    aligned};
   return launch<kGeneration, T>(plan, params, prologue, epilogue, stream);
 }
 

@@ -8,12 +8,12 @@ namespace rnc {
 
 // `fetch(slice)` loads this thread's share of a slice into registers, `put(stage, slice)` stores
 // what was fetched last, `multiply(stage, slice)` reads a stage that is complete. A slice is
-// fetched while the one before it is multiplied. Afterwards nobody reads a stage, and no copy that
-// `fetch` has started writes one: of no slices nothing is fetched.
+// fetched while the one before it is multiplied. There is at least one slice. Afterwards nobody
+// reads a stage.
 template <class Fetch, class Put, class Multiply>
 __device__ __forceinline__ void register_mainloop(int slices, Fetch&& fetch, Put&& put,
                                                   Multiply&& multiply) {
-  if (slices > 0) fetch(0, 0);
+  fetch(0, 0);
   for (int slice = 0; slice < slices; ++slice) {
     // Publish the fetched slice.
     put(slice % 2, slice);

@@ -106,7 +106,8 @@ def forward(branch: BranchSpec, tensors: BranchTensors) -> tuple[Tensor, tuple[T
     spec, t = branch.units[last], convolutions[last]
     serve(t.weight)
     if spec.norm is None:
-        terms.append(plain(read, spec, t, waits=True))
+        # What normalises on load adds no sampled shortcut.
+        terms.append(plain(read, spec, t, waits=not isinstance(branch.shortcut, ZeroPad)))
     elif closed_form_obstacle(branch, tensors, last) is None:
         before = _convolved(kept[-1])
         shift = closed_form.shift_of_activation(
@@ -285,6 +286,8 @@ def closed_form_obstacle(branch: BranchSpec, tensors: BranchTensors, i: int) -> 
         return own
     if i > last:
         return None if branch.entry is None else "what it reads is activated first"
+    if isinstance(branch.shortcut, ZeroPad):
+        return "a sampled shortcut is added where the output is normalised"
     if not (last > 0 and branch.units[last - 1].relu):
         return "what it reads is not another unit's ReLU"
     return None if convolutions[last - 1].noise is None else "dropout lies before it"

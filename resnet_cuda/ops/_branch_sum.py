@@ -14,6 +14,15 @@ from resnet_cuda.ops._kernel_passes import Operand
 from resnet_cuda.ops._layout import as_channels_last
 
 _ops = torch.ops.resnet_cuda
+Affine = tuple[Tensor, Tensor]
+
+
+def _affine(scale: Tensor | None, bias: Tensor | None, like: Tensor, channels: int) -> Affine:
+    """(scale, bias) [channels], 1 and 0 where there are none."""
+    acc = accumulator_dtype(like.dtype)
+    if scale is None:
+        scale = torch.ones(channels, dtype=acc, device=like.device)
+    return scale, torch.zeros_like(scale) if bias is None else bias
 
 
 class Stored(NamedTuple):
@@ -35,13 +44,9 @@ class Pending(NamedTuple):
     scale: Tensor | None = None
     bias: Tensor | None = None
 
-    def affine(self) -> tuple[Tensor, Tensor]:
+    def affine(self) -> Affine:
         """(scale, bias) [K], 1 and 0 where there are none."""
-        if self.scale is not None and self.bias is not None:
-            return self.scale, self.bias
-        filters, acc = self.weight.shape[0], accumulator_dtype(self.weight.dtype)
-        one = torch.ones(filters, dtype=acc, device=self.weight.device)
-        return one, torch.zeros_like(one)
+        return _affine(self.scale, self.bias, self.weight, self.weight.shape[0])
 
 
 def add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tensor, Tensor]:
@@ -69,8 +74,10 @@ def add(terms: Sequence[Stored | Pending], relu: bool, bits: bool) -> tuple[Tens
     if not pending:
         y, *others = stored
         other = others[0] if others else Stored(None)
+        assert y.tensor is not None
+        affine = _affine(y.scale, bias, y.tensor, y.tensor.shape[1])
         return _ops._bn_apply.default(
-            *(y.tensor, y.scale, bias, other.tensor, relu, bits),
+            *(y.tensor, *affine, other.tensor, relu, bits),
             residual_scale=other.scale,
             residual_stride=other.stride,
         )

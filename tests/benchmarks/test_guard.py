@@ -360,3 +360,12 @@ def test_compiled_figures_come_from_the_record_of_the_build() -> None:
     (figures,) = found["passes"].values()
     assert figures == {"kernels": 1, "code bytes": 512}
     assert found["build"] == {"all kernels": {"cost": 3.0}}
+
+
+def test_each_vendors_cpus_have_ratios_of_their_own(baseline: dict[str, Any]) -> None:
+    baseline["figures"]["ratios"] = {"resnet18, A": {"eager/ours": 1.3}}
+    measured = {**FIGURES, "ratios": {"resnet18, B": {"eager/ours": 0.8}}}
+    outcome = guard.compare(baseline, measured, HERE)
+    assert not outcome.worse and outcome.unchecked["ratios: of another CPU: resnet18, A"] == 1
+    kept = guard.updated(baseline, measured, HERE)["figures"]["ratios"]
+    assert kept == {"resnet18, A": {"eager/ours": 1.3}, "resnet18, B": {"eager/ours": 0.8}}

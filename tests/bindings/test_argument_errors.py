@@ -262,6 +262,15 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
         lambda: conv_fprop(residual=nhwc(2, 9, 9, 7), residual_stride=2),
         ["residual has shape [2, 9, 9, 7]", "at most 8 channels"],
     ),
+    "a sampled residual of what is normalised on load": (
+        lambda: conv_fprop(
+            residual=nhwc(2, 8, 9, 7),
+            residual_stride=2,
+            x_scale=torch.zeros(6),
+            x_bias=torch.zeros(6),
+        ),
+        ["residual is sampled and x_scale is given, expected at most one"],
+    ),
     "a residual every 0 pixels": (
         lambda: conv_fprop(residual=nhwc(2, 8, 5, 4), residual_stride=0),
         ["residual_stride is 0, expected 1 to"],

@@ -11,17 +11,17 @@ namespace rnc {
 // x_bias, x_floor) (zero at padding).
 struct ConvFpropParams {
   Conv2dProblem problem;
-  const void* x;               // T [N, H, W, C]
-  const void* weight;          // T [K, R, S, C / groups]
-  void* y;                     // T [N, P, Q, K]
-  const void* x_scale;         // Acc [C] or null: normalise-on-load
-  const void* x_bias;          // Acc [C], null exactly when x_scale is
-  const void* x_floor;         // Acc [C] or null (0); needs x_scale, and no padding
-  const void* scale;           // Acc [K] or null (1)
-  const void* bias;            // Acc [K] or null (0)
-  const void* residual;        // T [N, P, Q, K] or what sampling says, or null
-  const void* residual_scale;  // Acc [K] or null (1)
-  ResidualSampling residual_sampling;
+  const void* x;                       // T [N, H, W, C]
+  const void* weight;                  // T [K, R, S, C / groups]
+  void* y;                             // T [N, P, Q, K]
+  const void* x_scale;                 // Acc [C] or null: normalise-on-load
+  const void* x_bias;                  // Acc [C], null exactly when x_scale is
+  const void* x_floor;                 // Acc [C] or null (0); needs x_scale, and no padding
+  const void* scale;                   // Acc [K] or null (1)
+  const void* bias;                    // Acc [K] or null (0)
+  const void* residual;                // T [N, P, Q, K] or what sampling says, or null
+  const void* residual_scale;          // Acc [K] or null (1)
+  ResidualSampling residual_sampling;  // dense with x_scale
   uint8_t* mask;   // [N P Q K / 8] or null: bit i % 8 of byte i / 8 = not (y[i] <= 0); needs K
                    // / groups to be a multiple of 8
   void* partials;  // Acc [ceil(N P Q / kStatsTileRows)][2][K] or null: (mean, M2) of the stored y

@@ -58,7 +58,7 @@ struct PieceColumns {
 
 // y = relu?(acc * scale + bias + residual * residual_scale), and a bit for each element: whether
 // its ReLU lets a gradient pass.
-template <class T>
+template <class T, class Residual>
 struct ScaleBiasAddReluStore {
   using Acc = AccOf<T>;
   template <class Pieces>
@@ -66,7 +66,7 @@ struct ScaleBiasAddReluStore {
   T* y;
   const Acc* scale;
   const Acc* bias;
-  SampledResidual<T> residual;
+  Residual residual;
   const Acc* residual_scale;
   uint8_t* mask;  // a byte for each piece: needs pieces that are whole
   int64_t row_stride;

@@ -1,6 +1,6 @@
-// The shortcut of a block as the pass that ends the block adds it. Option A (He et al. 2015, sec.
-// 3.3) samples the block's input and adds channels of zeros: neither the samples nor the zeros are
-// ever in memory.
+// The shortcut of a block as the pass that ends the block adds it: two views of it. Option A (He et
+// al. 2015, sec. 3.3) samples the block's input and adds channels of zeros: neither the samples nor
+// the zeros are ever in memory.
 #pragma once
 
 #include "common/fast_divmod.h"
@@ -9,6 +9,25 @@
 
 namespace rnc {
 
+// A residual of the output's shape.
+template <class T>
+struct DenseResidual {
+  const T* values = nullptr;  // null: nothing is added
+
+  DenseResidual() = default;
+  DenseResidual(const void* values, const ResidualSampling&)
+      : values(static_cast<const T*>(values)) {}
+
+  __device__ __forceinline__ bool is_dense() const { return values; }
+
+  // Loads what is added to `count` channels of the output's pixel, at `offset` in the tensor.
+  __device__ __forceinline__ void load(ElementGroup<T>& out, int64_t offset, int64_t, int32_t,
+                                       int count, bool aligned) const {
+    if (values) out.load(values, offset, count, aligned);
+  }
+};
+
+// One that may be sampled.
 template <class T>
 struct SampledResidual {
   const T* values = nullptr;  // null: nothing is added

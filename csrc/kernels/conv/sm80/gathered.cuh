@@ -204,10 +204,14 @@ struct Sm80GatheredMainloop : Sm80BlockTile<Tile, typename OperandA::Element> {
       load_a.find_lines(slice, depth_of(slice), at.depth_end);
       load_b.find_lines(slice, depth_of(slice), at.depth_end);
     };
+    const int slices = (at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth;
+    // Leave pixels that no tap of a strided gradient sees: a copy that is fetched for them would be
+    // in flight while the epilogue takes the memory it writes to.
+    if (slices == 0) return;
     find_lines(0);
     __syncthreads();
     register_mainloop(
-        (at.depth_end - at.depth_begin + kSliceDepth - 1) / kSliceDepth,
+        slices,
         [&](int stage, int slice) {
           load_a.fetch(shared.a[stage], slice, depth_of(slice), at.depth_end);
           load_b.fetch(shared.b[stage], slice, depth_of(slice), at.depth_end);
