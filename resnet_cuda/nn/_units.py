@@ -159,7 +159,7 @@ def run_unit(
     residual: Tensor | None = None,
 ) -> Tensor:
     """relu?(bn(conv(x)) + residual) in one fused call; `folded` gives the inference cache when one is wanted."""
-    if residual is not None and autocast_dtype(x) not in (None, residual.dtype):
+    if isinstance(residual, Tensor) and autocast_dtype(x) not in (None, residual.dtype):
         # The op would cast it; a sum of plain torch has the wider dtype.
         z = run_unit(x, conv, bn, False, folded) + residual
         return torch.relu(z) if relu else z

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnet_cuda import _raw, ops
+from resnet_cuda import _fakes, ops
 from tests.fuzz.__main__ import fuzz_calls
 from tests.fuzz.blocks import OPS, programs
 from tests.fuzz.calls import global_avg_pool
@@ -80,7 +80,7 @@ def test_wrong_arguments_give_errors_or_the_right_answer() -> None:
 
 
 def test_the_calls_that_are_made_wrong_are_valid_and_those_of_every_raw_op() -> None:
-    assert set(RAW) == {fake.__name__ for fake in _raw.FAKES}
+    assert set(RAW) == {fake.__name__ for fake in _fakes.FAKES}
     names: dict[str, Any] = {}
     exec(PRELUDE, names)
     for target, arguments in (*CALLS, *RAW_CALLS):
