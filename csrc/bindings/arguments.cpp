@@ -1,16 +1,24 @@
 #include "bindings/arguments.h"
 
+#include <dlfcn.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <array>
 #include <climits>
 
-// What torch's last refusal said. In torch >= 2.13, which is later than the stable ABI that the
-// bindings target: null in an older one.
-extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
-
 namespace rnc::bindings {
 namespace {
+
+// What torch's last refusal said. Asked for by name: torch has it from 2.13 on, and the bindings
+// need no more than 2.11.
+const char* reason_of_last_refusal() {
+  using Reason = const char* (*)();
+  static const Reason reason = [] {
+    void* const torch = dlopen("libtorch_cpu.so", RTLD_NOW | RTLD_NOLOAD);
+    return torch ? Reason(dlsym(torch, "torch_exception_get_what_without_backtrace")) : nullptr;
+  }();
+  return reason ? reason() : "torch's allocator refused, probably out of memory";
+}
 
 using torch::headeronly::MemoryFormat;
 
@@ -195,11 +203,8 @@ Tensor Arguments::allocate(const Sizes& sizes, ScalarType scalar_type, bool chan
         channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   } catch (const std::exception&) {
     // What it says is a line of a header and no reason.
-    const char* const reason = torch_exception_get_what_without_backtrace
-                                   ? torch_exception_get_what_without_backtrace()
-                                   : "torch's allocator refused, probably out of memory";
     fail("cannot allocate a ", spelling(scalar_type), " tensor of shape ", text(sizes), ": ",
-         reason);
+         reason_of_last_refusal());
   }
 }
 

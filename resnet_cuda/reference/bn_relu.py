@@ -36,7 +36,7 @@ def bn_relu(
     z = F.batch_norm(x, mean, var, gamma, beta, training, momentum, eps)
     if training and running_mean is not None and running_var is not None:
         for given, updated in ((running_mean, mean), (running_var, var)):
-            if updated is not None and updated is not given:
+            if updated is not None and (given.dtype != acc or not given.is_contiguous()):
                 given.copy_(updated)
     return _end(z, residual, relu)
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from resnet_cuda import nn as fused_nn
 from resnet_cuda import reference
+from resnet_cuda.reference.blocks import ZeroPadShortcut
 from resnet_cuda.testing import check_rule
 from tests.networks import assert_close, randomise
 
@@ -191,7 +192,10 @@ def test_beta_that_changed_before_backward(twins: Twins, backend: str, memory: s
         backward(z)
 
     x = twins.images()
-    if backend == "cpu" and memory == "save":
+    samples = isinstance(
+        twins.plain.downsample, ZeroPadShortcut
+    )  # whose gradient torch would spread in memory
+    if backend == "cpu" and memory == "save" and not samples:
         assert_same_use(twins, use, x)
         return
     with pytest.raises(RuntimeError, match=MODIFIED):
