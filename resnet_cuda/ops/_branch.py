@@ -241,7 +241,7 @@ def run_branch(backend: Backend, branch: BranchSpec, tensors: BranchTensors) -> 
     z, *saved = apply_function(_ResidualBranch, branch, backend, *_flat(given))
     if any(deferred for _, deferred in calls):
         statistics = _statistics(backend, branch, tensors, saved)
-        counts = _values_per_channel(branch, tensors)
+        counts = values_per_channel(branch, tensors)
         for i, (_, deferred) in enumerate(calls):
             norm, bn, numbers = branch.norms[i], tensors.norms[i], statistics[i]
             if deferred and norm is not None and bn is not None and numbers is not None:
@@ -263,7 +263,7 @@ def requires_grad(*tensors: Tensor | None) -> bool:
     return any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors)
 
 
-def _values_per_channel(branch: BranchSpec, tensors: BranchTensors) -> list[int]:
+def values_per_channel(branch: BranchSpec, tensors: BranchTensors) -> list[int]:
     """N P Q of what every batch norm reads."""
     counts = []
     shape: Sequence[int] = tensors.x.shape

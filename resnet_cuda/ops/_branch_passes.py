@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from resnet_cuda import _fakes
 from resnet_cuda.ops import _closed_form as closed_form
 from resnet_cuda.ops._branch import (
     BranchGradients,
@@ -29,6 +28,7 @@ from resnet_cuda.ops._branch import (
     Statistics,
     ZeroPad,
     spread,
+    values_per_channel,
 )
 from resnet_cuda.ops._branch_sum import Pending, Stored, add, is_one_product
 from resnet_cuda.ops._closed_form import Expanded
@@ -279,8 +279,7 @@ def closed_form_obstacle(branch: BranchSpec, tensors: BranchTensors, i: int) -> 
     if i > last and branch.units[last].norm is None:
         return "the last convolution adds it"
     spec = branch.convolutions[i]
-    read = tensors.start.shape if i > last else _shape_before(branch, tensors, i)
-    rows = closed_form.rows_of(read, spec.geometry.stride[0])
+    rows = values_per_channel(branch, tensors)[i]
     own = closed_form.obstacle(spec, convolutions[i], rows, branch.options.closed_form)
     if own is not None:
         return own
@@ -291,15 +290,6 @@ def closed_form_obstacle(branch: BranchSpec, tensors: BranchTensors, i: int) -> 
     if not (last > 0 and branch.units[last - 1].relu):
         return "what it reads is not another unit's ReLU"
     return None if convolutions[last - 1].noise is None else "dropout lies before it"
-
-
-def _shape_before(branch: BranchSpec, tensors: BranchTensors, i: int) -> Sequence[int]:
-    """[N, C, H, W] of what unit i reads."""
-    shape: Sequence[int] = tensors.x.shape
-    for spec, t in zip(branch.units[:i], tensors.convolutions, strict=False):
-        g = spec.geometry
-        shape = _fakes.conv_output_shape(shape, t.weight.shape, g.stride, g.padding, g.dilation)
-    return shape
 
 
 def _unpack(

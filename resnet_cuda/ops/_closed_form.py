@@ -23,7 +23,6 @@ C x C or smaller is computed in float64, from the operands as they were rounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -142,7 +141,7 @@ def forward(
     assert spec.norm is not None
     stride = spec.geometry.stride[0]
     sums, gram = _ops._bottleneck_gram.default(*read, stride)
-    rows = rows_of(read.tensor.shape, stride)
+    rows = _rows(read.tensor, stride)
     weight = _matrix(t.weight)
     group = spec.norm.process_group
     (of_all, gram_of_all), rows_of_all = _synchronised.over_batch(group, rows, sums, gram)
@@ -191,7 +190,7 @@ def backward(
     g, mask = behind.g, behind.gate.mask
     # Reads g, its bits and the operand; writes their product and the sums of g.
     product, sums = _ops._bottleneck_expand_wgrad.default(g, mask, x, *affine, stride)
-    rows = rows_of(x.shape, stride)
+    rows = _rows(x, stride)
     weight = _matrix(t.weight)
     # With centred A: y's gradient is s1 dU + s2 (y - mean) + const.
     centred = product - torch.outer(sums, e.mean)
@@ -229,9 +228,8 @@ def backward(
     return gradients, Behind(dx, OPEN, partials if read.sums else None)
 
 
-def rows_of(x: Sequence[int], stride: int) -> int:
-    """Pixels that a convolution by 1x1 filters reads of x [N, C, H, W]."""
-    n, _, h, w = x
+def _rows(x: Tensor, stride: int) -> int:
+    n, _, h, w = x.shape
     return n * ((h - 1) // stride + 1) * ((w - 1) // stride + 1)
 
 
