@@ -250,7 +250,8 @@ int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t k, int64_
                               const PlanLimits& limits) {
   const bool is_fprop = op == ConvOp::kFprop;
   if (is_fprop && limits.narrow) return 64;  // two sets of accumulators
-  // Operands that are changed on load leave no registers for 256.
+  // Operands that are changed in shared memory leave no registers for 256, and those that are
+  // changed in registers none for two blocks.
   const bool prepared = limits.narrow || limits.normalises;
   const HopperTile tiles[] = {{256, 2}, {128, 2}, {64, 1, is_fprop && !prepared ? 2 : 1}};
   const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
@@ -258,7 +259,7 @@ int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t k, int64_
   int64_t least = INT64_MAX;
   for (const HopperTile& tile : tiles) {
     const bool half_would_do = tile.columns > 64 && tile.columns / 2 >= n;
-    if (half_would_do || (tile.columns == 256 && prepared)) continue;
+    if (half_would_do || (tile.columns == 256 && limits.narrow)) continue;
     const int64_t multiprocessors = limits.device.multiprocessors;
     const int64_t blocks = ceil_div(row_tiles, tile.pair) * tile.pair * ceil_div(n, tile.columns);
     const int32_t together = blocks > multiprocessors ? tile.blocks : 1;

@@ -66,7 +66,8 @@ __device__ __forceinline__ void mbarrier_arrive_if(Mbarrier& barrier, bool predi
 #endif
 }
 
-// Arrives at the mbarrier in the same place of another block of the cluster (or of this one).
+// Arrives at the mbarrier in the same place of another block of the cluster (or of this one). What
+// this thread has done before is there for those who wait.
 __device__ __forceinline__ void mbarrier_arrive_cluster(Mbarrier& barrier, uint32_t rank) {
 #if defined(__CUDACC__)
   asm volatile(
@@ -82,8 +83,11 @@ __device__ __forceinline__ void mbarrier_arrive_cluster(Mbarrier& barrier, uint3
 #endif
 }
 
-__device__ __forceinline__ void mbarrier_arrive_cluster_if(Mbarrier& barrier, uint32_t rank,
-                                                           bool predicate) {
+// The same to give back memory that this thread has read, and nothing else: what it wrote may be
+// there later for those who wait. A release of the whole cluster costs a fence of the whole GPU
+// (MEMBAR.ALL.GPU), this one costs nothing.
+__device__ __forceinline__ void mbarrier_give_back_cluster_if(Mbarrier& barrier, uint32_t rank,
+                                                              bool predicate) {
 #if defined(__CUDACC__)
   asm volatile(
       "{\n"
@@ -91,7 +95,7 @@ __device__ __forceinline__ void mbarrier_arrive_cluster_if(Mbarrier& barrier, ui
       ".reg .b32 remote;\n"
       "setp.ne.b32 p, %2, 0;\n"
       "@p mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "@p mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "@p mbarrier.arrive.release.cta.shared::cluster.b64 _, [remote];\n"
       "}" ::"r"(shared_address(&barrier)),
       "r"(rank), "r"(static_cast<uint32_t>(predicate))
       : "memory");

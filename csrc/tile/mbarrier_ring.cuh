@@ -61,7 +61,7 @@ struct MbarrierRing {
   // i. `initialise` was told the consumer warps of all blocks.
   __device__ __forceinline__ void release_in_cluster_if(int stage, bool release, uint32_t blocks) {
     const uint32_t lane = threadIdx.x % 32;
-    ptx::mbarrier_arrive_cluster_if(empty[stage], lane, release && lane < blocks);
+    ptx::mbarrier_give_back_cluster_if(empty[stage], lane, release && lane < blocks);
   }
 };
 

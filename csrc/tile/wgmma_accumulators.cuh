@@ -50,6 +50,17 @@ __device__ __forceinline__ void for_each_chunk(Fn&& fn) {
   for (int i = 0; i < kAccumulators; i += 8) fn(i, row, i / 4 + right_half);
 }
 
+// Calls fn(step, address) for kSteps wgmma steps from `first_step` on over a panel that the calling
+// thread's warp takes A from: where ldmatrix finds the thread's row of the four matrices that make a
+// step's fragment.
+template <int kSteps, class Fn>
+__device__ __forceinline__ void for_each_step(const unsigned char* panel, int first_step, Fn&& fn) {
+  for_each_chunk<kSteps * 8>([&](int i, int row, int chunk) {
+    const uint32_t offset = uint32_t(row * kSliceBytes + (2 * first_step + chunk) * 16);
+    fn(i / 8, ptx::shared_address(panel) + swizzle_offset(offset, Swizzle::k128));
+  });
+}
+
 // Calls fn(i, address) for their places in N / 64 panels.
 template <int kAccumulators, class Fn>
 __device__ __forceinline__ void for_each_panel_chunk(TilePanel* panels, Fn&& fn) {

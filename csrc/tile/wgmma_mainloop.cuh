@@ -1,4 +1,4 @@
-// The consumer's main loop over a ring of stages, one wgmma group per slice.
+// The consumers' main loops over a ring of stages, one wgmma group per slice.
 #pragma once
 
 #include "ptx/wgmma.cuh"
@@ -64,6 +64,56 @@ __device__ __forceinline__ void prepared_wgmma_mainloop(MbarrierRing<kStages>& r
     position.advance();
   }
   ptx::keep_registers(accumulators);
+}
+
+// A warp's rows of half a slice as A operands in registers: wgmma steps of four.
+struct HalfSliceFragments {
+  static constexpr int kSteps = 2;
+  uint32_t steps[kSteps][4];
+};
+
+// The same where A is multiplied out of registers: `load(stage, half, fragments)` takes half a slice
+// there while the half before is multiplied, which `multiply(stage, half, fragments)` has issued.
+// What a wgmma in flight reads must stay untouched, and if anything else may define it, ptxas makes
+// the wgmma wait at once: each half has fragments of its own.
+template <int kStages, int kAccumulators, class Load, class Multiply, class Release>
+__device__ __forceinline__ void fragment_wgmma_mainloop(MbarrierRing<kStages>& ring,
+                                                        RingPosition<kStages>& position, int slices,
+                                                        float (&accumulators)[kAccumulators],
+                                                        Load&& load, Multiply&& multiply,
+                                                        Release&& release) {
+  HalfSliceFragments first{}, second{};
+  const auto load_first = [&] {
+    ring.wait(position);
+    load(position.stage, 0, first);
+  };
+  // Starts the multiplication of a half, and waits for the one before.
+  const auto start = [&](int half, const HalfSliceFragments& fragments,
+                         HalfSliceFragments& before) {
+    ptx::wgmma_fence();
+    multiply(position.stage, half, fragments);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<1>();
+    ptx::keep_registers(before.steps);
+  };
+  int previous_stage = 0;
+  if (slices > 0) load_first();
+  ptx::keep_registers(accumulators);  // whatever they start from is there before the fence
+  for (int slice = 0; slice < slices; ++slice) {
+    // Start the slice's first half, release the slice before, and load the second half.
+    start(0, first, second);
+    release(previous_stage, slice != 0);
+    load(position.stage, 1, second);
+    // Start that, and load the next slice's first half.
+    start(1, second, first);
+    previous_stage = position.stage;
+    position.advance();
+    if (slice + 1 < slices) load_first();
+  }
+  ptx::wgmma_wait<0>();
+  ptx::keep_registers(second.steps);
+  ptx::keep_registers(accumulators);
+  release(previous_stage, slices != 0);
 }
 
 }  // namespace rnc

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(64) remote_arrive_kernel(const __grid_constant
         ptx::mbarrier_arrive_cluster(shared.barrier, other);
       }
     } else {
-      ptx::mbarrier_arrive_cluster_if(shared.barrier, other, thread % 32 == rank);
+      ptx::mbarrier_give_back_cluster_if(shared.barrier, other, thread % 32 == rank);
     }
   }
   // Take what has arrived.

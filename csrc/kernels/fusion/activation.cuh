@@ -4,6 +4,7 @@
 
 #include "common/dtype.h"
 #include "ptx/keywords.h"
+#include "ptx/maximum.cuh"
 
 namespace rnc {
 
@@ -13,8 +14,10 @@ __device__ __forceinline__ Acc affine(Acc y, Acc scale, Acc bias) {
 }
 
 // NaN passes, as in torch.
-template <class Acc>
-__device__ __forceinline__ Acc at_least(Acc v, Acc floor) {
+__device__ __forceinline__ float at_least(float v, float floor) {
+  return ptx::max_or_nan(v, floor);
+}
+__device__ __forceinline__ double at_least(double v, double floor) {
   return v <= floor ? floor : v;
 }
 

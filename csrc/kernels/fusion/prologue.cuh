@@ -1,7 +1,8 @@
 // Prologues: what happens to an operand between memory and the multiplication, by channel. They
 // only see elements inside the image: padding is zero AFTER the activation. One that kHasCompanion
 // reads a second tensor of the operand's shape, element by element beside it; one that kHasBits a
-// bit for each element. Where is_on() is false at run time it changes nothing.
+// bit for each element. Where is_on() is false at run time it changes nothing. A Piece is what a
+// prologue needs for neighbouring channels, and changes their elements of one pixel.
 #pragma once
 
 #include "kernels/batch_norm/batch_norm_params.h"
@@ -9,6 +10,18 @@
 #include "tile/row_pieces.cuh"
 
 namespace rnc {
+
+// Makes every element v[e] what replaced(v[e], e) says, rounded; in pairs, which is one instruction
+// for two.
+template <class Elements, class Replaced>
+__device__ __forceinline__ void replace_each(Elements& elements, Replaced&& replaced) {
+  constexpr int kCount = int(sizeof elements.v / sizeof elements.v[0]);
+  static_assert(kCount % 2 == 0);
+  RNC_UNROLL
+  for (int e = 0; e < kCount; e += 2) {
+    narrow_two(replaced(elements.v[e], e), replaced(elements.v[e + 1], e + 1), &elements.v[e]);
+  }
+}
 
 template <class T>
 struct Identity {
@@ -26,7 +39,8 @@ struct Identity {
   struct Piece {
     __device__ __forceinline__ Piece(const Identity&, int32_t /*channel*/, int /*count*/,
                                      bool /*whole*/) {}
-    __device__ __forceinline__ T apply(T v, int /*e*/) const { return v; }
+    template <class Elements>
+    __device__ __forceinline__ void apply(Elements&) const {}
   };
 };
 
@@ -50,16 +64,16 @@ struct ScaleBiasRelu {
   __device__ __forceinline__ bool is_on() const { return scale != nullptr; }
 
   __device__ __forceinline__ Acc apply(Acc v, int32_t channel) const {
-    return is_on() ? Acc(widen(of_channel(channel).activate(v))) : v;
+    return is_on() ? Acc(widen(narrow_to<T>(of_channel(channel).activate(v)))) : v;
   }
 
   // What one channel needs.
   struct Channel {
     Acc scale, bias, floor;
 
-    __device__ __forceinline__ T apply(T v) const { return activate(Acc(widen(v))); }
-    __device__ __forceinline__ T activate(Acc v) const {
-      return narrow_to<T>(at_least(affine(v, scale, bias), floor));
+    __device__ __forceinline__ T apply(T v) const { return narrow_to<T>(activate(Acc(widen(v)))); }
+    __device__ __forceinline__ Acc activate(Acc v) const {
+      return at_least(affine(v, scale, bias), floor);
     }
   };
   __device__ __forceinline__ Channel of_channel(int32_t channel) const {
@@ -78,8 +92,11 @@ struct ScaleBiasRelu {
           bias(prologue.bias, channel, count, Acc(0), whole),
           floor(prologue.floor, channel, count, Acc(0), whole) {}
 
-    __device__ __forceinline__ T apply(T v, int e) const {
-      return Channel{scale.v[e], bias.v[e], floor.v[e]}.apply(v);
+    template <class Elements>
+    __device__ __forceinline__ void apply(Elements& elements) const {
+      replace_each(elements, [&](T v, int e) {
+        return Channel{scale.v[e], bias.v[e], floor.v[e]}.activate(Acc(widen(v)));
+      });
     }
   };
 };
@@ -121,18 +138,21 @@ struct BnBackward {
           gate_scale(prologue.gate_scale, channel, count, Acc(0), whole),
           gate_bias(prologue.gate_bias, channel, count, Acc(1), whole) {}
 
-    __device__ __forceinline__ T apply(T gradient, T companion, int e) const {
-      return backward(gradient, companion, c0.v[e], c1.v[e], c2.v[e], c3.v[e], gate_scale.v[e],
-                      gate_bias.v[e]);
+    template <class Elements>
+    __device__ __forceinline__ void apply(Elements& gradients, const Elements& companions) const {
+      replace_each(gradients, [&](T gradient, int e) {
+        return backward(gradient, companions.v[e], c0.v[e], c1.v[e], c2.v[e], c3.v[e],
+                        gate_scale.v[e], gate_bias.v[e]);
+      });
     }
   };
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
     const auto load = [&](const Acc* vector) { return ptx::load_global_input(vector + channel); };
-    return Acc(widen(backward(gradient, companion, load(coefficient(0)), load(coefficient(1)),
-                              load(coefficient(2)), load(coefficient(3)),
-                              gate_scale ? load(gate_scale) : Acc(0),
-                              gate_scale ? load(gate_bias) : Acc(1))));
+    return Acc(widen(narrow_to<T>(backward(
+        gradient, companion, load(coefficient(0)), load(coefficient(1)), load(coefficient(2)),
+        load(coefficient(3)), gate_scale ? load(gate_scale) : Acc(0),
+        gate_scale ? load(gate_bias) : Acc(1)))));
   }
 
  private:
@@ -140,12 +160,12 @@ struct BnBackward {
     return coefficients + int64_t(i) * C;
   }
 
-  static __device__ __forceinline__ T backward(T gradient, T companion, Acc c0, Acc c1, Acc c2,
-                                               Acc c3, Acc gate_scale, Acc gate_bias) {
+  static __device__ __forceinline__ Acc backward(T gradient, T companion, Acc c0, Acc c1, Acc c2,
+                                                 Acc c3, Acc gate_scale, Acc gate_bias) {
     const Acc y = Acc(widen(companion));
     const bool passes = relu_passes<T>(affine(y, gate_scale, gate_bias));
     const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
-    return narrow_to<T>(bn_gradient(g, y, c0, c1, c2, c3));
+    return bn_gradient(g, y, c0, c1, c2, c3);
   }
 };
 
@@ -176,8 +196,14 @@ struct BitGate {
   struct Piece {
     __device__ __forceinline__ Piece(const BitGate&, int32_t /*channel*/, int /*count*/,
                                      bool /*whole*/) {}
-    __device__ __forceinline__ T apply(T v, bool counts) const {
-      return counts ? v : narrow_to<T>(Acc(0));
+    // Bit e belongs to element e.
+    template <class Elements>
+    __device__ __forceinline__ void apply(Elements& elements, uint32_t counts) const {
+      const T zero = narrow_to<T>(Acc(0));
+      RNC_UNROLL
+      for (int e = 0; e < kChannels; ++e) {
+        elements.v[e] = counts >> e & 1u ? elements.v[e] : zero;
+      }
     }
   };
 };

@@ -48,10 +48,14 @@ struct Mainloops<Generation::kSm90> {
       const auto with_tile = [&](auto tile) {
         return launch(MainloopTag<Of<decltype(tile), OperandA, OperandB>, OperandB>{});
       };
-      if constexpr (kIsPlain) {
+      constexpr bool kHasOneSet = !(kNarrow && kIsFprop);  // of accumulators
+      // What is changed in shared memory leaves no registers for 128 accumulators.
+      constexpr bool kHasWide =
+          kIsPlain || SliceChannels<typename OperandA::Prologue>::kAreThere;
+      if constexpr (kHasOneSet && kHasWide) {
         if (plan.tile_n == Sm90WideTile::kColumns) return with_tile(Sm90WideTile{});
       }
-      if constexpr (!(kNarrow && kIsFprop)) {
+      if constexpr (kHasOneSet) {
         if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       }
       constexpr bool kHasTwin = kIsPlain && kIsFprop;

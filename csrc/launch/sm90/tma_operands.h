@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/conv/operands.cuh"
+#include "kernels/conv/sm90/fragment_prologue.cuh"
 #include "kernels/conv/sm90/tma_image.cuh"
 #include "kernels/conv/sm90/tma_matrix.cuh"
 #include "kernels/conv/sm90/tma_operands.cuh"
@@ -161,6 +162,28 @@ TmaPixels<T, Prologue, kPixels>::TmaPixels(const Operand& operand, const FilterO
       h.tap_shift = 0;
     }
   }
+}
+
+template <class T>
+template <class Pixels>
+SliceChannels<ScaleBiasRelu<T>>::SliceChannels(const Pixels& pixels)
+    : is_on(pixels.prologue.scale != nullptr),
+      to_floor(pixels.prologue.floor ? 0 : pixels.C),
+      error(nullptr) {
+  const ScaleBiasRelu<T>& prologue = pixels.prologue;
+  const auto make = [&](ptx::TensorMap& map, const float* vector) {
+    TiledTensorMap description{};
+    description.base = vector;
+    description.element = kTensorElement<float>;
+    description.rank = 1;
+    description.dims[0] = uint64_t(pixels.C);
+    description.box[0] = kBoxChannels;
+    if (!error) error = tma_operands::cached(&map, description).error;
+  };
+  if (!is_on) return;
+  make(scale, prologue.scale);
+  make(bias, prologue.bias);
+  make(floor, prologue.floor ? prologue.floor : prologue.bias);
 }
 
 template <class T, int kTileColumns, bool kDepthIsContiguous, int kBlocks>

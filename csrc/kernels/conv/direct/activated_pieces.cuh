@@ -21,13 +21,9 @@ struct ActivatedPieces {
       : prologue(operand.prologue, channel, count, whole), count(count), whole(whole) {}
 
   __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
-    ElementGroup<T> piece;
+    ElementGroup<T> piece{};  // those that are not there are changed as well, and mean nothing
     piece.load(source, 0, count, whole);
-    RNC_UNROLL
-    for (int e = 0; e < kGroupElements; ++e) {
-      if (e >= count) break;
-      piece.v[e] = prologue.apply(piece.v[e], e);
-    }
+    prologue.apply(piece);
     return piece;
   }
 };

@@ -144,22 +144,11 @@ struct SliceCopier {
       if (!source) return;
       Piece elements = *piece_at(shared.slice, i);
       if constexpr (Prologue::kHasBits) {
-        const uint32_t bits = bits_at(shared, i) >> uint32_t(source - operand.base()) % 32;
-        RNC_UNROLL
-        for (int e = 0; e < kPieceElements; ++e) {
-          elements.v[e] = prologue.apply(elements.v[e], bits >> e & 1u);
-        }
+        prologue.apply(elements, bits_at(shared, i) >> uint32_t(source - operand.base()) % 32);
       } else if constexpr (Prologue::kHasCompanion) {
-        const Piece others = *piece_at(shared.companion, i);
-        RNC_UNROLL
-        for (int e = 0; e < kPieceElements; ++e) {
-          elements.v[e] = prologue.apply(elements.v[e], others.v[e], e);
-        }
+        prologue.apply(elements, *piece_at(shared.companion, i));
       } else {
-        RNC_UNROLL
-        for (int e = 0; e < kPieceElements; ++e) {
-          elements.v[e] = prologue.apply(elements.v[e], e);
-        }
+        prologue.apply(elements);
       }
       *piece_at(shared.slice, i) = elements;
     });

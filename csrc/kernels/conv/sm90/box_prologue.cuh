@@ -44,22 +44,12 @@ struct BoxPieces {
       if constexpr (Prologue::kHasBits) {
         // A piece's bits are one byte.
         const int64_t element = int64_t(pixel) * pixels.C + channel;
-        const unsigned counts = ptx::load_global_input(prologue.bits + element / kElements);
-        RNC_UNROLL
-        for (int e = 0; e < kElements; ++e) {
-          elements.v[e] = of_channels.apply(elements.v[e], bool(counts >> e & 1u));
-        }
+        of_channels.apply(elements, ptx::load_global_input(prologue.bits + element / kElements));
       } else if constexpr (Prologue::kHasCompanion) {
-        const Piece others = ptx::load_shared(piece_at(stage.companion.panel(panel), line(i), own));
-        RNC_UNROLL
-        for (int e = 0; e < kElements; ++e) {
-          elements.v[e] = of_channels.apply(elements.v[e], others.v[e], e);
-        }
+        of_channels.apply(elements,
+                          ptx::load_shared(piece_at(stage.companion.panel(panel), line(i), own)));
       } else {
-        RNC_UNROLL
-        for (int e = 0; e < kElements; ++e) {
-          elements.v[e] = of_channels.apply(elements.v[e], e);
-        }
+        of_channels.apply(elements);
       }
       ptx::store_shared(piece, elements);
     }

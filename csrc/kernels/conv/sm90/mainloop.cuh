@@ -1,19 +1,21 @@
 // The Hopper main loop of fprop and dgrad: TMA fills a ring of shared-memory stages with boxes of
 // pixels and filters, tap by tap, wgmma multiplies them. Pixels whose prologue changes something
-// are changed in place, while the slice before is multiplied.
+// are changed on their way to registers, or in place, while the slice before is multiplied.
 #pragma once
 
 #include "kernels/conv/gemm_tile.h"
 #include "kernels/conv/sm90/block_tile.cuh"
 #include "kernels/conv/sm90/box_prologue.cuh"
+#include "kernels/conv/sm90/fragment_prologue.cuh"
 #include "tile/wgmma_mainloop.cuh"
 
 namespace rnc {
 
-template <class PixelStage, class FilterSlice>
+template <class PixelStage, class FilterSlice, class ChannelStage>
 struct TapStage {
   PixelStage pixels;
   FilterSlice filters;
+  [[no_unique_address]] ChannelStage channels;
 };
 
 template <class Stage, int kStages>
@@ -32,9 +34,11 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   using Element = typename Pixels::Element;
   using PixelSlice = KMajorSlice<kRows>;
   using FilterSlice = typename Filters::Slice;
-  using Stage = TapStage<BoxStage<PixelSlice, Prologue::kHasCompanion>, FilterSlice>;
-  static constexpr int kStageBytes = Pixels::kBytes + FilterSlice::kBytes;
-  static constexpr int kStages = Tile::kRingBytes / kStageBytes;
+  using Channels = SliceChannels<Prologue>;
+  using Stage = TapStage<BoxStage<PixelSlice, Prologue::kHasCompanion>, FilterSlice,
+                         typename Channels::Stage>;
+  static constexpr int kBoxBytes = Pixels::kBytes + FilterSlice::kBytes;
+  static constexpr int kStages = Tile::kRingBytes / sizeof(Stage);
   using Position = RingPosition<kStages>;
   using Storage = TapStorage<Stage, kStages>;
   // Matrices that are to be summed are taps of one pixel.
@@ -48,12 +52,15 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   struct Params {
     Pixels pixels;
     Filters filters;
+    [[no_unique_address]] Channels channels;
 
     // From the operands that the main loops of other generations take.
     template <class A, class B>
-    Params(const A& a, const B& b) : pixels(a, b), filters(b, pixels) {}
+    Params(const A& a, const B& b) : pixels(a, b), filters(b, pixels), channels(pixels) {}
 
-    const char* error() const { return pixels.error ? pixels.error : filters.error; }
+    const char* error() const {
+      return pixels.error ? pixels.error : filters.error ? filters.error : channels.error;
+    }
     __device__ __forceinline__ TapSlices slices() const {
       return {pixels.taps_h, pixels.taps_w, pixels.channels_per_group};
     }
@@ -72,14 +79,16 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
     const TapSlices slices = params.slices();
     const auto base = pixels.base(at.first_row);
     const int32_t first_channel = at.group * pixels.channels_per_group;
+    const uint32_t bytes = kBoxBytes + params.channels.bytes();
     TapSlice slice;
     for (int32_t left = slices.count(); left > 0; --left) {
       auto& stage = shared.stages[position.stage];
       auto& arrived = shared.ring.full[position.stage];
-      shared.ring.acquire(position, kStageBytes);
-      pixels.load(stage.pixels, 0, arrived, base,
-                  {slice.r, slice.s, first_channel + slice.channel});
+      const int32_t channel = first_channel + slice.channel;
+      shared.ring.acquire(position, bytes);
+      pixels.load(stage.pixels, 0, arrived, base, {slice.r, slice.s, channel});
       params.filters.load(stage.filters, arrived, slice, at.group, at.first_column);
+      params.channels.load(stage.channels, arrived, channel);
       slices.advance(slice);
       position.advance();
     }
@@ -97,13 +106,16 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
                                                     const GemmTile& at, Storage& shared,
                                                     Position& position) {
     const TapSlices slices = params.slices();
+    const auto filters = [&](int stage, int step) {
+      return shared.stages[stage].filters.descriptor(step, BlockTile::warpgroup_column());
+    };
     const auto multiply = [&](int stage, int) {
       RNC_UNROLL
       for (int step = 0; step < PixelSlice::kSteps; ++step) {
         ptx::wgmma_ss<Element, BlockTile::kWarpgroupColumns, false, FilterSlice::kIsMnMajor>(
             sum.accumulators,
             shared.stages[stage].pixels.slice.descriptor(step, BlockTile::warpgroup_row()),
-            shared.stages[stage].filters.descriptor(step, BlockTile::warpgroup_column()), true);
+            filters(stage, step), true);
       }
     };
     const auto release = [&](int stage, bool condition) {
@@ -115,6 +127,29 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
     };
     if constexpr (Prologue::kChangesNothing) {
       wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, multiply, release);
+    } else if constexpr (Channels::kAreThere) {
+      FragmentPixels<Pixels> own(params.pixels, at.first_row + BlockTile::warpgroup_row());
+      TapSlice slice;
+      const auto load = [&](int index, int half, HalfSliceFragments& fragments) {
+        Stage& stage = shared.stages[index];
+        if (half == 0) {
+          own.move_to(slice);
+          slices.advance(slice);
+        }
+        own.load(stage.pixels.slice.panel(BlockTile::warpgroup_row() / kPanelRows), stage.channels,
+                 half, fragments);
+      };
+      const auto multiply_fragments = [&](int stage, int half,
+                                          const HalfSliceFragments& fragments) {
+        constexpr int kSteps = HalfSliceFragments::kSteps;
+        RNC_UNROLL
+        for (int step = 0; step < kSteps; ++step) {
+          ptx::wgmma_rs<Element, BlockTile::kWarpgroupColumns, FilterSlice::kIsMnMajor>(
+              sum.accumulators, fragments.steps[step], filters(stage, half * kSteps + step), true);
+        }
+      };
+      fragment_wgmma_mainloop(shared.ring, position, slices.count(), sum.accumulators, load,
+                              multiply_fragments, release);
     } else {
       OwnPixels own(params.pixels, at);
       TapSlice slice;

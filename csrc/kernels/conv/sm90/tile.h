@@ -27,11 +27,11 @@ struct Sm90Tile {
   static constexpr int kClusterBlocks = kTileClusterBlocks;
   static constexpr int kConsumers = kWarpgroups * Warpgroup::kThreads;
   static constexpr int kThreads = kConsumers + Warpgroup::kThreads;
-  static constexpr int kProducerRegisters = kBlocks == 2 ? 40 : kWarpgroups == 4 ? 32 : 56;
+  static constexpr int kProducerRegisters = kBlocks == 2 ? 40 : kWarpgroups == 4 ? 32 : 48;
   static constexpr int kConsumerRegisters = kBlocks == 2       ? 96
                                             : kWarpgroups == 4 ? 112
                                             : kWarpgroups == 3 ? 152
-                                                               : 224;
+                                                               : 232;
   // Pieces for which an epilogue's thread loads something at once, as far as registers allow.
   static constexpr int kAhead = kWarpgroups == 4 ? 1 : 2;
   // Columns that a warpgroup hands to the epilogue at a time: 128 bytes of each row.
