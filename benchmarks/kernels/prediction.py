@@ -51,9 +51,12 @@ class Machine:
     epilogue_wait: Figure = Figure(
         500, "clk", "assumed, for 64 x 64 elements: two or three barriers"
     )
-    # A static count, with branches that are not taken: too high rather than too low.
+    # Static counts, with branches that are not taken: too high rather than too low.
     prologue_instructions: Figure = Figure(
-        12, "instructions", "machine code: normalise-on-load, 380 for 32 elements"
+        8.0, "instructions", "machine code: normalised in shared memory, 320 for 40 elements"
+    )
+    fragment_instructions: Figure = Figure(
+        7.5, "instructions", "machine code: normalised in registers, 240 for 32 elements"
     )
     start_and_end: Figure = Figure(3e-6, "s", "assumed: launch, first loads, last stores")
 
@@ -87,9 +90,10 @@ class Gemms:
     that many slices.
 
     blocks: that share a multiprocessor. pair: blocks that load columns for each other, with tiles one below the other.
-    changed: rows or columns of a slice that are changed on load, 0 where none are. teams: of a multiprocessor's
-    warpgroups, each of which stores while the others multiply. shared_rows: those that a tile loads for all slices
-    together, None where every slice has its own; resident: bytes that a block loads once for all of its tiles.
+    changed: rows or columns of a slice that are changed on load, 0 where none are; in registers or in place. teams: of
+    a multiprocessor's warpgroups, each of which stores while the others multiply. shared_rows: those that a tile loads
+    for all slices together, None where every slice has its own; resident: bytes that a block loads once for all of its
+    tiles.
     """
 
     rows: int
@@ -99,6 +103,7 @@ class Gemms:
     blocks: int = 1
     pair: int = 1
     changed: float = 0
+    in_registers: bool = False
     warpgroups: int = _WARPGROUPS
     teams: int = 1
     shared_rows: int | None = None
@@ -131,16 +136,16 @@ class Gemms:
 
     def clocks_of_shared_memory(self, machine: Machine) -> float:
         """The same: TMA writes its boxes; each warpgroup reads what it multiplies, all of them the operand that they
-        share; what is changed is read and written once more."""
+        share; what is changed in place is read and written once more."""
         down = self.rows // _WARPGROUP_ROWS  # warpgroups one below the other
         read = self.rows * (self.warpgroups // down) + self.columns * down
-        lines = self.loaded + read + 2 * self.changed
+        lines = self.loaded + read + (0 if self.in_registers else 2 * self.changed)
         return lines * _LINE / machine.shared.value
 
     def clocks_of_prologue(self, machine: Machine) -> float:
         """The same, for instructions of threads."""
-        instructions = self.changed * _DEPTH * machine.prologue_instructions.value
-        return instructions / machine.lanes.value
+        each = machine.fragment_instructions if self.in_registers else machine.prologue_instructions
+        return self.changed * _DEPTH * each.value / machine.lanes.value
 
     @property
     def team_elements(self) -> int:
@@ -320,6 +325,7 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         blocks=2 if share_one else 1,
         pair=pair,
         changed=0 if not on_load else columns if op == "wgrad" else rows,
+        in_registers=op != "wgrad",
         teams=2 if share_one else 1,
     )
 

@@ -1,5 +1,5 @@
-// max.NaN (sm_80): the larger of two floats in one instruction; NaN where either is, and +0 is larger
-// than -0.
+// max.NaN (sm_80): the larger of two floats in one instruction; NaN where either is, and +0 is
+// larger than -0.
 #pragma once
 
 #include "ptx/keywords.h"

@@ -51,8 +51,8 @@ __device__ __forceinline__ void for_each_chunk(Fn&& fn) {
 }
 
 // Calls fn(step, address) for kSteps wgmma steps from `first_step` on over a panel that the calling
-// thread's warp takes A from: where ldmatrix finds the thread's row of the four matrices that make a
-// step's fragment.
+// thread's warp takes A from: where ldmatrix finds the thread's row of the four matrices that make
+// a step's fragment.
 template <int kSteps, class Fn>
 __device__ __forceinline__ void for_each_step(const unsigned char* panel, int first_step, Fn&& fn) {
   for_each_chunk<kSteps * 8>([&](int i, int row, int chunk) {

@@ -72,10 +72,10 @@ struct HalfSliceFragments {
   uint32_t steps[kSteps][4];
 };
 
-// The same where A is multiplied out of registers: `load(stage, half, fragments)` takes half a slice
-// there while the half before is multiplied, which `multiply(stage, half, fragments)` has issued.
-// What a wgmma in flight reads must stay untouched, and if anything else may define it, ptxas makes
-// the wgmma wait at once: each half has fragments of its own.
+// The same where A is multiplied out of registers: `load(stage, half, fragments)` takes half a
+// slice there while the half before is multiplied, which `multiply(stage, half, fragments)` has
+// issued. What a wgmma in flight reads must stay untouched, and if anything else may define it,
+// ptxas makes the wgmma wait at once: each half has fragments of its own.
 template <int kStages, int kAccumulators, class Load, class Multiply, class Release>
 __device__ __forceinline__ void fragment_wgmma_mainloop(MbarrierRing<kStages>& ring,
                                                         RingPosition<kStages>& position, int slices,

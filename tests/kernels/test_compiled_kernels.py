@@ -47,6 +47,7 @@ CHAIN = re.compile(r"expand_reduce_kernel(?:I\w+?Li(\d+)E)?")
 CHAIN_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.MULTICAST", r"UTMASTG\.2D"
 WHOLE_BLOCK = re.compile(r"bottleneck_block_kernel")
 BLOCK_COPIES = r"UTMALDG\.4D", r"UTMALDG\.5D", r"STSM\.16\.M88\.4", r"STG\.E\.128"
+GPU_FENCE, CLUSTER_BARRIER = r"MEMBAR\.\w+\.GPU", "UCGABAR_ARV"
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
@@ -144,6 +145,9 @@ def without_hopper_s_instructions(kernels: list[sass.Kernel]) -> Iterator[str]:
                 yield f"{kernel.architecture} {kernel.name}: no {pattern}"
         if others := kernel.count("HMMA|HGMMA|LDGSTS") - kernel.count(product.format(r"\d+")):
             yield f"{kernel.architecture} {kernel.name}: {others} products or copies of another kind"
+        # A release of the cluster's scope is one: in a main loop, all warps would wait for it in every slice.
+        if fences := kernel.count(GPU_FENCE) - kernel.count(CLUSTER_BARRIER):
+            yield f"{kernel.architecture} {kernel.name}: {fences} fences of the GPU beside cluster barriers"
     yield from sass.spilling(kernels)
 
 
@@ -290,6 +294,9 @@ def test_a_missing_instruction_of_hopper_s_is_found() -> None:
     extra = [*good, "HMMA.16816.F32 R1, R2", "STL [R1], R2"]
     wrong = list(without_hopper_s_instructions([sass.Kernel(name, "sm_90a", extra)]))
     assert len(wrong) == 2 and "1 products" in wrong[0] and "1 accesses" in wrong[1]
+    fences = ["MEMBAR.ALL.GPU", "UCGABAR_ARV", "MEMBAR.ALL.GPU"]
+    (wrong,) = without_hopper_s_instructions([sass.Kernel(name, "sm_90a", good + fences)])
+    assert "1 fences" in wrong
 
 
 def test_a_missing_instruction_is_found() -> None:

@@ -1,6 +1,7 @@
 // ldmatrix and mma.sync: registers in and out.
 #include "probe.cuh"
 #include "ptx/ldmatrix.cuh"
+#include "ptx/maximum.cuh"
 #include "ptx/mma_sync.cuh"
 #include "ptx/shared_address.cuh"
 #include "ptx/tensor_float32.cuh"
@@ -120,6 +121,17 @@ __global__ void __launch_bounds__(32) tensor_float32_kernel(const __grid_constan
   ptx::store_global(p.out + threadIdx.x, is_nan ? 0x7FFFFFFFu : read);
 }
 RNC_PROBE(round_to_tensor_float32, tensor_float32_kernel, 1, 32)
+
+// Which NaN it is, is not defined.
+__global__ void __launch_bounds__(32) maximum_kernel(const __grid_constant__ ProbeParams p) {
+  const auto number = [&](int i) {
+    return __int_as_float(int(ptx::load_global(p.in[i] + threadIdx.x)));
+  };
+  const float larger = ptx::max_or_nan(number(0), number(1));
+  ptx::store_global(p.out + threadIdx.x,
+                    larger != larger ? 0x7FFFFFFFu : uint32_t(__float_as_int(larger)));
+}
+RNC_PROBE(max_or_nan, maximum_kernel, 1, 32)
 
 }  // namespace
 }  // namespace rnc::probes

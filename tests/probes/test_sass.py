@@ -82,6 +82,7 @@ AMPERE_ROWS: list[Row] = [
     ("mma_tile_kernelILNS_3ptx3MmaE4E", (r"DMMA\.(884|8x8x4) ",)),
     # ptxas makes an addition of it, where the number is finite.
     ("tensor_float32_kernel", (r"FSETP\.GEU\.AND P\d, PT, \|R\d+\|, \+INF", r".* 0x1000\b")),
+    ("maximum_kernel", (r"FMNMX\.NAN",)),
     ("named_barrier_kernel", (r"BAR\.ARV", r"BAR\.SYNC")),
 ]
 HOPPER_ROWS: list[Row] = [

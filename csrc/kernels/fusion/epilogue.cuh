@@ -1,7 +1,8 @@
 // Epilogues: what happens to 64 rows of a finished tile on their way from shared memory to global
 // memory. Each is one functor; its fields are its parameters, SharedStorage<Pieces> is what it
 // needs of shared memory beside the rows. Threads take pieces of 8 neighbouring columns
-// (RowPieces). One that reads rows of other matrices beside the tile's says which:
+// (RowPieces), and work on all 8 where fewer are inside: what the others become is not stored. One
+// that reads rows of other matrices beside the tile's says which:
 // for_each_input(fn) calls fn(matrix, row stride), where these are whole vectors. One that
 // kSeesOnlyStored looks at the tile as y has it: it may come rounded, and be `stored` already.
 #pragma once
@@ -100,15 +101,20 @@ struct ScaleBiasAddReluStore {
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
-        if (e >= columns.count) break;
         v[e] = affine(v[e], scales.v[e], biases.v[e]);
         if (residual.values) v[e] = affine(shortcut.widened(e), residual_scales.v[e], v[e]);
-        if (relu_passes<T>(v[e])) bits |= 1u << e;
-        if (relu) v[e] = rnc::relu(v[e]);
+      }
+      if (mask) {
+        RNC_UNROLL
+        for (int e = 0; e < kGroupElements; ++e) bits |= unsigned(relu_passes<T>(v[e])) << e;
+        ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
+      }
+      if (relu) {
+        RNC_UNROLL
+        for (int e = 0; e < kGroupElements; ++e) v[e] = rnc::relu(v[e]);
       }
       out.narrow_from(v);
       out.store(y, offset, columns.count, aligned);
-      if (mask) ptx::store_global(mask + offset / kGroupElements, uint8_t(bits));
     };
     Pieces::template for_each_loaded<ElementGroup<T>, Pieces::kAhead>(at.rows, load, store);
   }
@@ -197,7 +203,6 @@ struct AddGateStore {
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
-        if (e >= columns.count) break;
         if (beside.adds) v[e] += beside.other.widened(e);
         const auto before = [&] {
           return affine(beside.activation.widened(e), scales.v[e], biases.v[e]);
@@ -206,7 +211,7 @@ struct AddGateStore {
       }
       out.narrow_from(v);
       out.store(dx, columns.offset(row), columns.count, aligned);
-      then(columns.count, out, beside.activation);
+      then(out, beside.activation);
     };
     Pieces::template for_each_loaded<Loaded, Pieces::kAhead>(at.rows, load, store);
   }
@@ -214,7 +219,7 @@ struct AddGateStore {
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>&) const {
-    store<Pieces>(at, places, tile, [](int, const ElementGroup<T>&, const ElementGroup<T>&) {});
+    store<Pieces>(at, places, tile, [](const ElementGroup<T>&, const ElementGroup<T>&) {});
   }
 };
 
@@ -242,11 +247,9 @@ struct AddGateStoreWithBnReduce {
                                   columns.are_whole(gate.aligned));
     Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
     gate.template store<Pieces>(
-        at, places, tile,
-        [&](int count, const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
+        at, places, tile, [&](const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
           RNC_UNROLL
           for (int e = 0; e < kGroupElements; ++e) {
-            if (e >= count) break;
             gradient[e] += stored.widened(e);
             moment[e] += stored.widened(e) * (activation.widened(e) - means.v[e]);
           }

@@ -149,10 +149,10 @@ struct BnBackward {
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
     const auto load = [&](const Acc* vector) { return ptx::load_global_input(vector + channel); };
-    return Acc(widen(narrow_to<T>(backward(
-        gradient, companion, load(coefficient(0)), load(coefficient(1)), load(coefficient(2)),
-        load(coefficient(3)), gate_scale ? load(gate_scale) : Acc(0),
-        gate_scale ? load(gate_bias) : Acc(1)))));
+    return Acc(widen(narrow_to<T>(
+        backward(gradient, companion, load(coefficient(0)), load(coefficient(1)),
+                 load(coefficient(2)), load(coefficient(3)), gate_scale ? load(gate_scale) : Acc(0),
+                 gate_scale ? load(gate_bias) : Acc(1)))));
   }
 
  private:

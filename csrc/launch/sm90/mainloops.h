@@ -50,8 +50,7 @@ struct Mainloops<Generation::kSm90> {
       };
       constexpr bool kHasOneSet = !(kNarrow && kIsFprop);  // of accumulators
       // What is changed in shared memory leaves no registers for 128 accumulators.
-      constexpr bool kHasWide =
-          kIsPlain || SliceChannels<typename OperandA::Prologue>::kAreThere;
+      constexpr bool kHasWide = kIsPlain || SliceChannels<typename OperandA::Prologue>::kAreThere;
       if constexpr (kHasOneSet && kHasWide) {
         if (plan.tile_n == Sm90WideTile::kColumns) return with_tile(Sm90WideTile{});
       }

@@ -124,6 +124,19 @@ def tensor_float32() -> Vectors:
     return Vectors((float32_bits(values),), np.where(np.isnan(values), 0x7FFFFFFF, rounded))
 
 
+def maximum() -> Vectors:
+    """The larger of two floats, +0 before -0; NaN where either is."""
+    numbers = [-np.inf, -1.5, -0.0, 0.0, 2.0**-149, np.nan]
+    pairs = np.array([(a, b) for a in numbers for b in numbers][:32], np.float32)
+    first, second = pairs.T.copy()
+    larger = np.where((first > second) | ((first == second) & ~np.signbit(first)), first, second)
+    larger = float32_bits(larger.astype(np.float32))
+    is_nan = np.isnan(pairs).any(axis=1)
+    return Vectors(
+        (float32_bits(first), float32_bits(second)), np.where(is_nan, 0x7FFFFFFF, larger)
+    )
+
+
 def matrix_probes(
     instruction: str,
     capability: int,
@@ -145,6 +158,7 @@ def matrix_probes(
 
 PROBES = [
     Probe("round_to_tensor_float32", "round_to_tensor_float32", tensor_float32, ("lane",)),
+    Probe("max_or_nan", "max_or_nan", maximum, ("lane",)),
     *matrix_probes("ldmatrix", AMPERE, ldmatrix, ("lane", "register")),
     *(
         Probe(name, name, describe, ("lane", "instruction", "register"))

@@ -23,33 +23,42 @@ struct BoxPieces {
     return Threads::index() / kPerLine + i * kLinesAtOnce;
   }
 
-  // Applies the prologue to the thread's pieces of a panel with `channels` channels from
-  // `first_channel` on; row(i): the pixel's row in its tensor, or negative where the piece is
-  // outside of it, and stays zero.
+  // The channels of the calling thread's pieces, of `channels` from `first_channel` on: all are
+  // there, or none.
+  struct OwnChannels {
+    int32_t first;
+    bool are_there;
+    typename Prologue::template Piece<kElements> prologue;
+
+    __device__ __forceinline__ OwnChannels(const Pixels& pixels, int32_t first_channel,
+                                           int32_t channels)
+        : first(first_channel + own()),
+          are_there(pixels.prologue.is_on() && own() < channels),
+          prologue(pixels.prologue, first, are_there ? kElements : 0, true) {}
+  };
+
+  // Applies the prologue to the thread's pieces of a panel; row(i): the pixel's row in its tensor,
+  // or negative where the piece is outside of it, and stays zero.
   template <class Stage, class Row>
   static __device__ __forceinline__ void apply(Stage& stage, int panel, const Pixels& pixels,
-                                               int32_t first_channel, int32_t channels, Row&& row) {
-    const Prologue& prologue = pixels.prologue;
-    const int own = Threads::index() % kPerLine * kElements;
-    if (!prologue.is_on() || own >= channels) return;
-    const int32_t channel = first_channel + own;
-    const typename Prologue::template Piece<kElements> of_channels(prologue, channel, kElements,
-                                                                   true);
+                                               const OwnChannels& channels, Row&& row) {
+    if (!channels.are_there) return;
     RNC_UNROLL
     for (int i = 0; i < kPerThread; ++i) {
       const int32_t pixel = row(i);
       if (pixel < 0) continue;
-      Piece* piece = piece_at(stage.slice.panel(panel), line(i), own);
+      Piece* piece = piece_at(stage.slice.panel(panel), line(i), own());
       Piece elements = ptx::load_shared(piece);
       if constexpr (Prologue::kHasBits) {
         // A piece's bits are one byte.
-        const int64_t element = int64_t(pixel) * pixels.C + channel;
-        of_channels.apply(elements, ptx::load_global_input(prologue.bits + element / kElements));
+        const int64_t element = int64_t(pixel) * pixels.C + channels.first;
+        channels.prologue.apply(elements,
+                                ptx::load_global_input(pixels.prologue.bits + element / kElements));
       } else if constexpr (Prologue::kHasCompanion) {
-        of_channels.apply(elements,
-                          ptx::load_shared(piece_at(stage.companion.panel(panel), line(i), own)));
+        channels.prologue.apply(
+            elements, ptx::load_shared(piece_at(stage.companion.panel(panel), line(i), own())));
       } else {
-        of_channels.apply(elements);
+        channels.prologue.apply(elements);
       }
       ptx::store_shared(piece, elements);
     }
@@ -57,6 +66,8 @@ struct BoxPieces {
 
  private:
   using Piece = Vec<T, kElements>;
+
+  static __device__ __forceinline__ int own() { return Threads::index() % kPerLine * kElements; }
 
   static __device__ __forceinline__ Piece* piece_at(unsigned char* panel, int line, int element) {
     const uint32_t offset = uint32_t(line * kSliceBytes + element * int(sizeof(T)));

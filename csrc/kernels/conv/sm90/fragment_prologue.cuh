@@ -33,7 +33,8 @@ struct SliceChannels<ScaleBiasRelu<T>> {
 
   ptx::TensorMap scale, bias, floor;  // over [C]
   bool is_on;
-  int32_t to_floor;   // from a channel to its place in `floor`: without one beyond it, where zeros are
+  int32_t
+      to_floor;  // from a channel to its place in `floor`: without one beyond it, where zeros are
   const char* error;  // of making the maps, or null
 
   // Those of the pixels' prologue.
@@ -100,8 +101,7 @@ struct FragmentPixels {
     for (int step = 0; step < kSteps; ++step) {
       RNC_UNROLL
       for (int part = 0; part < 2; ++part) {
-        const int channel =
-            (half * kSteps + step) * 16 + part * 8 + int(threadIdx.x) % 4 * 2;
+        const int channel = (half * kSteps + step) * 16 + part * 8 + int(threadIdx.x) % 4 * 2;
         const auto of = [&](const typename Channels::Vector& vector) {
           return ptx::load_shared(reinterpret_cast<const Vec<float, 2>*>(vector + channel));
         };

@@ -115,8 +115,16 @@ struct Sm90HaloMainloop : Sm90BlockTile<Tile> {
       wgmma_mainloop(shared.ring, position, kTaps, this->accumulators, multiply, release);
     } else {
       const int32_t first_row = at.first_row + BlockTile::warpgroup_row();
+      // The same channels for every box; of a companion's prologue they are too many registers.
+      const OwnChannels kept(pixels, 0, Prologue::kHasCompanion ? 0 : pixels.channels_per_group);
       const auto prepare = [&](int box, int s) {
-        activate(shared.buffers[box % kBuffers], pixels, pixels.corner(first_row, s));
+        Stage& stage = shared.buffers[box % kBuffers];
+        const HaloRows::Pixel corner = pixels.corner(first_row, s);
+        if constexpr (Prologue::kHasCompanion) {
+          activate(stage, pixels, OwnChannels(pixels, 0, pixels.channels_per_group), corner);
+        } else {
+          activate(stage, pixels, kept, corner);
+        }
       };
       prepared_wgmma_mainloop(shared.ring, position, kTaps, this->accumulators, prepare, multiply,
                               release);
@@ -125,11 +133,14 @@ struct Sm90HaloMainloop : Sm90BlockTile<Tile> {
   }
 
  private:
+  using Pieces = BoxPieces<Pixels, WarpgroupThreads, HaloSquare::kBoxPixels>;
+  using OwnChannels = typename Pieces::OwnChannels;
+
   // Applies the prologue to the warpgroup's box, once for the three taps that see it.
   static __device__ __forceinline__ void activate(Stage& box, const Pixels& pixels,
+                                                  const OwnChannels& channels,
                                                   const HaloRows::Pixel& from) {
-    using Pieces = BoxPieces<Pixels, WarpgroupThreads, HaloSquare::kBoxPixels>;
-    Pieces::apply(box, 0, pixels, 0, pixels.channels_per_group,
+    Pieces::apply(box, 0, pixels, channels,
                   [&](int i) { return pixels.row(from, Pieces::line(i)); });
     ptx::fence_proxy_async();
     WarpgroupThreads::sync();

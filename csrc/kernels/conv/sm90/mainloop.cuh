@@ -179,9 +179,10 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
     }
 
     __device__ __forceinline__ void activate(Stage& stage, const TapSlice& at) const {
-      const int32_t left = pixels.channels_per_group - at.channel;
-      Pieces::apply(stage.pixels, BlockTile::warpgroup_row() / kPanelRows, pixels,
-                    first_channel + at.channel, left, [&](int i) {
+      const typename Pieces::OwnChannels channels(pixels, first_channel + at.channel,
+                                                  pixels.channels_per_group - at.channel);
+      Pieces::apply(stage.pixels, BlockTile::warpgroup_row() / kPanelRows, pixels, channels,
+                    [&](int i) {
                       const bool exists = bases[i].row < rows;
                       return exists && pixels.is_inside(bases[i], at) ? bases[i].row : -1;
                     });

@@ -63,7 +63,8 @@ struct PixelPanels {
     }
     RNC_UNROLL
     for (int i = 0; i < kPanels; ++i) {
-      Pieces::apply(stage, i, pixels, panels[i].channel, channels[i], [&](int p) {
+      const typename Pieces::OwnChannels own(pixels, panels[i].channel, channels[i]);
+      Pieces::apply(stage, i, pixels, own, [&](int p) {
         const bool exists = first_pixel + Pieces::line(p) < pixel_end;
         return exists && pixels.is_inside(bases[p], panels[i]) ? bases[p].row : -1;
       });
