@@ -14,15 +14,19 @@ struct DoubleTile {
   static constexpr int kWarpsAcross = kLines / kWarpLines;
 };
 
-// A slice of one operand, lines of A's rows or B's columns. A step of depth is 4 lines longer than
-// it need be: the 4 lines of 4 steps that half a warp loads lie in different banks.
+// A slice of one operand, lines of A's rows or B's columns. The swizzle puts the 4 lines of 4 steps
+// of depth that half a warp loads into different banks, and keeps pairs of lines together.
 struct DoubleSlice {
   static constexpr bool kDepthIsContiguous = false;
-  double v[DoubleTile::kDepth][DoubleTile::kLines + 4];
+  double v[DoubleTile::kDepth][DoubleTile::kLines];
 
+  __device__ __forceinline__ double& at(int depth, int line) {
+    return v[depth][line ^ depth % 4 * 4];
+  }
+  // Element (line + down, depth + along), where `along` is a multiple of 4.
   template <class T>
   __device__ __forceinline__ const T& element(int line, int depth, int down, int along) const {
-    return v[depth + along][line + down];
+    return v[depth + along][(line + down) ^ depth * 4];
   }
 };
 
@@ -73,13 +77,18 @@ struct DoubleFmaTile {
     const int column = first_column + int(threadIdx.x) % 4 * 2;
     RNC_UNROLL
     for (int k = 0; k < Fragments::kK; ++k) {
-      const double* const rows = a.v[step * Fragments::kK + k] + row;
-      const double* const columns = b.v[step * Fragments::kK + k] + column;
+      double rows[kRowTiles];
       RNC_UNROLL
-      for (int i = 0; i < kRowTiles; ++i) RNC_UNROLL
+      for (int i = 0; i < kRowTiles; ++i) {
+        rows[i] = a.element<double>(row, k, i * Fragments::kM, step * Fragments::kK);
+      }
+      RNC_UNROLL
       for (int j = 0; j < kColumnTiles; ++j) RNC_UNROLL
       for (int c = 0; c < Fragments::kC; ++c) {
-        accumulators[i][j][c] += rows[i * Fragments::kM] * columns[j * Fragments::kN + c];
+        const double element =
+            b.element<double>(column, k, j * Fragments::kN + c, step * Fragments::kK);
+        RNC_UNROLL
+        for (int i = 0; i < kRowTiles; ++i) accumulators[i][j][c] += rows[i] * element;
       }
     }
   }

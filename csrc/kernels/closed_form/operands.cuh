@@ -48,7 +48,7 @@ struct PairedLines {
 
   static __device__ __forceinline__ void put(DoubleSlice& slice, int i, double first,
                                              double second) {
-    ptx::store_shared(reinterpret_cast<Vec<double, 2>*>(&slice.v[depth(i)][line()]),
+    ptx::store_shared(reinterpret_cast<Vec<double, 2>*>(&slice.at(depth(i), line())),
                       {first, second});
   }
 };
@@ -78,7 +78,7 @@ struct FilterLines {
     __device__ __forceinline__ void put(DoubleSlice& slice) const {
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
-        slice.v[depth() + e][line()] = double(group_.widened(e));
+        slice.at(depth() + e, line()) = double(group_.widened(e));
       }
     }
 

@@ -19,19 +19,20 @@ struct ClosedFormProductParams {
 };
 
 template <class Epilogue>
-struct ClosedFormProductStorage {
+union ClosedFormProductStorage {
   DoubleStage stages[2];
   typename Epilogue::Shared epilogue;
 };
 
 // Blocks that share a multiprocessor: of double filters two, as the compiler would spill to have a
-// third.
-template <class Operand>
-constexpr int kClosedFormBlocks = sizeof(typename Operand::Element) == 8 ? 2 : 3;
+// third; without tensor cores as many as the shared memory of the GPUs that run it holds.
+template <class WarpTile, class Operand>
+constexpr int kClosedFormBlocks =
+    std::is_same_v<WarpTile, DoubleFmaTile> || sizeof(typename Operand::Element) == 8 ? 2 : 3;
 
 // grid: (column tiles, row tiles)
 template <class WarpTile, class OperandA, class OperandB, class Epilogue>
-__global__ void __launch_bounds__(DoubleTile::kThreads, kClosedFormBlocks<OperandA>)
+__global__ void __launch_bounds__(DoubleTile::kThreads, kClosedFormBlocks<WarpTile, OperandA>)
     closed_form_product_kernel(
         const __grid_constant__ ClosedFormProductParams<OperandA, OperandB, Epilogue> params) {
   // Wait for the kernel that left the operands.
