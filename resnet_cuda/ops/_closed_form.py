@@ -17,8 +17,9 @@ the covariance about m summed over these, s1 P + s2 W Cov - s3 e' + d (m + shift
 and d = sum(dy) = s1 sum(u) + s2 W e - M_rank s3 are zero where there is one rank. It is what autograd
 would give the rank; the ranks' sum is the gradient of W.
 
-A is shifted on load by a number per channel near its mean, so that large means do not cancel; what is
-C x C or smaller is computed in float64, from the operands as they were rounded.
+A is shifted on load by a number per channel near its mean, so that large means do not cancel; what lies
+between the passes over pixels is computed in float64, from the operands as they were rounded, by
+kernels of its own (csrc/kernels/closed_form).
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ _ops = torch.ops.resnet_cuda
 _SAMPLED_ROWS = 256  # of an input whose mean is not known
 _LARGE_MEAN = 64.0  # mean^2 / variance from which an input is shifted
 # Rows for each channel from which it is chosen. Its float64 matrices, of C x C and K x C elements, are as large at
-# any batch. Counted on a bottleneck's training step, all is as many bytes as with a stored output at 27 rows for each
-# channel, 1.5 times as many at 12; but matrices of a few MB stay in a GPU's L2 cache.
+# any batch. Counted on a bottleneck's training step, all is as many bytes as with a stored output at 3 rows for each
+# channel, 0.75 times as many at 12; what the float64 products take is not counted, and was not measured.
 ROWS_PER_CHANNEL = 12
 
 
@@ -93,7 +94,7 @@ def obstacle(spec: ConvSpec, t: ConvTensors, rows: int, wanted: bool | None) -> 
         dtype = str(t.weight.dtype).removeprefix("torch.")
         return f"{dtype} is more precise than sums of squares in float32"
     if wanted is None and spec.norm.process_group is None and rows < ROWS_PER_CHANNEL * channels:
-        return f"{rows} pixels for {channels} channels: its matrices would be more bytes than the output"
+        return f"{rows} pixels for {channels} channels: too few for float64 matrices of any batch's size"
     return "switched off" if wanted is False else None
 
 
