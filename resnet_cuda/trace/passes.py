@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from resnet_cuda.trace.kernel_plan import Convolution, Planned, planned
+from resnet_cuda.trace.kernel_plan import Convolution, Planned, float64_product, planned
 
 FORWARD, BACKWARD, AGAIN = "forward", "backward", "forward again"
 TORCH = "torch"  # the name of what torch does with vectors and matrices between two kernels
@@ -34,6 +34,12 @@ class Bytes:
 
 
 _FAMILY = {"product": "wgrad", "gram": "wgrad"}  # whose kernels are these kinds'
+
+# Passes that begin with a float64 product, and its launch.
+_FLOAT64_PRODUCTS = {
+    "closed_form_finalize": "closed_form_finalize",
+    "closed_form_backward_finalize": "closed_form_backward_finalize_filters",
+}
 
 _REASONS = {
     TORCH: "vectors, and matrices of a weight's size, by torch's own operations",
@@ -88,6 +94,8 @@ class Pass:
     def plan(self) -> Planned:
         """Its kernel, and why it is this one, and why there is such a pass at all."""
         reason = _REASONS.get(self.name, "torch's own operation")
+        if self.name in _FLOAT64_PRODUCTS:
+            return Planned(float64_product(_FLOAT64_PRODUCTS[self.name]), None, reason, False)
         if not self.convolutions:
             return Planned(self.name, None, reason, False)
         first = self.convolutions[0]
