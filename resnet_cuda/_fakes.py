@@ -280,6 +280,70 @@ def _bottleneck_expand_dgrad(
     return _activation(x, shape), _vector(x, 0) if act_mean is None else _partials(x, shape)
 
 
+def _closed_form_finalize(
+    weight: Tensor,
+    sums: Tensor,
+    gram: Tensor,
+    shift: Tensor,
+    rows: int,
+    rows_of_all: Tensor | None,
+    own_sums: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    k, c, *_ = weight.shape
+    mean, excess = _doubles(weight, c), _doubles(weight, 0 if own_sums is None else c)
+    output_mean, invstd = _doubles(weight, k), _doubles(weight, k)
+    return mean, excess, output_mean, invstd, _vector(weight, k), _vector(weight, k)
+
+
+def _closed_form_backward_reduce(
+    weight: Tensor,
+    product: Tensor,
+    sums: Tensor,
+    mean: Tensor,
+    excess: Tensor | None,
+    invstd: Tensor,
+) -> tuple[Tensor, Tensor]:
+    k = weight.shape[0]
+    return _doubles(weight, k), _doubles(weight, 0 if excess is None else k)
+
+
+def _closed_form_backward_finalize(
+    weight: Tensor,
+    product: Tensor,
+    sums: Tensor,
+    gram: Tensor,
+    mean: Tensor,
+    excess: Tensor | None,
+    moments: Tensor | None,
+    shift: Tensor,
+    invstd: Tensor,
+    gamma: Tensor | None,
+    dgamma_of_all: Tensor,
+    sums_of_all: Tensor,
+    rows: int,
+    rows_of_all: Tensor | None,
+    weight_grad: bool,
+    input_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    k, c, *_ = weight.shape
+    dweight = _activation(weight, weight.shape) if weight_grad else weight.new_empty((0,))
+    if not input_grad:
+        return dweight, weight.new_empty((0,)), weight.new_empty((0,)), _vector(weight, 0)
+    matrices = 2 if weight.dtype.itemsize == 2 else 1
+    return (
+        dweight,
+        weight.new_empty((k, c)),
+        weight.new_empty((matrices * c, c)),
+        _vector(weight, c),
+    )
+
+
 def _bn_statistics(y: Tensor) -> Tensor:
     return _partials(y, y.shape)
 
@@ -402,6 +466,9 @@ FAKES: tuple[Callable[..., Any], ...] = (
     _bottleneck_gram,
     _bottleneck_expand_wgrad,
     _bottleneck_expand_dgrad,
+    _closed_form_finalize,
+    _closed_form_backward_reduce,
+    _closed_form_backward_finalize,
     _bn_statistics,
     _bn_finalize,
     _bn_apply,

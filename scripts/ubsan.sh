@@ -20,7 +20,8 @@ tests=("$@")
 if ((${#tests[@]} == 0)); then
   tests=(tests/kernels/test_conv_kernels.py tests/kernels/test_gathered_kernels.py tests/kernels/test_hopper_kernels.py
          tests/kernels/test_batch_norm_kernels.py tests/kernels/test_depthwise_kernels.py tests/kernels/test_grouped_kernels.py
-         tests/kernels/test_closed_form_kernels.py tests/kernels/test_elementwise_and_pool_kernels.py
+         tests/kernels/test_closed_form_kernels.py tests/kernels/test_closed_form_matrices.py
+         tests/kernels/test_elementwise_and_pool_kernels.py
          tests/kernels/test_kernels_under_the_emulator.py tests/kernels/test_stem_kernels.py
          tests/kernels/test_bottleneck_block_kernels.py tests/kernels/test_expand_reduce_kernels.py
          tests/kernels/test_tf32_kernels.py tests/bindings tests/fuzz)

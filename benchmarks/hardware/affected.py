@@ -18,6 +18,10 @@ _BATCH_NORM = (
     "bn_backward_finalize",
     "bn_backward_apply",
 )
+_CLOSED_FORM = (
+    *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad"),
+    *("closed_form_finalize", "closed_form_backward_reduce", "closed_form_backward_finalize"),
+)
 _CONV_BACKWARD = ("conv_dgrad", "conv_wgrad")
 # The passes that an op's forward and backward launch (a test compares this with what is launched).
 PASSES_OF_OP = {
@@ -39,7 +43,7 @@ PASSES_OF_OP = {
     ),
     "residual_branch": (
         *("conv_fprop", "bottleneck_reduce", "bottleneck_expand", *_CONV_BACKWARD, *_BATCH_NORM),
-        *("bottleneck_gram", "bottleneck_expand_wgrad", "bottleneck_expand_dgrad", "bn_statistics"),
+        *(*_CLOSED_FORM, "bn_statistics"),
     ),
     "bn_relu": ("bn_statistics", *_BATCH_NORM),
     "add_relu": ("add_relu_forward", "add_relu_backward"),

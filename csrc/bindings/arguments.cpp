@@ -158,6 +158,15 @@ void Arguments::accumulators(const char* name, const OptionalTensor& tensor,
   if (tensor) accumulators(name, *tensor, expected);
 }
 
+void Arguments::doubles(const char* name, const Tensor& tensor, const Sizes& expected) const {
+  check_contiguous(name, tensor, expected, ScalarType::Double);
+}
+
+void Arguments::doubles(const char* name, const OptionalTensor& tensor,
+                        const Sizes& expected) const {
+  if (tensor) doubles(name, *tensor, expected);
+}
+
 void Arguments::matrix(const char* name, const Tensor& tensor, int64_t rows,
                        int64_t columns) const {
   check_contiguous(name, tensor, {rows, columns}, scalar_type_);
@@ -210,6 +219,10 @@ Tensor Arguments::allocate(const Sizes& sizes, ScalarType scalar_type, bool chan
 
 Tensor Arguments::new_activation(const Shape& shape) const {
   return allocate(shape.nchw(), scalar_type_, true);
+}
+
+Tensor Arguments::new_matrix(int64_t rows, int64_t columns) const {
+  return allocate({rows, columns}, scalar_type_, false);
 }
 
 Tensor Arguments::new_bytes(const Shape& shape) const {

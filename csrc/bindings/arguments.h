@@ -55,6 +55,10 @@ class Arguments {
   void accumulators(const char* name, const Tensor& tensor, const Sizes& expected) const;
   void accumulators(const char* name, const OptionalTensor& tensor, const Sizes& expected) const;
 
+  // A contiguous float64 tensor with exactly these sizes.
+  void doubles(const char* name, const Tensor& tensor, const Sizes& expected) const;
+  void doubles(const char* name, const OptionalTensor& tensor, const Sizes& expected) const;
+
   // A contiguous matrix of the call's dtype.
   void matrix(const char* name, const Tensor& tensor, int64_t rows, int64_t columns) const;
 
@@ -87,6 +91,7 @@ class Arguments {
 
   // Uninitialised results on the call's device.
   Tensor new_activation(const Shape& shape) const;
+  Tensor new_matrix(int64_t rows, int64_t columns) const;
   Tensor new_bytes(const Shape& shape) const;         // uint8, channels_last
   Tensor new_accumulators(const Sizes& sizes) const;  // contiguous
   Tensor new_bit_mask(int64_t size) const;            // uint8 [ceil(size / 8)]

@@ -50,6 +50,18 @@ template <Generation kGeneration>
 Status bottleneck_expand_wgrad_by(const ConvPlan& plan, DType dtype,
                                   const BottleneckExpandWgradParams& params, Stream stream);
 
+// Float64 products (simt and sm80): the convolution's moments by filter, into the workspace; the
+// filters' gradient; what the input's gradient multiplies the input by.
+template <Generation kGeneration>
+Status closed_form_filter_sums_by(DType dtype, const ClosedFormFinalizeParams& params,
+                                  Stream stream);
+template <Generation kGeneration>
+Status closed_form_filter_gradient_by(DType dtype, const ClosedFormBackwardFinalizeParams& params,
+                                      Stream stream);
+template <Generation kGeneration>
+Status closed_form_operand_matrix_by(DType dtype, const ClosedFormBackwardFinalizeParams& params,
+                                     Stream stream);
+
 template <Generation kGeneration>
 using GenerationTag = std::integral_constant<Generation, kGeneration>;
 

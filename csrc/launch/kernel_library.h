@@ -10,6 +10,7 @@
 #include "kernels/add_relu/add_relu_params.h"
 #include "kernels/batch_norm/batch_norm_params.h"
 #include "kernels/bottleneck/bottleneck_params.h"
+#include "kernels/closed_form/closed_form_params.h"
 #include "kernels/conv/conv_params.h"
 #include "kernels/pool/pool_params.h"
 
@@ -18,29 +19,32 @@ namespace rnc {
 using Stream = void*;  // a cudaStream_t; ignored under emulation
 
 //      stem                    params
-#define RNC_FOR_EACH_PASS(X)                                \
-  X(conv_fprop, ConvFpropParams)                            \
-  X(conv_dgrad, ConvDgradParams)                            \
-  X(conv_wgrad, ConvWgradParams)                            \
-  X(conv_max_pool, ConvMaxPoolParams)                       \
-  X(bottleneck_reduce, BottleneckReduceParams)              \
-  X(bottleneck_expand, BottleneckExpandParams)              \
-  X(bottleneck_expand_reduce, BottleneckExpandReduceParams) \
-  X(bottleneck_block, BottleneckBlockParams)                \
-  X(bottleneck_gram, BottleneckGramParams)                  \
-  X(bottleneck_expand_wgrad, BottleneckExpandWgradParams)   \
-  X(bottleneck_expand_dgrad, BottleneckExpandDgradParams)   \
-  X(bn_statistics, BnStatisticsParams)                      \
-  X(bn_finalize, BnFinalizeParams)                          \
-  X(bn_apply, BnApplyParams)                                \
-  X(bn_backward_reduce, BnBackwardReduceParams)             \
-  X(bn_backward_finalize, BnBackwardFinalizeParams)         \
-  X(bn_backward_apply, BnBackwardApplyParams)               \
-  X(add_relu_forward, AddReluForwardParams)                 \
-  X(add_relu_backward, AddReluBackwardParams)               \
-  X(max_pool_forward, MaxPoolForwardParams)                 \
-  X(max_pool_backward, MaxPoolBackwardParams)               \
-  X(global_avg_pool_forward, GlobalAvgPoolForwardParams)    \
+#define RNC_FOR_EACH_PASS(X)                                         \
+  X(conv_fprop, ConvFpropParams)                                     \
+  X(conv_dgrad, ConvDgradParams)                                     \
+  X(conv_wgrad, ConvWgradParams)                                     \
+  X(conv_max_pool, ConvMaxPoolParams)                                \
+  X(bottleneck_reduce, BottleneckReduceParams)                       \
+  X(bottleneck_expand, BottleneckExpandParams)                       \
+  X(bottleneck_expand_reduce, BottleneckExpandReduceParams)          \
+  X(bottleneck_block, BottleneckBlockParams)                         \
+  X(bottleneck_gram, BottleneckGramParams)                           \
+  X(bottleneck_expand_wgrad, BottleneckExpandWgradParams)            \
+  X(bottleneck_expand_dgrad, BottleneckExpandDgradParams)            \
+  X(closed_form_finalize, ClosedFormFinalizeParams)                  \
+  X(closed_form_backward_reduce, ClosedFormBackwardReduceParams)     \
+  X(closed_form_backward_finalize, ClosedFormBackwardFinalizeParams) \
+  X(bn_statistics, BnStatisticsParams)                               \
+  X(bn_finalize, BnFinalizeParams)                                   \
+  X(bn_apply, BnApplyParams)                                         \
+  X(bn_backward_reduce, BnBackwardReduceParams)                      \
+  X(bn_backward_finalize, BnBackwardFinalizeParams)                  \
+  X(bn_backward_apply, BnBackwardApplyParams)                        \
+  X(add_relu_forward, AddReluForwardParams)                          \
+  X(add_relu_backward, AddReluBackwardParams)                        \
+  X(max_pool_forward, MaxPoolForwardParams)                          \
+  X(max_pool_backward, MaxPoolBackwardParams)                        \
+  X(global_avg_pool_forward, GlobalAvgPoolForwardParams)             \
   X(global_avg_pool_backward, GlobalAvgPoolBackwardParams)
 
 // Status conv_fprop(DType, const ConvFpropParams&, Stream), and so on. Launches are asynchronous;

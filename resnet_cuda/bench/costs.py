@@ -78,6 +78,21 @@ def expand_dgrad(conv: ConvProblem, dtype: torch.dtype) -> Part:
     return 2 * (conv.macs + square), size + 3 * conv.C * _accumulator(dtype)
 
 
+def closed_form(pass_name: str, conv: ConvProblem, dtype: torch.dtype) -> Part:
+    """What lies between closed form's passes over pixels. Of its float64 products no dtype's ceiling tells how long
+    they take: traffic alone is counted, of matrices, that of vectors is too little."""
+    weight, gram = _weight(conv), 8 * conv.C * conv.C
+    matrices = (2 if dtype.itemsize == 2 else 1) * conv.C * conv.C
+    size = {
+        "closed_form_finalize": weight * dtype.itemsize + gram,
+        "closed_form_backward_reduce": weight * (dtype.itemsize + 8),
+        "closed_form_backward_finalize": (3 * weight + matrices) * dtype.itemsize
+        + 8 * weight
+        + gram,
+    }
+    return 0, size[pass_name]
+
+
 def expand_projection(conv: ConvProblem, projection: ConvProblem, dtype: torch.dtype) -> Part:
     """relu(bn(conv(x)) + bn(projection(input))) at inference in one pass."""
     flops, size = fprop(conv, dtype, vectors=2)

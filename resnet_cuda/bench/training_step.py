@@ -36,8 +36,11 @@ _KINDS = tuple(
         ("convolution dgrad", r"::_?conv_dgrad|::_?bottleneck_expand_dgrad"),
         ("convolution wgrad", r"::_?conv_wgrad|::_?bottleneck_expand_wgrad"),
         ("convolution forward", r"::_?conv_fprop|::_?bottleneck_(reduce|expand|block)"),
-        ("batch norm backward", r"batch_norm\w*_backward|::_?bn_backward|BatchNorm\w*Backward"),
-        ("batch norm forward", r"batch_norm|::_?bn_|::_?bottleneck_gram"),
+        (
+            "batch norm backward",
+            r"batch_norm\w*_backward|::_?(bn|closed_form)_backward|BatchNorm\w*Backward",
+        ),
+        ("batch norm forward", r"batch_norm|::_?bn_|::_?bottleneck_gram|::_?closed_form"),
         ("convolution dgrad and wgrad", r"convolution\w*_backward"),
         ("convolution forward", r"convolution|::conv2d"),
         ("pooling", r"pool"),

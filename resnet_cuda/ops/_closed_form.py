@@ -17,8 +17,9 @@ the covariance about m summed over these, s1 P + s2 W Cov - s3 e' + d (m + shift
 and d = sum(dy) = s1 sum(u) + s2 W e - M_rank s3 are zero where there is one rank. It is what autograd
 would give the rank; the ranks' sum is the gradient of W.
 
-A is shifted on load by a number per channel near its mean, so that large means do not cancel; what is
-C x C or smaller is computed in float64, from the operands as they were rounded.
+A is shifted on load by a number per channel near its mean, so that large means do not cancel; what lies
+between the passes over pixels is computed in float64, from the operands as they were rounded, by
+kernels of its own (csrc/kernels/closed_form).
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from resnet_cuda.ops._branch import (
     ConvTensors,
     is_pixelwise,
 )
-from resnet_cuda.ops._interface import accumulator_dtype
+from resnet_cuda.ops._interface import accumulator_dtype, cast_vector
+from resnet_cuda.ops._kernel_norms import cast_vectors, keep_running
 from resnet_cuda.ops._kernel_passes import OPEN, PIECE, Behind, Convolved, Input, Operand
-from resnet_cuda.ops._layout import as_channels_last
 
 _ops = torch.ops.resnet_cuda
 _SAMPLED_ROWS = 256  # of an input whose mean is not known
 _LARGE_MEAN = 64.0  # mean^2 / variance from which an input is shifted
 # Rows for each channel from which it is chosen. Its float64 matrices, of C x C and K x C elements, are as large at
-# any batch. Counted on a bottleneck's training step, all is as many bytes as with a stored output at 27 rows for each
-# channel, 1.5 times as many at 12; but matrices of a few MB stay in a GPU's L2 cache.
+# any batch. Counted on a bottleneck's training step, all is as many bytes as with a stored output at 3 rows for each
+# channel, 0.75 times as many at 12; what the float64 products take is not counted, and was not measured.
 ROWS_PER_CHANNEL = 12
 
 
@@ -54,12 +55,12 @@ class Expanded(NamedTuple):
     """What is kept of a convolution whose output is not stored; float64 but the shift.
 
     mean [C] is of the shifted operand, output_mean and invstd [K] of the output, shift [C] is what was
-    subtracted. covariance [C, C] (times M) and excess [C] are sums over this rank's rows, of their
-    distances from that mean: excess is zero, and not kept, unless other ranks have part in the mean.
+    subtracted. gram [C, C] and excess [C] are sums over this rank's rows, of products and of distances
+    from that mean: excess is zero, and not kept, unless other ranks have part in the mean.
     """
 
     mean: Tensor
-    covariance: Tensor
+    gram: Tensor
     output_mean: Tensor
     invstd: Tensor
     shift: Tensor
@@ -93,7 +94,7 @@ def obstacle(spec: ConvSpec, t: ConvTensors, rows: int, wanted: bool | None) -> 
         dtype = str(t.weight.dtype).removeprefix("torch.")
         return f"{dtype} is more precise than sums of squares in float32"
     if wanted is None and spec.norm.process_group is None and rows < ROWS_PER_CHANNEL * channels:
-        return f"{rows} pixels for {channels} channels: its matrices would be more bytes than the output"
+        return f"{rows} pixels for {channels} channels: too few for float64 matrices of any batch's size"
     return "switched off" if wanted is False else None
 
 
@@ -142,34 +143,17 @@ def forward(
     stride = spec.geometry.stride[0]
     sums, gram = _ops._bottleneck_gram.default(*read, stride)
     rows = _rows(read.tensor, stride)
-    weight = _matrix(t.weight)
     group = spec.norm.process_group
     (of_all, gram_of_all), rows_of_all = _synchronised.over_batch(group, rows, sums, gram)
-    count = _synchronised.divisor(rows_of_all)
-    mean = of_all / count
-    covariance = gram_of_all - count * torch.outer(mean, mean)
-    squares = (_rows_times_rows(weight, covariance) * weight).sum(1).clamp_min(0)
-    var = squares / count
-    shifted_mean = (weight * mean).sum(1)
-    output_mean = shifted_mean + (weight * shift.double()).sum(1)
-    invstd = torch.rsqrt(var + spec.norm.eps)
-    scale = invstd if t.gamma is None else invstd * t.gamma.double()
-    bias = -scale * shifted_mean
-    if t.beta is not None:
-        bias = bias + t.beta.double()
-    excess = sums.new_empty(0)
-    if isinstance(rows_of_all, Tensor):
-        batch = _synchronised.Statistics(rows_of_all, output_mean, squares)
-        batch.move(t.bn, spec.norm.momentum)
-        excess = sums - rows * mean
-        covariance = gram - torch.outer(mean, sums) - torch.outer(excess, mean)
-    elif t.running_mean is not None and t.running_var is not None and rows > 0:
-        unbiased = var * (rows / (rows - 1))
-        t.running_mean.lerp_(output_mean.to(t.running_mean.dtype), spec.norm.momentum)
-        t.running_var.lerp_(unbiased.to(t.running_var.dtype), spec.norm.momentum)
-    acc = accumulator_dtype(t.weight.dtype)
-    kept = Expanded(mean, covariance, output_mean, invstd, shift, excess)
-    return kept, Affine(scale.to(acc), bias.to(acc))
+    vectors = cast_vectors(t.bn, accumulator_dtype(t.weight.dtype))
+    # Reads these; multiplies in float64.
+    mean, excess, output_mean, invstd, *affine = _ops._closed_form_finalize.default(
+        *(t.weight, of_all, gram_of_all, shift, rows),
+        *((None, None) if group is None else (rows_of_all, sums)),
+        *(*vectors, spec.norm.momentum, spec.norm.eps),
+    )
+    keep_running(t.bn, vectors)
+    return Expanded(mean, gram, output_mean, invstd, shift, excess), Affine(*affine)
 
 
 def backward(
@@ -190,40 +174,34 @@ def backward(
     g, mask = behind.g, behind.gate.mask
     # Reads g, its bits and the operand; writes their product and the sums of g.
     product, sums = _ops._bottleneck_expand_wgrad.default(g, mask, x, *affine, stride)
-    rows = _rows(x, stride)
-    weight = _matrix(t.weight)
-    # With centred A: y's gradient is s1 dU + s2 (y - mean) + const.
-    centred = product - torch.outer(sums, e.mean)
-    dgamma = e.invstd * (centred * weight).sum(1)
-    s1 = e.invstd if t.gamma is None else e.invstd * t.gamma.double()
+    gradients = ConvGradients(beta=sums if needed.beta else None)
+    if not (needed.weight or needed.gamma or wants_input):
+        return gradients, None
     group = spec.norm.process_group
-    (dgamma_of_all, sums_of_all), rows_of_all = _synchronised.over_batch(group, rows, dgamma, sums)
-    count = _synchronised.divisor(rows_of_all)
-    s2 = -s1 * e.invstd * dgamma_of_all / count
-    dweight = s1[:, None] * centred + s2[:, None] * _rows_times_rows(weight, e.covariance)
-    if group is not None:
-        s3 = s1 * sums_of_all / count
-        sum_of_dy = s1 * sums + s2 * (weight * e.excess).sum(1) - rows * s3
-        dweight += torch.outer(sum_of_dy, e.mean + e.shift) - torch.outer(s3, e.excess)
-    dtype = t.weight.dtype
-    gradients = ConvGradients(
-        as_channels_last(dweight.to(dtype)[:, :, None, None]) if needed.weight else None,
-        dgamma if needed.gamma else None,
-        sums if needed.beta else None,
+    alone = group is None
+    # Reads the product.
+    dgamma, moments = _ops._closed_form_backward_reduce.default(
+        t.weight, product, sums, e.mean, None if alone else e.excess, e.invstd
     )
+    gradients = gradients._replace(gamma=dgamma if needed.gamma else None)
+    if not (needed.weight or wants_input):
+        return gradients, None
+    rows = _rows(x, stride)
+    of_all, rows_of_all = _synchronised.over_batch(group, rows, dgamma, sums)
+    # Reads the product and the Gram matrix, multiplies in float64; writes dweight and the matrices.
+    dweight, of_gradient, of_operand, constant = _ops._closed_form_backward_finalize.default(
+        *(t.weight, product, sums, e.gram, e.mean),
+        *((None, None) if alone else (e.excess, moments)),
+        *(e.shift, e.invstd, cast_vector(t.gamma, accumulator_dtype(t.weight.dtype)), *of_all),
+        *(rows, None if alone else rows_of_all, needed.weight, wants_input),
+    )
+    gradients = gradients._replace(weight=dweight if needed.weight else None)
     if not wants_input:
         return gradients, None
-    # The constant makes up for the means, with the matrices as they are multiplied.
-    of_gradient = (s1[:, None] * weight).to(dtype)
-    of_operand = _split(_columns_times_columns(s2[:, None] * weight, weight), dtype)
-    constant = -((sums_of_all / count)[:, None] * of_gradient.double()).sum(0)
-    constant -= (e.mean.repeat(len(of_operand) // len(e.mean))[:, None] * of_operand.double()).sum(
-        0
-    )
     # Reads g, its bits, the operand and the matrices; writes the gradient, and sums.
     dx, partials = _ops._bottleneck_expand_dgrad.default(
         *(g, mask, of_gradient, x, *affine, of_operand),
-        *(constant.to(accumulator_dtype(dtype)), stride, *read.gate()),
+        *(constant, stride, *read.gate()),
     )
     return gradients, Behind(dx, OPEN, partials if read.sums else None)
 
@@ -231,33 +209,3 @@ def backward(
 def _rows(x: Tensor, stride: int) -> int:
     n, _, h, w = x.shape
     return n * ((h - 1) // stride + 1) * ((w - 1) // stride + 1)
-
-
-def _split(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """[C, C] -> [2 C, C] in a 16-bit dtype, a matrix and what its rounding lost: the operand is
-    multiplied by both, and where channels are correlated the sum is small. Else [C, C]."""
-    high = matrix.to(dtype)
-    if dtype.itemsize > 2:
-        return high
-    return torch.cat((high, (matrix - high.double()).to(dtype)))
-
-
-def _rows_times_rows(a: Tensor, b: Tensor) -> Tensor:
-    """a [M, D], b [N, D] in float64 -> a b' [M, N]."""
-    as_pixels = [t[:, :, None, None].contiguous(memory_format=torch.channels_last) for t in (a, b)]
-    convolution = ((1, 1), (0, 0), (1, 1), 1)
-    y = _ops._conv_fprop.default(*as_pixels, *(None,) * 5, False, *convolution, False)[0]
-    return y.flatten(1)
-
-
-def _columns_times_columns(a: Tensor, b: Tensor) -> Tensor:
-    """a [D, M], b [D, N] in float64 -> a' b [M, N]."""
-    as_pixels = [t[:, :, None, None].contiguous(memory_format=torch.channels_last) for t in (a, b)]
-    convolution = ((1, 1), (0, 0), (1, 1), 1)
-    size = (a.shape[1], b.shape[1], 1, 1)
-    return _ops._conv_wgrad.default(*as_pixels, size, None, None, *convolution).flatten(1)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """[K, C, 1, 1] -> [K, C] in float64."""
-    return weight.flatten(1).double()

@@ -21,6 +21,21 @@ def values_per_channel(y: Tensor) -> int:
     return y.shape[0] * y.shape[2] * y.shape[3]
 
 
+def cast_vectors(bn: BatchNormTensors, acc: torch.dtype) -> BatchNormTensors:
+    """As the kernels take them; those that are already are the caller's own."""
+    return BatchNormTensors(*(cast_vector(vector, acc) for vector in bn))
+
+
+def keep_running(bn: BatchNormTensors, moved: BatchNormTensors) -> None:
+    """Copies running statistics that a kernel has moved back to the caller's, where they are others."""
+    for given, updated in (
+        (bn.running_mean, moved.running_mean),
+        (bn.running_var, moved.running_var),
+    ):
+        if given is not None and updated is not None and updated is not given:
+            given.copy_(updated)
+
+
 def of_running_statistics(bn: BatchNormTensors, eps: float, acc: torch.dtype) -> Numbers:
     """No views of the buffers."""
     assert bn.running_mean is not None and bn.running_var is not None
@@ -37,21 +52,11 @@ def of_batch(partials: Tensor, y: Tensor, bn: BatchNormTensors, norm: BatchNormS
     """From the partial statistics of y; moves the running ones."""
     if norm.process_group is not None:
         return _of_all_ranks(partials, y, bn, norm, norm.process_group)
-    acc = accumulator_dtype(y.dtype)
-    gamma, beta, running_mean, running_var = (cast_vector(vector, acc) for vector in bn)
+    vectors = cast_vectors(bn, accumulator_dtype(y.dtype))
     numbers: Numbers = torch.ops.resnet_cuda._bn_finalize.default(
-        partials,
-        values_per_channel(y),
-        gamma,
-        beta,
-        running_mean,
-        running_var,
-        norm.momentum,
-        norm.eps,
+        partials, values_per_channel(y), *vectors, norm.momentum, norm.eps
     )
-    for given, updated in ((bn.running_mean, running_mean), (bn.running_var, running_var)):
-        if given is not None and updated is not None and updated is not given:
-            given.copy_(updated)
+    keep_running(bn, vectors)
     return numbers
 
 

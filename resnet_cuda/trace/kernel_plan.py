@@ -108,6 +108,11 @@ def planned_block(
     return _of_dict(plan, dtype)
 
 
+def float64_product(stem: str, device: torch.device = _CPU) -> str:
+    """The kernel of a float64 product between the passes over pixels."""
+    return f"{stem}_{'sm80' if _selection.has_tensor_cores(device) else 'simt'}_gemm"
+
+
 def _of_dict(plan: Mapping[str, Any], dtype: torch.dtype) -> Planned:
     if plan["error"] is not None:
         return Planned("none", None, plan["error"], False)

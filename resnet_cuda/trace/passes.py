@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from resnet_cuda.trace.kernel_plan import Convolution, Planned, planned
+from resnet_cuda.trace.kernel_plan import Convolution, Planned, float64_product, planned
 
 FORWARD, BACKWARD, AGAIN = "forward", "backward", "forward again"
 TORCH = "torch"  # the name of what torch does with vectors and matrices between two kernels
@@ -35,12 +35,21 @@ class Bytes:
 
 _FAMILY = {"product": "wgrad", "gram": "wgrad"}  # whose kernels are these kinds'
 
+# Passes that begin with a float64 product, and its launch.
+_FLOAT64_PRODUCTS = {
+    "closed_form_finalize": "closed_form_finalize",
+    "closed_form_backward_finalize": "closed_form_backward_finalize_filters",
+}
+
 _REASONS = {
     TORCH: "vectors, and matrices of a weight's size, by torch's own operations",
     "bottleneck_expand": "the sum of two convolutions whose batch norms are known before they run",
     "bottleneck_gram": "batch norm's statistics from the Gram matrix of what the convolution reads",
     "bottleneck_expand_wgrad": "the gradient times what was read: every parameter's gradient",
     "bottleneck_expand_dgrad": "through the convolution and its batch norm without its output",
+    "closed_form_finalize": "batch norm's scale and bias from the Gram matrix, multiplied in float64",
+    "closed_form_backward_reduce": "batch norm's gradient from the product of the passes over pixels",
+    "closed_form_backward_finalize": "the filters' gradient, and the matrices that make the input's",
     "bn_finalize": "batch norm's scale and bias from partial sums",
     "bn_apply": "the branch's output is stored: its last batch norm, the shortcut and ReLU",
     "bn_backward_reduce": "no dgrad comes before this gradient that could sum it on its way out",
@@ -85,6 +94,8 @@ class Pass:
     def plan(self) -> Planned:
         """Its kernel, and why it is this one, and why there is such a pass at all."""
         reason = _REASONS.get(self.name, "torch's own operation")
+        if self.name in _FLOAT64_PRODUCTS:
+            return Planned(float64_product(_FLOAT64_PRODUCTS[self.name]), None, reason, False)
         if not self.convolutions:
             return Planned(self.name, None, reason, False)
         first = self.convolutions[0]

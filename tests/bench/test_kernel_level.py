@@ -35,7 +35,11 @@ NO_KERNELS = {
     "_select_emulator": "chooses the library of kernels",
     "_start_early": "lets kernels start early, or not",
 }
-UNUSED = {("_conv_dgrad", 1): "sums of a fused backward, which no op launches"}
+UNUSED = {
+    ("_conv_dgrad", 1): "sums of a fused backward, which no op launches",
+    ("_closed_form_finalize", 1): "what a rank exceeds the mean of several by; here is one",
+    ("_closed_form_backward_reduce", 1): "what the filters make of that excess",
+}
 NAMESPACE = "resnet_cuda::"
 
 
@@ -270,7 +274,8 @@ def test_layers_of_another_network_do_not_count_for_its_total() -> None:
     plan = replace(PLAN, networks=("resnet18",), image_size=32)
     lent = [w for w in workloads(plan) if w.facts["layer_of"] == EVERY_KIND]
     expands = {"bottleneck_block", "bottleneck_expand", "bottleneck_expand_reduce"}
-    expands |= {"bottleneck_expand_wgrad", "bottleneck_expand_dgrad"}
+    expands |= {"bottleneck_expand_wgrad", "bottleneck_expand_dgrad", "closed_form_finalize"}
+    expands |= {"closed_form_backward_reduce", "closed_form_backward_finalize"}
     assert {w.pass_name for w in lent} == {*expands, "bottleneck_gram", "conv_fprop"}
     assert all("network" not in w.facts for w in lent)
     assert all(

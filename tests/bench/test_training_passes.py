@@ -11,6 +11,7 @@ from resnet_cuda.bench import training_passes
 from resnet_cuda.bench.layers import Layer
 from resnet_cuda.testing.problems import ConvProblem
 from resnet_cuda.trace import FORWARD, Trace
+from resnet_cuda.trace.passes import TORCH
 
 BF16 = torch.bfloat16
 # A bottleneck of 8 channels on 2x32x8x8: Y is 2x8x8x8 in bfloat16, X and Z are four times that, bits a sixteenth of Z.
@@ -52,6 +53,15 @@ def test_a_bottleneck_in_closed_form_moves_what_its_passes_need() -> None:
         ("conv_dgrad", 2 * Y, Y),
         ("conv_wgrad", 2 * Y + X, 0),
         ("conv_dgrad", 2 * Y + Z + BITS, X),
+    ]
+
+
+def test_torch_launches_little_for_a_bottleneck_in_closed_form() -> None:
+    """34 operations in a training step, on vectors of all its batch norms and on matrices of a weight's size."""
+    traced = of_block(reference.Bottleneck(32, 8), BF16)
+    of_torch = [one for one in traced.passes if one.name == TORCH]
+    assert sum(one.operations for one in of_torch) <= 34, [
+        (one.phase, one.unit, one.operations) for one in of_torch
     ]
 
 

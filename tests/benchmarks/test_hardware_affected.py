@@ -54,7 +54,11 @@ def test_every_pass_belongs_to_an_op() -> None:
         ("csrc/kernels/pool/max_pool.cuh", {"max_pool_forward", "max_pool_backward"}),
         (
             "csrc/kernels/conv/sum_splits.cuh",
-            {"conv_wgrad", "bottleneck_gram", "bottleneck_expand_wgrad"},
+            {
+                *("conv_wgrad", "bottleneck_gram", "bottleneck_expand_wgrad"),
+                *("closed_form_finalize", "closed_form_backward_reduce"),
+                "closed_form_backward_finalize",
+            },
         ),
         ("csrc/bindings/global_avg_pool.cpp", set(PASSES_OF_OP["global_avg_pool"])),
         ("csrc/launch/conv_fprop.cu", {"conv_fprop", "bottleneck_reduce", "bottleneck_expand"}),

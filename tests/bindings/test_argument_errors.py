@@ -147,6 +147,45 @@ def bottleneck_expand_dgrad(**changed: Any) -> None:
     call(raw._bottleneck_expand_dgrad, arguments, changed)
 
 
+def closed_form_finalize(**changed: Any) -> None:
+    arguments = {
+        "weight": nhwc(16, 8, 1, 1),
+        "sums": torch.zeros(8).double(),
+        "gram": torch.zeros(8, 8).double(),
+        "shift": torch.zeros(8),
+        "rows": 18,
+        "rows_of_all": None,
+        "own_sums": None,
+        **dict.fromkeys(("gamma", "beta", "running_mean", "running_var")),
+        "momentum": 0.1,
+        "eps": 1e-5,
+    }
+    call(raw._closed_form_finalize, arguments, changed)
+
+
+def closed_form_backward(**changed: Any) -> None:
+    channels, filters = torch.zeros(8).double(), torch.zeros(16).double()
+    arguments = {
+        "weight": nhwc(16, 8, 1, 1),
+        "product": torch.zeros(16, 8).double(),
+        "sums": filters,
+        "gram": torch.zeros(8, 8).double(),
+        "mean": channels,
+        "excess": None,
+        "moments": None,
+        "shift": torch.zeros(8),
+        "invstd": filters,
+        "gamma": None,
+        "dgamma_of_all": filters,
+        "sums_of_all": filters,
+        "rows": 18,
+        "rows_of_all": None,
+        "weight_grad": True,
+        "input_grad": True,
+    }
+    call(raw._closed_form_backward_finalize, arguments, changed)
+
+
 def bn_finalize(**changed: Any) -> None:
     arguments = {
         "partials": torch.zeros(2, 2, 5),
@@ -385,6 +424,48 @@ CASES: dict[str, tuple[Callable[[], None], list[str]]] = {
     "a Gram matrix of 12 channels": (
         lambda: raw._bottleneck_gram(nhwc(2, 12, 3, 3), None, None, None, 1),
         ["_bottleneck_gram: x has 12 channels, expected a multiple of 8"],
+    ),
+    "filters of a window in closed form": (
+        lambda: closed_form_finalize(weight=nhwc(16, 8, 3, 3)),
+        ["_closed_form_finalize: weight has 3x3 filters, expected 1x1"],
+    ),
+    "12 filters in closed form": (
+        lambda: closed_form_finalize(weight=nhwc(12, 8, 1, 1)),
+        ["_closed_form_finalize: weight has 12 filters, expected a multiple of 8"],
+    ),
+    "filters of 12 channels in closed form": (
+        lambda: closed_form_finalize(weight=nhwc(16, 12, 1, 1)),
+        ["weight has 12 channels in each filter, expected a multiple of 8"],
+    ),
+    "a Gram matrix in float32": (
+        lambda: closed_form_finalize(gram=torch.zeros(8, 8)),
+        ["_closed_form_finalize: gram has dtype float32, expected float64"],
+    ),
+    "a Gram matrix of another size": (
+        lambda: closed_form_finalize(gram=torch.zeros(8, 16).double()),
+        ["gram has shape [8, 16], expected [8, 8]"],
+    ),
+    "a negative number of rows": (
+        lambda: closed_form_finalize(rows=-1),
+        ["_closed_form_finalize: rows is -1, expected 0 or more"],
+    ),
+    "rows of all ranks without the rank's own sums": (
+        lambda: closed_form_finalize(rows_of_all=torch.tensor(3.0).double()),
+        ["own_sums is None, expected a tensor because rows_of_all is given"],
+    ),
+    "one number of rows for each rank": (
+        lambda: closed_form_finalize(
+            rows_of_all=torch.zeros(2).double(), own_sums=torch.zeros(8).double()
+        ),
+        ["rows_of_all has shape [2], expected []"],
+    ),
+    "a gradient in closed form that nobody wants": (
+        lambda: closed_form_backward(weight_grad=False, input_grad=False),
+        ["weight_grad and input_grad are both false, expected at least one"],
+    ),
+    "an excess without what the filters make of it": (
+        lambda: closed_form_backward(excess=torch.zeros(8).double()),
+        ["moments is None, expected a tensor because excess is given"],
     ),
     "a gradient of 12 channels": (
         lambda: bottleneck_expand_dgrad(dz=nhwc(2, 12, 3, 3)),

@@ -68,6 +68,16 @@ def _calls(dtype: torch.dtype) -> dict[str, list[Call]]:
         weight, matrix = matrices
         return Call((z16, mask, weight, sampled8, *v8, matrix, v8[0], 1, *act))
 
+    # Between them, in closed form: of one rank, and of one that knows all ranks' rows.
+    filters, d8, d16 = t(16, 8, 1, 1), torch.randn(8).double(), torch.rand(16).double() + 0.5
+    gram, product = torch.eye(8).double(), torch.randn(16, 8).double()
+    v16, count = [vector(16) for _ in range(4)], torch.tensor(40.0).double()
+
+    def closed_form_backward(others: bool, weight: bool, given: bool) -> Call:
+        excess, moments, rows_of_all = (d8, d16, count) if others else (None,) * 3
+        sums = product, d16, gram, d8, excess, moments
+        return Call((filters, *sums, v8[0], d16, v16[0], d16, d16, 18, rows_of_all, weight, given))
+
     no_act = (None,) * 4
     bits = {"mask": True}
     return {
@@ -107,6 +117,19 @@ def _calls(dtype: torch.dtype) -> dict[str, list[Call]]:
             Call((z16, None, sampled8, None, None, None, 1)),
         ],
         "_bottleneck_expand_dgrad": [expand_dgrad(bits16, *v8), expand_dgrad(None, *no_act[:3])],
+        "_closed_form_finalize": [
+            Call((filters, d8, gram, v8[0], 18, count, d8, *v16, 0.1, 1e-5)),
+            Call((filters, d8, gram, v8[0], 18, None, None, *no_act, 0.0, 1e-5)),
+        ],
+        "_closed_form_backward_reduce": [
+            Call((filters, product, d16, d8, d8, d16)),
+            Call((filters, product, d16, d8, None, d16)),
+        ],
+        "_closed_form_backward_finalize": [
+            closed_form_backward(True, True, True),
+            closed_form_backward(False, True, False),
+            closed_form_backward(False, False, True),
+        ],
         "_bn_statistics": [Call((y,))],
         "_bn_finalize": [
             Call((partials, 18, v6, w6, vector(6), vector(6), 0.1, 1e-5)),

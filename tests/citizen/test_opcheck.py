@@ -13,8 +13,11 @@ from tests.citizen import raw_calls
 pytestmark = pytest.mark.usefixtures("built")
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-# They read no activation but a tensor of one pixel, which is in every format at once.
-WITHOUT_FORMAT = {"_bn_finalize", "_bn_backward_finalize", "_global_avg_pool_backward"}
+# They read no activation but a tensor of one pixel, or 1x1 filters, which are in every format at once.
+WITHOUT_FORMAT = {
+    *("_bn_finalize", "_bn_backward_finalize", "_global_avg_pool_backward"),
+    *("_closed_form_finalize", "_closed_form_backward_reduce", "_closed_form_backward_finalize"),
+}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -153,6 +153,7 @@ _BITS = "t(60, dtype=torch.uint8)"
 _ON_LOAD = {"x_scale": _VECTOR, "x_bias": _VECTOR, "x_floor": _VECTOR}
 _ACT = {"act_scale": _VECTOR, "act_bias": _VECTOR, "act_mean": _VECTOR}
 _FILTERS = "t(8, 8, 1, 1, dtype=F32)"
+_DOUBLES, _DOUBLE_MATRIX, _ROWS_OF_ALL = "t(8)", "t(8, 8)", "t()"
 
 RAW: dict[str, dict[str, str]] = {
     "_conv_fprop": {
@@ -261,6 +262,47 @@ RAW: dict[str, dict[str, str]] = {
         "bias": _VECTOR,
         "stride": "1",
         **_ACT,
+    },
+    "_closed_form_finalize": {
+        "weight": _FILTERS,
+        "sums": _DOUBLES,
+        "gram": _DOUBLE_MATRIX,
+        "shift": _VECTOR,
+        "rows": "60",
+        "rows_of_all": _ROWS_OF_ALL,
+        "own_sums": _DOUBLES,
+        "gamma": _VECTOR,
+        "beta": _VECTOR,
+        "running_mean": _VECTOR,
+        "running_var": _VECTOR,
+        "momentum": "0.1",
+        "eps": "1e-5",
+    },
+    "_closed_form_backward_reduce": {
+        "weight": _FILTERS,
+        "product": _DOUBLE_MATRIX,
+        "sums": _DOUBLES,
+        "mean": _DOUBLES,
+        "excess": _DOUBLES,
+        "invstd": _DOUBLES,
+    },
+    "_closed_form_backward_finalize": {
+        "weight": _FILTERS,
+        "product": _DOUBLE_MATRIX,
+        "sums": _DOUBLES,
+        "gram": _DOUBLE_MATRIX,
+        "mean": _DOUBLES,
+        "excess": _DOUBLES,
+        "moments": _DOUBLES,
+        "shift": _VECTOR,
+        "invstd": _DOUBLES,
+        "gamma": _VECTOR,
+        "dgamma_of_all": _DOUBLES,
+        "sums_of_all": _DOUBLES,
+        "rows": "60",
+        "rows_of_all": _ROWS_OF_ALL,
+        "weight_grad": "True",
+        "input_grad": "True",
     },
     "_bn_statistics": {"y": _PIXELS},
     "_bn_finalize": {

@@ -120,6 +120,30 @@ def closed_form(
             dz, bits, filters[0], x, *vectors, filters[1], vectors[0], 1, *vectors
         ),
     )
+    by_channel, by_filter = vector(16, torch.float64, 1), vector(40, torch.float64, 2)
+    gram, product = (vector(n * 16, torch.float64, 3).view(n, 16) for n in (16, 40))
+    affine = [vector(40, dtype, seed) for seed in range(4)]
+    count = torch.tensor(300.0, dtype=torch.float64)
+    yield (
+        "closed_form_finalize",
+        lambda: raw._closed_form_finalize(
+            *(weight, by_channel, gram @ gram.T, vectors[0], 144, count, by_channel),
+            *(*affine[:2], *(t.clone() for t in affine[2:]), 0.1, 1e-5),
+        ),
+    )
+    yield (
+        "closed_form_backward_reduce",
+        lambda: raw._closed_form_backward_reduce(
+            weight, product, by_filter, by_channel, by_channel, by_filter
+        ),
+    )
+    yield (
+        "closed_form_backward_finalize",
+        lambda: raw._closed_form_backward_finalize(
+            *(weight, product, by_filter, gram, by_channel, by_channel, by_filter),
+            *(vectors[0], by_filter, affine[0], by_filter, by_filter, 144, count, True, True),
+        ),
+    )
 
 
 def outputs(run: Callable[[], tuple[Tensor, ...] | Tensor]) -> tuple[Tensor, ...]:

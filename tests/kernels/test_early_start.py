@@ -18,9 +18,10 @@ from tests.device_library import sass
 
 # Names of launches, and mangled ones of kernels: Hopper's, which stay until all tiles are computed, and the short ones
 # behind a pass, most of whose time is starting.
-LAUNCHES = re.compile(r"_sm90_|finalize$|_sum_(splits|products)$")
+LAUNCHES = re.compile(r"_sm90_|finalize$|_sum_(splits|products)$|^closed_form_")
 KERNELS = re.compile(
-    r"persistent_gemm_kernel|expand_reduce_kernel|bottleneck_block_kernel|finalize_kernel|sum_(splits|products)_kernel"
+    r"persistent_gemm_kernel|expand_reduce_kernel|bottleneck_block_kernel|finalize_kernel|sum_(splits|products)_kernel|"
+    r"closed_form_\w+_kernel"
 )
 ARCHITECTURE = "sm_90a"
 WAIT, ANNOUNCE = "ACQBULK", "PREEXIT"

@@ -39,6 +39,7 @@ PROGRAMS = {
         Program("sm80", SM80, "tests/mutation/sm80_kernels.cu"),
         Program("sm80_gathered", SM80, "tests/mutation/sm80_kernels.cu"),
         Program("sm80_pooled", SM80, "tests/mutation/sm80_kernels.cu"),
+        Program("closed_form", SM80, "tests/mutation/closed_form_kernels.cu"),
         Program("sm90_taps", SM90, "tests/mutation/sm90_tap_kernels.cu"),
         Program("sm90_products", SM90, "tests/mutation/sm90_product_kernels.cu"),
         Program("sm90_block", SM90, "tests/mutation/sm90_block_kernels.cu"),
@@ -53,6 +54,9 @@ PROGRAMS_OF_FILE = {
     "csrc/kernels/bottleneck/bottleneck_block.cuh": ("sm90_block",),
     "csrc/kernels/bottleneck/bottleneck_expand_reduce.cuh": ("sm90_chain",),
     "csrc/kernels/bottleneck/pixel_product.cuh": ("simt",),
+    "csrc/kernels/closed_form/epilogues.cuh": ("closed_form",),
+    "csrc/kernels/closed_form/product.cuh": ("closed_form",),
+    "csrc/kernels/closed_form/vectors.cuh": ("closed_form",),
     "csrc/kernels/conv/conv_max_pool.cuh": ("sm80_pooled",),
     "csrc/kernels/conv/direct/depthwise.cuh": ("simt",),
     "csrc/kernels/conv/implicit_gemm.cuh": ("simt", "sm80"),
@@ -136,6 +140,11 @@ def problems_of(program: str) -> tuple[Problem, ...]:
         ),
         # A whole patch and partial ones.
         "sm80_pooled": lambda: (shipped.pooled_stem(36, 72),),
+        # Two tiles each way, several slices, several steps of a lane.
+        "closed_form": lambda: (
+            shipped.closed_form_finalize(72, 72),
+            shipped.closed_form_backward(72, 72),
+        ),
         # Several tiles for each block, in two parts of staged columns.
         "sm90_taps": lambda: (
             hopper_problems.conv_with_statistics(15, 20, 64, 72),

@@ -276,3 +276,78 @@ def global_avg_pool() -> Problem:
         (y,),
         (torch.full_like(y, 1e-6),),
     )
+
+
+def closed_form_finalize(filters: int, channels: int) -> Problem:
+    rows, tile = 50, 64
+    a = problems.random_tensor(1, rows, channels, dtype=FLOAT64)
+    weight = problems.random_tensor(2, filters, channels, dtype=FLOAT32)
+    shift = problems.random_tensor(3, channels, dtype=FLOAT32)
+    w, sums, gram = weight.double(), a.sum(0), a.T @ a
+    mean = sums / rows
+    terms = torch.stack(
+        [
+            w @ (gram - rows * torch.outer(mean, mean)),
+            mean.expand_as(w),
+            shift.double().expand_as(w),
+        ]
+    )
+    partials = torch.stack([part.sum(2) for part in (terms * w).split(tile, dim=2)])
+    squares, shifted, of_shift = partials.sum(0)
+    invstd = (squares / rows + 1e-5).rsqrt()
+    expected = (partials, mean, shifted + of_shift, invstd, invstd, -invstd * shifted)
+    names = ("partials", "mean", "output_mean", "invstd", "scale", "bias")
+    dtypes = (*(FLOAT64,) * 4, *(FLOAT32,) * 2)
+    return Problem(
+        "closed_form_finalize",
+        SM80,
+        "closed_form_finalize",
+        (
+            *(
+                Output(n, tuple(t.shape), d)
+                for n, t, d in zip(names, expected, dtypes, strict=True)
+            ),
+            Input("weight", weight),
+            *(Input(n, t) for n, t in (("sums", sums), ("gram", gram), ("shift", shift))),
+        ),
+        (filters, channels, rows),
+        expected,
+        tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )
+
+
+def closed_form_backward(filters: int, channels: int) -> Problem:
+    rows, tile = 50, 64
+    a = problems.random_tensor(1, rows, channels, dtype=FLOAT64)
+    weight = problems.random_tensor(2, filters, channels, dtype=FLOAT32)
+    u = problems.random_tensor(3, rows, filters, dtype=FLOAT64)
+    invstd = problems.random_tensor(4, filters, dtype=FLOAT64).abs()
+    w, sums, mean, product_, gram = weight.double(), u.sum(0), a.mean(0), u.T @ a, a.T @ a
+    centred = product_ - torch.outer(sums, mean)
+    dgamma = invstd * (centred * w).sum(1)
+    s2 = -invstd.square() * dgamma / rows
+    covariance = gram - rows * torch.outer(mean, mean)
+    dweight = invstd[:, None] * centred + s2[:, None] * (w @ covariance)
+    of_gradient = invstd[:, None] * w
+    terms = (sums / rows)[:, None] * of_gradient.to(FLOAT32).double()
+    partials = torch.stack([part.sum(0) for part in terms.split(tile)])
+    expected = (dgamma, dweight, of_gradient, partials, -partials.sum(0))
+    names = ("dgamma", "dweight", "of_gradient", "partials", "constant")
+    dtypes = (FLOAT64, FLOAT32, FLOAT32, FLOAT64, FLOAT32)
+    inputs = {"product": product_, "sums": sums, "mean": mean, "gram": gram, "invstd": invstd}
+    return Problem(
+        "closed_form_backward",
+        SM80,
+        "closed_form_backward",
+        (
+            *(
+                Output(n, tuple(t.shape), d)
+                for n, t, d in zip(names, expected, dtypes, strict=True)
+            ),
+            Input("weight", weight),
+            *(Input(name, tensor) for name, tensor in inputs.items()),
+        ),
+        (filters, channels, rows),
+        expected,
+        tuple(1e-6 + 1e-6 * values.abs() for values in expected),
+    )

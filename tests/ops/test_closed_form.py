@@ -136,6 +136,58 @@ def test_the_output_before_batch_norm_is_never_stored() -> None:
     assert not any("bn_backward_reduce" in kernel for kernel in backward), backward
 
 
+def test_six_launches_stand_between_its_passes_over_pixels() -> None:
+    low = copied(BLOCKS["identity"](), torch.float32, torch.bfloat16)
+    x = torch.randn(2, 16, 8, 8).to(torch.bfloat16).requires_grad_()
+    with emulated() as emulation:
+        ops.residual_branch(x, *low).sum().backward()
+        launched = [launch["kernel"] for launch in emulation.launches()]
+    assert [kernel for kernel in launched if kernel.startswith("closed_form")] == [
+        "closed_form_finalize_sm80_gemm",
+        "closed_form_finalize_statistics",
+        "closed_form_backward_reduce",
+        "closed_form_backward_finalize_filters_sm80_gemm",
+        "closed_form_backward_finalize_operand_sm80_gemm",
+        "closed_form_backward_finalize_constant",
+    ]
+    assert not any(kernel.startswith("conv_") and "simt" in kernel for kernel in launched), launched
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("beta", []),
+        ("gamma", ["reduce"]),
+        ("weight", ["reduce", "finalize_filters_sm80_gemm"]),
+        # Everything that comes before wants the input's gradient.
+        (
+            "input",
+            [
+                *("reduce", "finalize_filters_sm80_gemm"),
+                *("finalize_operand_sm80_gemm", "finalize_constant"),
+            ],
+        ),
+    ],
+)
+def test_only_what_is_wanted_is_launched(wanted: str, expected: list[str]) -> None:
+    units, shortcut = copied(BLOCKS["identity"](), torch.float32, torch.bfloat16)
+    for u in units:
+        for t in (u.weight, u.gamma, u.beta):
+            assert t is not None
+            t.requires_grad_(False)
+    first, last = units[0], units[-1]
+    leaf = {"beta": last.beta, "gamma": last.gamma, "weight": last.weight, "input": first.gamma}
+    assert leaf[wanted] is not None
+    leaf[wanted].requires_grad_()
+    x = torch.randn(2, 16, 8, 8).to(torch.bfloat16)
+    with emulated() as emulation:
+        ops.residual_branch(x, units, shortcut).sum().backward()
+        launched = [launch["kernel"] for launch in emulation.launches()]
+    backward = "closed_form_backward_"
+    ours = [kernel.removeprefix(backward) for kernel in launched if kernel.startswith(backward)]
+    assert ours == expected
+
+
 def test_the_switch_forces_either_way() -> None:
     block = BLOCKS["identity"]()
     x = torch.randn(2, 16, 4, 4, dtype=torch.float64)

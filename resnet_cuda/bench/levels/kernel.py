@@ -13,6 +13,7 @@ from resnet_cuda.bench.computation import Source, shrinkable
 from resnet_cuda.bench.device import Device
 from resnet_cuda.bench.layers import Elementwise, Layer, Network
 from resnet_cuda.bench.levels import batch_norm_passes as batch_norm
+from resnet_cuda.bench.levels import closed_form_matrices
 from resnet_cuda.bench.levels import closed_form_passes as closed_form
 from resnet_cuda.bench.levels import convolution_passes as convolution
 from resnet_cuda.bench.levels import elementwise_passes as elementwise
@@ -107,6 +108,9 @@ PASSES: Sequence[tuple[Callable[..., Workload], Callable[[Network], Sequence[Any
     (closed_form.gram, _in_closed_form),
     (closed_form.expand_wgrad, _in_closed_form),
     (closed_form.expand_dgrad, _in_closed_form),
+    (closed_form_matrices.finalize, _in_closed_form),
+    (closed_form_matrices.backward_reduce, _in_closed_form),
+    (closed_form_matrices.backward_finalize, _in_closed_form),
     (batch_norm.bn_statistics, _shapes),
     (batch_norm.bn_finalize, _shapes),
     (batch_norm.bn_apply, partial(_norms, residual=False)),

@@ -1,0 +1,13 @@
+#include "launch/closed_form_kernels.h"
+
+namespace rnc {
+
+template Status closed_form_filter_sums_by<Generation::kSm80>(DType,
+                                                              const ClosedFormFinalizeParams&,
+                                                              Stream);
+template Status closed_form_filter_gradient_by<Generation::kSm80>(
+    DType, const ClosedFormBackwardFinalizeParams&, Stream);
+template Status closed_form_operand_matrix_by<Generation::kSm80>(
+    DType, const ClosedFormBackwardFinalizeParams&, Stream);
+
+}  // namespace rnc
