@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         ZeroPad,
     )
     from resnet_cuda.ops._folding import FoldedConv
-    from resnet_cuda.ops.conv_unit import ConvUnit
+    from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit
 
 Pair = tuple[int, int]
 
@@ -118,8 +118,27 @@ class Backend:
 
     def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
         """Whether a call whose batch norms go over these groups is differentiated by torch itself, through
-        `conv_bn_composed` and `bn_composed`: where nothing is fused, an autograd function is only a cost."""
+        `conv_bn_composed`, `bn_composed` and what computes "as it is": where nothing is fused, an autograd function is
+        only a cost."""
         return False
+
+    def unit_as_it_is(
+        self,
+        x: Tensor,
+        unit: ConvUnit,
+        residual: Tensor | None,
+        geometry: ConvGeometry,
+        relu: bool,
+    ) -> Tensor:
+        """relu?(bn(conv(x)) + residual) of a unit that needs no cast and no copy (`CheckedUnit.as_it_is`), and is in
+        training or not differentiated."""
+        raise NotImplementedError
+
+    def norm_as_it_is(
+        self, y: Tensor, unit: NormUnit, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        """relu?(bn(y) + residual) of such a batch norm."""
+        raise NotImplementedError
 
     def conv_bn_composed(
         self,

@@ -1,0 +1,194 @@
+"""Calls that have been checked: what has been found of one holds for every other with its signature.
+
+A signature is everything that the checks read: sizes, strides, dtypes and devices of all tensors, and the numbers. It
+holds no tensor, and belongs to no module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from resnet_cuda.ops import _validate
+from resnet_cuda.ops._interface import ConvGeometry, accumulator_dtype
+from resnet_cuda.ops._layout import is_channels_last
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops._branch import ZeroPad
+    from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit
+
+_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
+_MOST = 4096  # signatures, 2 KB each: a network has some fifty for an input's size
+
+
+class CheckedUnit(NamedTuple):
+    """What follows from a valid call's signature."""
+
+    geometry: ConvGeometry
+    channels_last: bool  # torch's rule for the output's memory format
+    pointwise: bool  # as `ConvUnit.is_pointwise`
+    # Torch's own operations compute it with the tensors as they are: images, nothing to cast, copy or pad.
+    as_it_is: bool
+
+
+class CheckedNorm(NamedTuple):
+    """The same of a batch norm's call."""
+
+    channels_last: bool
+    as_it_is: bool
+
+
+_Found = TypeVar("_Found")
+_known_units: dict[Hashable, CheckedUnit] = {}
+_known_norms: dict[Hashable, CheckedNorm] = {}
+
+
+def checked_unit(
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    pad: ZeroPad | None,
+    cast_to: torch.dtype | None,
+) -> CheckedUnit:
+    """Checks relu?(bn(conv(x)) + residual), unless the same has been checked before.
+
+    cast_to: the dtype to which autocast casts the weight.
+
+    Raises:
+        TypeError, ValueError: as `conv_bn_relu`.
+    """
+    weight, groups = unit.weight, unit.groups
+    stride, padding, dilation = unit.stride, unit.padding, unit.dilation
+    signature = None
+    if pad is None and _is_comparable(x, unit):
+        try:
+            down, across = stride if type(stride) is tuple else (stride, stride)
+            top, left = padding if type(padding) is tuple else (padding, padding)
+            high, wide = dilation if type(dilation) is tuple else (dilation, dilation)
+            # To a dictionary True is 1, which is no stride to the checks.
+            if (
+                type(down) is type(across) is type(top) is type(left) is int
+                and type(high) is type(wide) is type(groups) is int
+            ):
+                signature = (
+                    *_tensors(x, unit, residual),
+                    (weight.shape, weight.stride(), weight.dtype, weight.device),
+                    (down, across, top, left, high, wide, groups, cast_to),
+                )
+            found = _known_units.get(signature)
+        except _UNCOMPARABLE:
+            signature = found = None
+        if found is not None:
+            return found
+    found = _check_unit(x, unit, residual, pad, cast_to)
+    return found if signature is None else _remember(_known_units, signature, found)
+
+
+def checked_norm(x: Tensor, unit: NormUnit, residual: Tensor | None) -> CheckedNorm:
+    """Checks relu?(bn(x) + residual), unless the same has been checked before.
+
+    Raises:
+        TypeError, ValueError: as `bn_relu`.
+    """
+    signature = None
+    if _is_comparable(x, unit):
+        try:
+            signature = _tensors(x, unit, residual)
+            found = _known_norms.get(signature)
+        except _UNCOMPARABLE:
+            signature = found = None
+        if found is not None:
+            return found
+    found = _check_norm(x, unit, residual)
+    return found if signature is None else _remember(_known_norms, signature, found)
+
+
+# What is raised for arguments of other kinds than accepted; the checks have the words for them.
+_UNCOMPARABLE = (AttributeError, RuntimeError, TypeError, ValueError)
+
+
+def _is_comparable(x: Tensor, norm: ConvUnit | NormUnit) -> bool:
+    """Whether a signature has all that matters: the batch is this rank's, and the numbers are good."""
+    return (
+        type(x) in _PLAIN_TYPES
+        and norm.process_group is None
+        and type(norm.momentum) is float
+        and type(norm.eps) is float
+        and norm.eps >= 0
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _tensors(x: Tensor, norm: ConvUnit | NormUnit, residual: Tensor | None) -> tuple[Hashable, ...]:
+    gamma, beta, mean, var = norm.gamma, norm.beta, norm.running_mean, norm.running_var
+    training = norm.training
+    return (
+        (x.shape, x.stride(), x.dtype, x.layout, x.device),
+        gamma is None or (gamma.shape, gamma.dtype, gamma.device, gamma.is_contiguous()),
+        beta is None or (beta.shape, beta.dtype, beta.device, beta.is_contiguous()),
+        mean is None or (mean.shape, mean.dtype, mean.device, mean.is_contiguous()),
+        var is None or (var.shape, var.dtype, var.device, var.is_contiguous()),
+        residual is None or (residual.shape, residual.dtype, residual.layout, residual.device),
+        training,
+        training and mean is not None and (mean.requires_grad or var.requires_grad),  # type: ignore[union-attr]
+    )
+
+
+def _remember(known: dict[Hashable, _Found], signature: Hashable, found: _Found) -> _Found:
+    if len(known) >= _MOST:
+        known.clear()
+    known[signature] = found
+    return found
+
+
+def _check_unit(
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    pad: ZeroPad | None,
+    cast_to: torch.dtype | None,
+) -> CheckedUnit:
+    _validate.activation(x, "x")
+    geometry, norm, weight, bn = unit.geometry(), unit.spec(), unit.weight, unit.bn()
+    dtype = cast_to or x.dtype
+    if cast_to is None and isinstance(weight, Tensor):
+        _validate.weight_dtype(weight, dtype)
+    shape = _validate.convolution(x, weight, geometry)
+    _validate.batch_norm(x, dtype, bn, shape, *norm)
+    if residual is not None:
+        if pad is None:
+            _validate.residual(x, residual, shape)
+        else:
+            _validate.same_shape(pad.shape(residual.shape), shape)
+    return CheckedUnit(
+        geometry,
+        is_channels_last(x) or is_channels_last(weight),
+        unit.is_pointwise,
+        as_it_is=(
+            weight.dtype == x.dtype
+            and pad is None
+            and geometry == geometry.of_taps(weight)
+            and _are_as_they_are(x, unit)
+        ),
+    )
+
+
+def _check_norm(x: Tensor, unit: NormUnit, residual: Tensor | None) -> CheckedNorm:
+    _validate.spatial(x)
+    _validate.batch_norm(x, x.dtype, unit.bn(), x.shape, *unit.spec())
+    if residual is not None:
+        _validate.residual(x, residual, x.shape)
+    return CheckedNorm(is_channels_last(x), _are_as_they_are(x, unit))
+
+
+def _are_as_they_are(x: Tensor, norm: ConvUnit | NormUnit) -> bool:
+    """Whether torch's batch norm takes the vectors as they are, for a batch of this rank."""
+    acc = accumulator_dtype(x.dtype)
+    return (
+        x.shape[0] != 0
+        and norm.group() is None
+        and all(v is None or (v.dtype == acc and v.is_contiguous()) for v in norm.bn())
+    )
