@@ -132,7 +132,7 @@ def is_traced(x: Tensor) -> bool:
     """True under symbolic tracing (torch.fx), which wants to see the children, and torch.onnx.export, which knows no
     other operations than torch's."""
     if type(x) is Tensor and not torch.jit.is_tracing() and not torch.compiler.is_compiling():
-        return False  # the exporters do nothing else; asking them takes microseconds
+        return False  # exporters trace or compile; asking them takes microseconds
     if isinstance(x, torch.fx.Proxy):
         return True
     return torch.onnx.is_in_onnx_export()

@@ -4,7 +4,7 @@ not allowed."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,6 @@ from resnet_cuda.nn._recording import announce, is_heard
 from resnet_cuda.ops import ConvUnit, residual_branch
 from resnet_cuda.ops._autocast import autocast_dtype
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._running import is_fault
 from resnet_cuda.ops._synchronised import group_of
 from resnet_cuda.ops._unit_call import run_unit as call_unit
@@ -41,6 +40,9 @@ class BatchNormCall(NamedTuple):
     momentum: float
     eps: float
     process_group: dist.ProcessGroup | None
+
+
+_NO_BATCH_NORM = BatchNormCall(None, None, None, None, False, 0.0, 0.0, None)
 
 
 class BatchCount:
@@ -140,9 +142,9 @@ def conv_unit_of(
         beta,
         running_mean,
         running_var,
-        cast(Pair, conv.stride),
-        cast(Pair, conv.padding),  # a string is a blocker
-        cast(Pair, conv.dilation),
+        conv.stride,  # type: ignore[arg-type]  # pairs
+        conv.padding,  # type: ignore[arg-type]  # a string is a blocker
+        conv.dilation,  # type: ignore[arg-type]
         conv.groups,
         training,
         momentum,
@@ -155,8 +157,7 @@ def conv_unit_of(
 
 def bare_unit_of(conv: nn.Conv2d) -> ConvUnit:
     """conv(x) alone, as a description."""
-    call = BatchNormCall(None, None, None, None, False, 0.0, 0.0, None)
-    unit = conv_unit_of(conv, call, False, None)
+    unit = conv_unit_of(conv, _NO_BATCH_NORM, False, None)
     unit.batch_norm = False
     return unit
 

@@ -4,7 +4,7 @@ convolutions in inference."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -101,10 +101,10 @@ class AtenBackend(Backend):
         x: Tensor,
         unit: ConvUnit,
         residual: Tensor | None,
-        geometry: ConvGeometry,
+        numbers: Sequence[Any],
         relu: bool,
     ) -> Tensor:
-        y = torch.conv2d(x, unit.weight, None, *geometry)
+        y = torch.conv2d(x, unit.weight, None, *numbers)
         return self.norm_as_it_is(y, unit, residual, relu)
 
     def norm_as_it_is(

@@ -6,8 +6,9 @@ holds no tensor, and belongs to no module.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class CheckedUnit(NamedTuple):
     """What follows from a valid call's signature."""
 
     geometry: ConvGeometry
+    numbers: tuple[Any, ...]  # the same, as torch's convolutions read them fastest
     channels_last: bool  # torch's rule for the output's memory format
     pointwise: bool  # as `ConvUnit.is_pointwise`
     # Torch's own operations compute it with the tensors as they are: images, nothing to cast, copy or pad.
@@ -41,9 +43,20 @@ class CheckedNorm(NamedTuple):
     as_it_is: bool
 
 
+class CheckedSum(NamedTuple):
+    """The same of a sum's call."""
+
+    channels_last: bool
+    alike: bool  # both are dense and have the same strides: so has their sum
+
+
 _Found = TypeVar("_Found")
+# Where a tensor is. On the CPU, where microseconds matter, that it is there says all; a device is slower to compare.
+_is_cpu, _device = attrgetter("is_cpu"), attrgetter("device")
+
 _known_units: dict[Hashable, CheckedUnit] = {}
 _known_norms: dict[Hashable, CheckedNorm] = {}
+_known_sums: dict[Hashable, CheckedSum] = {}
 
 
 def checked_unit(
@@ -73,10 +86,11 @@ def checked_unit(
                 type(down) is type(across) is type(top) is type(left) is int
                 and type(high) is type(wide) is type(groups) is int
             ):
+                place = _is_cpu if x.is_cpu else _device
                 signature = (
-                    *_tensors(x, unit, residual),
-                    (weight.shape, weight.stride(), weight.dtype, weight.device),
-                    (down, across, top, left, high, wide, groups, cast_to),
+                    *(weight.shape, weight.stride(), weight.dtype, place(weight)),
+                    *(down, across, top, left, high, wide, groups, cast_to, unit.batch_norm),
+                    _tensors(x, unit, residual),
                 )
             found = _known_units.get(signature)
         except _UNCOMPARABLE:
@@ -106,6 +120,38 @@ def checked_norm(x: Tensor, unit: NormUnit, residual: Tensor | None) -> CheckedN
     return found if signature is None else _remember(_known_norms, signature, found)
 
 
+def checked_sum(x: Tensor, residual: Tensor) -> CheckedSum:
+    """Checks relu(x + residual) in the same way.
+
+    Raises:
+        TypeError, ValueError: as `add_relu`.
+    """
+    signature = None
+    if type(x) is Tensor and not torch.compiler.is_compiling():
+        try:
+            signature = (
+                x.shape,
+                x.stride(),
+                x.dtype,
+                x.layout,
+                residual.shape,
+                residual.stride(),
+                residual.dtype,
+                residual.layout,
+                residual.is_cpu if x.is_cpu else (x.device, residual.device),
+            )
+            found = _known_sums.get(signature)
+        except _UNCOMPARABLE:
+            signature = found = None
+        if found is not None:
+            return found
+    _validate.activation(x, "x")
+    _validate.residual(x, residual, x.shape)
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    found = CheckedSum(is_channels_last(x), dense and x.stride() == residual.stride())
+    return found if signature is None else _remember(_known_sums, signature, found)
+
+
 # What is raised for arguments of other kinds than accepted; the checks have the words for them.
 _UNCOMPARABLE = (AttributeError, RuntimeError, TypeError, ValueError)
 
@@ -123,18 +169,25 @@ def _is_comparable(x: Tensor, norm: ConvUnit | NormUnit) -> bool:
 
 
 def _tensors(x: Tensor, norm: ConvUnit | NormUnit, residual: Tensor | None) -> tuple[Hashable, ...]:
-    gamma, beta, mean, var = norm.gamma, norm.beta, norm.running_mean, norm.running_var
-    training = norm.training
+    place = _is_cpu if x.is_cpu else _device
+    training, mean, var = norm.training, norm.running_mean, norm.running_var
     return (
-        (x.shape, x.stride(), x.dtype, x.layout, x.device),
-        gamma is None or (gamma.shape, gamma.dtype, gamma.device, gamma.is_contiguous()),
-        beta is None or (beta.shape, beta.dtype, beta.device, beta.is_contiguous()),
-        mean is None or (mean.shape, mean.dtype, mean.device, mean.is_contiguous()),
-        var is None or (var.shape, var.dtype, var.device, var.is_contiguous()),
-        residual is None or (residual.shape, residual.dtype, residual.layout, residual.device),
+        *(x.shape, x.stride(), x.dtype, x.layout, place(x)),
+        _vector(norm.gamma, place),
+        _vector(norm.beta, place),
+        _vector(mean, place),
+        _vector(var, place),
+        residual is None or (residual.shape, residual.dtype, residual.layout, place(residual)),
         training,
         training and mean is not None and (mean.requires_grad or var.requires_grad),  # type: ignore[union-attr]
     )
+
+
+def _vector(vector: Tensor | None, place: Callable[[Tensor], Hashable]) -> Hashable:
+    if vector is None:
+        return None
+    # Of one dimension, the size is the number of elements.
+    return vector.dim(), vector.numel(), vector.dtype, vector.is_contiguous(), place(vector)
 
 
 def _remember(known: dict[Hashable, _Found], signature: Hashable, found: _Found) -> _Found:
@@ -151,6 +204,8 @@ def _check_unit(
     pad: ZeroPad | None,
     cast_to: torch.dtype | None,
 ) -> CheckedUnit:
+    if not unit.batch_norm:
+        return _check_bare(x, unit)
     _validate.activation(x, "x")
     geometry, norm, weight, bn = unit.geometry(), unit.spec(), unit.weight, unit.bn()
     dtype = cast_to or x.dtype
@@ -165,6 +220,7 @@ def _check_unit(
             _validate.same_shape(pad.shape(residual.shape), shape)
     return CheckedUnit(
         geometry,
+        _numbers(geometry),
         is_channels_last(x) or is_channels_last(weight),
         unit.is_pointwise,
         as_it_is=(
@@ -176,7 +232,21 @@ def _check_unit(
     )
 
 
+def _check_bare(x: Tensor, unit: ConvUnit) -> CheckedUnit:
+    """Of conv(x)."""
+    geometry, weight = unit.geometry(), unit.weight
+    _validate.convolution(x, weight, geometry)
+    channels_last = is_channels_last(x) or is_channels_last(weight)
+    return CheckedUnit(geometry, _numbers(geometry), channels_last, unit.is_pointwise, True)
+
+
+def _numbers(geometry: ConvGeometry) -> tuple[Any, ...]:
+    """An int where a pair is of one number: torch reads these in less time."""
+    return tuple(v[0] if isinstance(v, tuple) and v[0] == v[1] else v for v in geometry)
+
+
 def _check_norm(x: Tensor, unit: NormUnit, residual: Tensor | None) -> CheckedNorm:
+    _validate.activation(x, "x")
     _validate.spatial(x)
     _validate.batch_norm(x, x.dtype, unit.bn(), x.shape, *unit.spec())
     if residual is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -127,11 +127,11 @@ class Backend:
         x: Tensor,
         unit: ConvUnit,
         residual: Tensor | None,
-        geometry: ConvGeometry,
+        numbers: Sequence[Any],
         relu: bool,
     ) -> Tensor:
         """relu?(bn(conv(x)) + residual) of a unit that needs no cast and no copy (`CheckedUnit.as_it_is`), and is in
-        training or not differentiated."""
+        training or not differentiated; numbers: as `CheckedUnit.numbers`."""
         raise NotImplementedError
 
     def norm_as_it_is(

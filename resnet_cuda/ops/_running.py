@@ -61,10 +61,12 @@ def restored_on_error(*norms: MayTrain) -> AbstractContextManager[Any]:
     # A compiled graph moves them in its epilogue, when nothing can fail any more.
     if torch.compiler.is_compiling():
         return nullcontext()
-    moving = []
+    moving: list[Tensor] = []
     for norm in norms:
         if norm.training:
-            moving += [v for v in (norm.running_mean, norm.running_var) if isinstance(v, Tensor)]
+            for vector in (norm.running_mean, norm.running_var):
+                if isinstance(vector, Tensor):
+                    moving.append(vector)
     return _Restored(moving) if moving else nullcontext()
 
 
@@ -90,8 +92,9 @@ class _Restored:
 def _copies(tensors: list[Tensor]) -> Tensor | Sequence[Tensor]:
     """In one tensor, by one launch, where they are of one dtype on one device."""
     first = tensors[0]
-    dtype, device = first.dtype, first.device
+    dtype, device, on_cpu = first.dtype, first.device, first.is_cpu
     for t in tensors:
-        if t.dim() != 1 or t.dtype != dtype or t.device != device:
+        elsewhere = not t.is_cpu if on_cpu else t.device != device
+        if elsewhere or t.dim() != 1 or t.dtype is not dtype:
             return [tensor.clone() for tensor in tensors]
     return torch.cat(tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from resnet_cuda.ops._branch import (
 )
 from resnet_cuda.ops._checked import CheckedUnit, checked_unit
 from resnet_cuda.ops._interface import Backend, BatchNormTensors, ConvGeometry
-from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._layout import in_format, match_format
 from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 
@@ -52,6 +53,24 @@ def run_unit(
         the dtype of a network whose activations run in a wider one here (x, residual and the result are wide).
     restores: False where the caller restores running statistics if this fails.
     """
+    known = None
+    plain = None if pad is not None or widened_from is not None else _backend.undisturbed(x)
+    if plain is not None and not unit.batch_norm:
+        known = checked_unit(x, unit, None, None, None)
+        return _end(torch.conv2d(x, unit.weight, None, *known.numbers), residual, relu)
+    if plain is not None and not unit.dropout:
+        known = checked_unit(x, unit, residual, None, None)
+        if known.as_it_is:
+            if unit.training:
+                with restored_on_error(unit) if restores else _NOTHING:
+                    return _as_it_is(plain, x, unit, residual, known, relu)
+            if _infers(x, unit, residual):
+                z = None
+                if unit.folded is not None:
+                    z = _folded(plain, x, unit, residual, known, relu, donate_residual, None)
+                if z is not None:
+                    return in_format(z, known.channels_last)
+                return _as_it_is(plain, x, unit, residual, known, relu)
     if not unit.batch_norm:
         return _run_bare(x, unit, residual, relu, pad)
     if unit.process_group is not None and breaks_graph(unit.group()):
@@ -63,8 +82,9 @@ def run_unit(
     if cast_to is not None and widened_from is None:
         x = _autocast.cast(x, cast_to)
         residual = None if residual is None else _autocast.cast(residual, cast_to)
-    known = checked_unit(x, unit, residual, pad, cast_to)
-    how = _How(relu, launch, pad, donate_residual)
+    if known is None:
+        known = checked_unit(x, unit, residual, pad, cast_to)
+    how = _How(relu, launch, pad, donate_residual, _infers(x, unit, residual))
     if restores and unit.training:
         with restored_on_error(unit):
             z = _computed(backend, x, unit, residual, known, how)
@@ -73,13 +93,53 @@ def run_unit(
     return F.dropout(z, unit.dropout) if unit.dropout else z
 
 
+_NOTHING = nullcontext()
+
+
+def _infers(x: Tensor, unit: ConvUnit, residual: Tensor | None) -> bool:
+    """Whether nothing is differentiated or trained."""
+    return not unit.training and not (
+        torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta, residual)
+    )
+
+
+def _as_it_is(
+    plain: Backend,
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    known: CheckedUnit,
+    relu: bool,
+) -> Tensor:
+    z = plain.unit_as_it_is(x, unit, residual, known.numbers, relu)
+    return in_format(z, known.channels_last)
+
+
+def _folded(
+    backend: Backend,
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    known: CheckedUnit,
+    relu: bool,
+    donate_residual: bool,
+    pad: ZeroPad | None,
+) -> Tensor | None:
+    assert unit.folded is not None
+    return backend.folded_inference(
+        *(x, unit.weight, unit.bn(), residual, known.geometry, unit.eps, relu),
+        *(unit.folded, donate_residual, pad),
+    )
+
+
 class _How(NamedTuple):
-    """What the caller of `run_unit` chooses."""
+    """What the caller of `run_unit` chooses, and whether nothing is differentiated or trained."""
 
     relu: bool
     launch: str | None
     pad: ZeroPad | None
     donate_residual: bool
+    infers: bool
 
 
 def _computed(
@@ -91,26 +151,16 @@ def _computed(
     how: _How,
 ) -> Tensor:
     """The checked call."""
-    training, weight, folded = unit.training, unit.weight, unit.folded
-    infers = not training and not (
-        torch.is_grad_enabled() and requires_grad(x, weight, unit.gamma, unit.beta, residual)
-    )
-    if not torch.compiler.is_compiling():
-        if infers and folded is not None and x.shape[0] != 0:
-            z = backend.folded_inference(
-                *(x, weight, unit.bn(), residual, known.geometry, unit.eps, how.relu),
-                *(folded, how.donate_residual, how.pad),
-            )
+    weight = unit.weight
+    if how.infers and unit.folded is not None and x.shape[0] != 0:
+        if not torch.compiler.is_compiling():
+            donate, pad = how.donate_residual, how.pad
+            z = _folded(backend, x, unit, residual, known, how.relu, donate, pad)
             if z is not None:
                 return match_format(z, known.channels_last)
-        if known.as_it_is and (training or infers) and backend.uses_torch_autograd():
-            z = backend.unit_as_it_is(x, unit, residual, known.geometry, how.relu)
-            if known.channels_last:
-                return z.contiguous(memory_format=torch.channels_last)
-            return z.contiguous()
     if weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
-    z = _by_passes(backend, x, weight, unit, residual, known, how, infers)
+    z = _by_passes(backend, x, weight, unit, residual, known, how)
     return match_format(z, known.channels_last)
 
 
@@ -122,7 +172,6 @@ def _by_passes(
     residual: Tensor | None,
     known: CheckedUnit,
     how: _How,
-    infers: bool,
 ) -> Tensor:
     """The call with `weight` in x's dtype, in whatever memory format its backend likes."""
     geometry, bn, norm = known.geometry, unit.bn(), unit.spec()
@@ -151,7 +200,7 @@ def _by_passes(
         )
     x = backend.prepare(x)
     residual = None if residual is None else backend.prepare(residual)
-    if infers:
+    if how.infers:
         launch = how.launch or _bottlenecks(known, residual)
         return backend.conv_bn_inference(
             x, weight, bn, residual, geometry, norm, how.relu, launch, how.pad
@@ -195,20 +244,26 @@ def _run_bare(
 ) -> Tensor:
     """relu?(conv(x) + residual)."""
     z = _convolve(x, unit)
+    if residual is not None and pad is not None:
+        z, residual = pad.add_to_(z, residual), None
+    return _end(z, residual, relu)
+
+
+def _end(z: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """relu?(z + residual) in torch's dtype for a sum."""
     if residual is not None:
-        z = z + residual if pad is None else pad.add_to_(z, residual)
+        z = z + residual
     return torch.relu(z) if relu else z
 
 
 def _convolve(x: Tensor, unit: ConvUnit) -> Tensor:
     """The convolution of a unit without batch norm."""
     backend = _backend.resolve(x)
-    g = unit.geometry()
-    _validate.convolution(x, unit.weight, g)
+    known = checked_unit(x, unit, None, None, None)
     if x.shape[0] == 0 or not backend.normalises_on_load:
-        return torch.conv2d(x, unit.weight, None, g.stride, g.padding, g.dilation, g.groups)
+        return torch.conv2d(x, unit.weight, None, *known.numbers)
     dtype = _autocast.autocast_dtype(x) or x.dtype
     tensors = ConvTensors(unit.weight.to(dtype), None, None, None, None)
-    branch = BranchSpec((ConvSpec(g, None, False),), None, False)
+    branch = BranchSpec((ConvSpec(known.geometry, None, False),), None, False)
     z = run_branch(backend, branch, BranchTensors(backend.prepare(x.to(dtype)), None, [tensors]))
-    return match_format(z, is_channels_last(x) or is_channels_last(unit.weight))
+    return match_format(z, known.channels_last)

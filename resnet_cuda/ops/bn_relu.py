@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from resnet_cuda.ops._branch import in_dtype_of, requires_grad
 from resnet_cuda.ops._checked import CheckedNorm, checked_norm
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
-from resnet_cuda.ops._layout import match_format
+from resnet_cuda.ops._layout import in_format, match_format
 from resnet_cuda.ops._running import defer_running_update, restored_on_error, update_running
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.conv_unit import NormUnit
@@ -64,6 +65,13 @@ def run_norm(
     x: Tensor, unit: NormUnit, residual: Tensor | None, relu: bool, *, restores: bool = True
 ) -> Tensor:
     """The op on a description; restores: False where the caller restores running statistics if this fails."""
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        known = checked_norm(x, unit, residual)
+        if known.as_it_is and (unit.training or _infers(x, unit, residual)):
+            with restored_on_error(unit) if restores and unit.training else _NOTHING:
+                z = plain.norm_as_it_is(x, unit, residual, relu)
+                return in_format(z, known.channels_last)
     if unit.process_group is not None and breaks_graph(unit.group()):
         return run_eagerly(run_norm, x, unit, residual, relu)
     _validate.activation(x, "x")
@@ -80,6 +88,16 @@ def run_norm(
         return _computed(backend, x, unit, residual, relu, known)
 
 
+_NOTHING = nullcontext()
+
+
+def _infers(x: Tensor, unit: NormUnit, residual: Tensor | None) -> bool:
+    """Whether nothing is differentiated or trained."""
+    return not unit.training and not (
+        torch.is_grad_enabled() and requires_grad(x, unit.gamma, unit.beta, residual)
+    )
+
+
 def _computed(
     backend: Backend,
     x: Tensor,
@@ -89,14 +107,7 @@ def _computed(
     known: CheckedNorm,
 ) -> Tensor:
     """The checked call."""
-    training = unit.training
     grad = torch.is_grad_enabled() and requires_grad(x, unit.gamma, unit.beta, residual)
-    if known.as_it_is and (training or not grad) and not torch.compiler.is_compiling():
-        if backend.uses_torch_autograd():
-            z = backend.norm_as_it_is(x, unit, residual, relu)
-            if known.channels_last:
-                return z.contiguous(memory_format=torch.channels_last)
-            return z.contiguous()
     z = _by_passes(backend, x, unit.bn(), residual, _BnCall(unit.spec(), relu), grad)
     return match_format(z, known.channels_last)
 

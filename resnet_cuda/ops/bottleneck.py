@@ -154,7 +154,7 @@ def bottleneck_expand_reduce(
     for name, unit in (("expand", expand), ("reduce", reduce)):
         check_unit(unit, name)
         _validate.pointwise_weight(unit.weight)
-    if not may_share_launch(x, expand, residual, reduce):
+    if _backend.undisturbed(x) or not may_share_launch(x, expand, residual, reduce):
         with restored_on_error(expand, reduce):
             y = run_unit(x, expand, residual, True, launch="expand", restores=False)
             return y, run_unit(y, reduce, None, True, launch="reduce", restores=False)
@@ -199,45 +199,55 @@ def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: Co
     """
     _validate.activation(x, "x")
     units = {"reduce": reduce, "convolve": convolve, "expand": expand}
-    for name, unit in units.items():
-        _check_unit_of_block(x, reduce, name, unit)
-    backend = _backend.resolve(x)
-    if not backend.fuses_block or not _is_inference(x, *units.values()):
-        b = run_unit(x, reduce, None, True, launch="reduce")
-        b = run_unit(b, convolve, None, True, launch="conv")
-        return run_unit(b, expand, x, True, launch="expand")
+    _check_block(x, units)
+    backend = _backend.undisturbed(x) or _backend.resolve(x)
+    name = ""
+    try:
+        if not backend.fuses_block or not _is_inference(x, reduce, convolve, expand):
+            name = "reduce"
+            b = run_unit(x, reduce, None, True, launch="reduce")
+            name = "convolve"
+            b = run_unit(b, convolve, None, True, launch="conv")
+            name = "expand"
+            return run_unit(b, expand, x, True, launch="expand")
+        flow: Tensor | _validate.Planned = x
+        for name, unit in units.items():  # noqa: B007  # what fails, see below
+            shape = _validate.convolution(flow, unit.weight, unit.geometry())
+            _validate.weight_dtype(unit.weight, x.dtype)
+            _validate.batch_norm(flow, x.dtype, unit.bn(), shape, *unit.spec())
+            flow = _validate.Planned(shape, x.device)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
     y = backend.bottleneck_block_inference(backend.prepare(x), reduce, convolve, expand)
     return match_format(
         y, is_channels_last(x) or any(is_channels_last(u.weight) for u in units.values())
     )
 
 
-def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit) -> None:
-    """The unit of that name in the block that begins with `reduce`."""
-    check_unit(unit, name)
-    for option, accepted in (("training", False), ("batch_norm", True), ("dropout", 0.0)):
-        if getattr(unit, option) != accepted:
-            value = getattr(unit, option)
-            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
-    padding = int(name == "convolve")
-    for option, accepted in (("stride", 1), ("padding", padding), ("dilation", 1), ("groups", 1)):
-        value = getattr(unit, option)
-        if value not in (accepted, (accepted, accepted)):
-            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
-    k, c = reduce.weight.shape[0], x.shape[1]
-    sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
-    if unit.weight.shape != sizes:
-        raise ValueError(
-            f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
-        )
-    try:
-        flow = x if name == "reduce" else _validate.Planned((x.shape[0], k, *x.shape[2:]), x.device)
-        shape = _validate.convolution(flow, unit.weight, unit.geometry())
-        if not torch.is_autocast_enabled(x.device.type):
-            _validate.weight_dtype(unit.weight, x.dtype)
-            _validate.batch_norm(flow, x.dtype, unit.bn(), shape, *unit.spec())
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
+_OPTIONS = ("training", "batch_norm", "dropout", "stride", "padding", "dilation", "groups")
+
+
+def _check_block(x: Tensor, units: dict[str, ConvUnit]) -> None:
+    """What the block asks of its units beyond what calls of their own do."""
+    c, k = x.shape[1], 0
+    for name, unit in units.items():
+        check_unit(unit, name)
+        k = k or unit.weight.shape[0]  # of the first one
+        size = 3 if name == "convolve" else 1
+        padding = size // 2
+        found = (unit.training, unit.batch_norm, unit.dropout)
+        found += (unit.stride, unit.padding, unit.dilation, unit.groups)  # type: ignore[assignment]
+        accepted = (False, True, 0.0, (1, 1), (padding, padding), (1, 1), 1)
+        if found != accepted:
+            for option, value, wanted in zip(_OPTIONS, found, accepted, strict=True):
+                first = wanted[0] if isinstance(wanted, tuple) else wanted
+                if value not in (wanted, first):
+                    raise ValueError(f"{name}.{option} is {value}; accepted: {first}")
+        sizes = (c if name == "expand" else k, c if name == "reduce" else k, size, size)
+        if unit.weight.shape != sizes:
+            raise ValueError(
+                f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
+            )
 
 
 def is_block_launch(x: Tensor, units: Sequence[ConvUnit]) -> bool:

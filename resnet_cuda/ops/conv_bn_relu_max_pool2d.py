@@ -3,6 +3,8 @@ pool behind it)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -14,7 +16,7 @@ from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._unit_call import run_unit
 from resnet_cuda.ops.conv_unit import ConvUnit
-from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
+from resnet_cuda.ops.max_pool2d import PoolWindow, pool_in_torch, pool_window, run_pool
 
 FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
 
@@ -78,11 +80,20 @@ def conv_bn_relu_max_pool2d(
 
 def run_pooled_unit(x: Tensor, unit: ConvUnit, window: PoolWindow) -> Tensor:
     """max_pool2d(relu(bn(conv(x)))) of a unit; its ReLU flag is ignored."""
+    if _backend.undisturbed(x) is not None:
+        return _conv_and_pool(x, unit, window, pool_in_torch)
     _validate.activation(x, "x")
     if _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
         grad = torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta)
         if window == FUSED_WINDOW and not (grad or unit.training or x.shape[0] == 0):
             return run_unit(x, unit, None, True, launch="max_pool")
+    return _conv_and_pool(x, unit, window, run_pool)
+
+
+def _conv_and_pool(
+    x: Tensor, unit: ConvUnit, window: PoolWindow, pool: Callable[[Tensor, PoolWindow], Tensor]
+) -> Tensor:
+    if not unit.training:
+        return pool(run_unit(x, unit, None, True, launch="conv"), window)
     with restored_on_error(unit):
-        z = run_unit(x, unit, None, True, launch="conv", restores=False)
-        return max_pool2d(z, *window)
+        return pool(run_unit(x, unit, None, True, launch="conv", restores=False), window)

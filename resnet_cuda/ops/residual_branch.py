@@ -96,6 +96,13 @@ def residual_branch(
     if entry is not None and not isinstance(entry, NormUnit):
         raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
+    if memory == "save" and _is_row_of_calls(x, units, shortcut, entry):
+        _validate.activation(x, "x")
+        moving = [u for u in (*units, shortcut, entry) if isinstance(u, _NORMED) and u.training]
+        if not moving:
+            return _row_of_calls(x, units, shortcut, entry, relu, donate_input)
+        with restored_on_error(*moving):
+            return _row_of_calls(x, units, shortcut, entry, relu, donate_input)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
     groups = call.process_groups
     if groups and any(map(breaks_graph, groups)):
@@ -107,6 +114,45 @@ def residual_branch(
         return _run(x, call, donate_input)
     with restored_on_error(*moving):
         return _run(x, call, donate_input)
+
+
+_NORMED = (ConvUnit, NormUnit)
+
+
+def _is_row_of_calls(
+    x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None, entry: NormUnit | None
+) -> bool:
+    """Whether the branch is nothing but its parts' own calls: on the CPU, in a dtype that it computes in."""
+    if isinstance(shortcut, ZeroPad):
+        return False
+    plain = _backend.undisturbed(x)
+    if plain is None or plain.inference_dtype(x.dtype) != x.dtype:
+        return False
+    for part in (*units, shortcut, entry):
+        if isinstance(part, _NORMED) and part.process_group is not None:
+            return False
+    return True
+
+
+def _row_of_calls(
+    x: Tensor,
+    units: Sequence[ConvUnit],
+    shortcut: Shortcut | None,
+    entry: NormUnit | None,
+    relu: bool,
+    donate_input: bool,
+) -> Tensor:
+    z = entered = x if entry is None else run_norm(x, entry, None, True, restores=False)
+    for unit in units[:-1]:
+        z = run_unit(z, unit, None, unit.relu, restores=False)
+    if shortcut is None:
+        return run_unit(z, units[-1], None, relu, restores=False)
+    if isinstance(shortcut, ConvUnit):
+        residual, donates = run_unit(entered, shortcut, None, False, restores=False), True
+    else:
+        # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
+        residual, donates = x, donate_input and x is not z
+    return run_unit(z, units[-1], residual, relu, donate_residual=donates, restores=False)
 
 
 def _run(x: Tensor, call: _Call, donate_input: bool) -> Tensor:
@@ -217,13 +263,13 @@ class _Call:
             return False
         if torch.compiler.is_compiling() and backend.gate_is_output:
             return False
-        if self.keeps_wider(x):
-            return False
         if (
             not self.options.recompute
             and not isinstance(self.shortcut, ZeroPad)
             and backend.uses_torch_autograd(*self.process_groups)
         ):
+            return False
+        if self.keeps_wider(x):
             return False
         if any(unit.training for unit in self.norms):
             return True
