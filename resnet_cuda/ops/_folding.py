@@ -120,16 +120,25 @@ class _Entry:
         geometry: ConvGeometry,
         eps: float,
     ) -> bool:
-        return (
+        if not (
             weight is self.source
             and weight.data_ptr() == self.address
             and weight._version == self.version
             and dtype == self.dtype
             and geometry == self.geometry
             and eps == self.eps
-            and all(map(_is_unchanged, self.vectors, bn))
-            and all(memory.raw == value for memory, value in self.samples)
-        )
+        ):
+            return False
+        for content, vector in zip(self.vectors, bn, strict=True):
+            if not _is_unchanged(content, vector):
+                return False
+        for (
+            memory,
+            value,
+        ) in self.samples:  # no all(): its generators take longer than what they ask
+            if memory.raw != value:
+                return False
+        return True
 
 
 def _fold(

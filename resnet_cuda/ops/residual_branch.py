@@ -96,9 +96,9 @@ def residual_branch(
     if entry is not None and not isinstance(entry, NormUnit):
         raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
-    if memory == "save" and _is_row_of_calls(x, units, shortcut, entry):
+    moving = None if memory != "save" else _moving_in_row(x, units, shortcut, entry)
+    if moving is not None:
         _validate.activation(x, "x")
-        moving = [u for u in (*units, shortcut, entry) if isinstance(u, _NORMED) and u.training]
         if not moving:
             return _row_of_calls(x, units, shortcut, entry, relu, donate_input)
         with restored_on_error(*moving):
@@ -109,29 +109,27 @@ def residual_branch(
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
-    moving = [unit for unit in call.norms if unit.training]
-    if not moving:
-        return _run(x, call, donate_input)
-    with restored_on_error(*moving):
+    with restored_on_error(*call.norms):
         return _run(x, call, donate_input)
 
 
-_NORMED = (ConvUnit, NormUnit)
-
-
-def _is_row_of_calls(
+def _moving_in_row(
     x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None, entry: NormUnit | None
-) -> bool:
-    """Whether the branch is nothing but its parts' own calls: on the CPU, in a dtype that it computes in."""
-    if isinstance(shortcut, ZeroPad):
-        return False
+) -> list[ConvUnit | NormUnit] | None:
+    """Whose running statistics move, where the branch is nothing but its parts' own calls: on the CPU, in a dtype that
+    it computes in. None elsewhere."""
     plain = _backend.undisturbed(x)
     if plain is None or plain.inference_dtype(x.dtype) != x.dtype:
-        return False
+        return None
+    moving = []
     for part in (*units, shortcut, entry):
-        if isinstance(part, _NORMED) and part.process_group is not None:
-            return False
-    return True
+        if part is None or isinstance(part, Identity):
+            continue
+        if isinstance(part, ZeroPad) or part.process_group is not None:
+            return None
+        if part.training:
+            moving.append(part)
+    return moving
 
 
 def _row_of_calls(
@@ -305,7 +303,8 @@ def _fault_of(unit: ConvUnit, ends: bool) -> str | None:
     if not unit.batch_norm:
         if not ends:
             return ".batch_norm is False; accepted: only in the last unit and the shortcut"
-        if unit.training or any(vector is not None for vector in unit.bn()):
+        bare = unit.gamma is unit.beta is unit.running_mean is unit.running_var is None
+        if unit.training or not bare:
             return (
                 " has batch_norm=False and training=True or batch norm's vectors; accepted: "
                 "training=False and None"
