@@ -53,28 +53,67 @@ def run_unit(
         the dtype of a network whose activations run in a wider one here (x, residual and the result are wide).
     restores: False where the caller restores running statistics if this fails.
     """
-    known = None
-    plain = None if pad is not None or widened_from is not None else _backend.undisturbed(x)
-    if plain is not None and not unit.batch_norm:
+    if pad is None and widened_from is None:
+        plain = _backend.undisturbed(x)
+        if plain is not None:
+            return run_unit_plainly(plain, x, unit, residual, relu, donate_residual, restores)
+    how = _How(relu, launch, pad, donate_residual)
+    return _run_anywhere(x, unit, residual, how, widened_from, restores)
+
+
+def run_unit_plainly(
+    plain: Backend,
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    relu: bool,
+    donate_residual: bool = False,
+    restores: bool = True,
+) -> Tensor:
+    """`run_unit` where `_backend.undisturbed(x)` is `plain`."""
+    if not unit.batch_norm:
         known = checked_unit(x, unit, None, None, None)
         return _end(torch.conv2d(x, unit.weight, None, *known.numbers), residual, relu)
-    if plain is not None and not unit.dropout:
-        known = checked_unit(x, unit, residual, None, None)
-        if known.as_it_is:
-            if unit.training:
-                with restored_on_error(unit) if restores else _NOTHING:
-                    return _as_it_is(plain, x, unit, residual, known, relu)
-            if _infers(x, unit, residual):
-                z = None
-                if unit.folded is not None:
-                    z = _folded(plain, x, unit, residual, known, relu, donate_residual, None)
-                if z is not None:
-                    return in_format(z, known.channels_last)
-                return _as_it_is(plain, x, unit, residual, known, relu)
+    known = checked_unit(x, unit, residual, None, None)
+    if known.as_it_is and not unit.dropout:
+        if unit.training:
+            with restored_on_error(unit) if restores else _NOTHING:
+                trained = plain.unit_as_it_is(x, unit, residual, known.numbers, relu)
+                return in_format(trained, known.channels_last)
+        if _infers(x, unit, residual):
+            z: Tensor | None = None
+            if unit.folded is not None:
+                z = _folded(plain, x, unit, residual, known, relu, donate_residual, None)
+            if z is None:
+                z = plain.unit_as_it_is(x, unit, residual, known.numbers, relu)
+            return in_format(z, known.channels_last)
+    return _run_anywhere(
+        x, unit, residual, _How(relu, "conv", None, donate_residual), None, restores
+    )
+
+
+class _How(NamedTuple):
+    """What the caller of `run_unit` chooses."""
+
+    relu: bool
+    launch: str | None
+    pad: ZeroPad | None
+    donate_residual: bool
+
+
+def _run_anywhere(
+    x: Tensor,
+    unit: ConvUnit,
+    residual: Tensor | None,
+    how: _How,
+    widened_from: torch.dtype | None,
+    restores: bool,
+) -> Tensor:
+    """`run_unit` on any backend, under autocast and transforms, in a graph."""
     if not unit.batch_norm:
-        return _run_bare(x, unit, residual, relu, pad)
+        return _run_bare(x, unit, residual, how.relu, how.pad)
     if unit.process_group is not None and breaks_graph(unit.group()):
-        return run_eagerly(run_unit, x, unit, residual, relu, launch=launch, pad=pad)
+        return run_eagerly(_run_anywhere, x, unit, residual, how, widened_from, restores)
     if type(x) is not Tensor:
         _validate.activation(x, "x")
     backend = _backend.resolve(x)
@@ -82,13 +121,8 @@ def run_unit(
     if cast_to is not None and widened_from is None:
         x = _autocast.cast(x, cast_to)
         residual = None if residual is None else _autocast.cast(residual, cast_to)
-    if known is None:
-        known = checked_unit(x, unit, residual, pad, cast_to)
-    how = _How(relu, launch, pad, donate_residual, _infers(x, unit, residual))
-    if restores and unit.training:
-        with restored_on_error(unit):
-            z = _computed(backend, x, unit, residual, known, how)
-    else:
+    known = checked_unit(x, unit, residual, how.pad, cast_to)
+    with restored_on_error(unit) if restores and unit.training else nullcontext():
         z = _computed(backend, x, unit, residual, known, how)
     return F.dropout(z, unit.dropout) if unit.dropout else z
 
@@ -101,18 +135,6 @@ def _infers(x: Tensor, unit: ConvUnit, residual: Tensor | None) -> bool:
     return not unit.training and not (
         torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta, residual)
     )
-
-
-def _as_it_is(
-    plain: Backend,
-    x: Tensor,
-    unit: ConvUnit,
-    residual: Tensor | None,
-    known: CheckedUnit,
-    relu: bool,
-) -> Tensor:
-    z = plain.unit_as_it_is(x, unit, residual, known.numbers, relu)
-    return in_format(z, known.channels_last)
 
 
 def _folded(
@@ -132,16 +154,6 @@ def _folded(
     )
 
 
-class _How(NamedTuple):
-    """What the caller of `run_unit` chooses, and whether nothing is differentiated or trained."""
-
-    relu: bool
-    launch: str | None
-    pad: ZeroPad | None
-    donate_residual: bool
-    infers: bool
-
-
 def _computed(
     backend: Backend,
     x: Tensor,
@@ -151,8 +163,8 @@ def _computed(
     how: _How,
 ) -> Tensor:
     """The checked call."""
-    weight = unit.weight
-    if how.infers and unit.folded is not None and x.shape[0] != 0:
+    weight, infers = unit.weight, _infers(x, unit, residual)
+    if infers and unit.folded is not None and x.shape[0] != 0:
         if not torch.compiler.is_compiling():
             donate, pad = how.donate_residual, how.pad
             z = _folded(backend, x, unit, residual, known, how.relu, donate, pad)
@@ -160,7 +172,7 @@ def _computed(
                 return match_format(z, known.channels_last)
     if weight.dtype != x.dtype:
         weight = weight.to(x.dtype)
-    z = _by_passes(backend, x, weight, unit, residual, known, how)
+    z = _by_passes(backend, x, weight, unit, residual, known, how, infers)
     return match_format(z, known.channels_last)
 
 
@@ -172,6 +184,7 @@ def _by_passes(
     residual: Tensor | None,
     known: CheckedUnit,
     how: _How,
+    infers: bool,
 ) -> Tensor:
     """The call with `weight` in x's dtype, in whatever memory format its backend likes."""
     geometry, bn, norm = known.geometry, unit.bn(), unit.spec()
@@ -200,7 +213,7 @@ def _by_passes(
         )
     x = backend.prepare(x)
     residual = None if residual is None else backend.prepare(residual)
-    if how.infers:
+    if infers:
         launch = how.launch or _bottlenecks(known, residual)
         return backend.conv_bn_inference(
             x, weight, bn, residual, geometry, norm, how.relu, launch, how.pad

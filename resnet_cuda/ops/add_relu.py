@@ -10,7 +10,7 @@ from torch import Tensor
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order
 from resnet_cuda.ops._branch import requires_grad
-from resnet_cuda.ops._checked import checked_sum
+from resnet_cuda.ops._checked import check_sum, checked_sum
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import in_format
@@ -39,7 +39,8 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
     if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
         dtype = torch.promote_types(x.dtype, residual.dtype)
         x, residual = x.to(dtype), residual.to(dtype)
-    channels_last = checked_sum(x, residual).channels_last
+    check = check_sum if torch.compiler.is_compiling() else checked_sum
+    channels_last = check(x, residual).channels_last
     backend = _backend.resolve(x)
     if (
         x.numel() == 0

@@ -15,7 +15,7 @@ from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._running import restored_on_error
-from resnet_cuda.ops._unit_call import run_unit
+from resnet_cuda.ops._unit_call import run_unit, run_unit_plainly
 from resnet_cuda.ops.conv_unit import ConvUnit, check_unit
 
 
@@ -154,7 +154,12 @@ def bottleneck_expand_reduce(
     for name, unit in (("expand", expand), ("reduce", reduce)):
         check_unit(unit, name)
         _validate.pointwise_weight(unit.weight)
-    if _backend.undisturbed(x) or not may_share_launch(x, expand, residual, reduce):
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        with restored_on_error(expand, reduce):
+            y = run_unit_plainly(plain, x, expand, residual, True, restores=False)
+            return y, run_unit_plainly(plain, y, reduce, None, True, restores=False)
+    if not may_share_launch(x, expand, residual, reduce):
         with restored_on_error(expand, reduce):
             y = run_unit(x, expand, residual, True, launch="expand", restores=False)
             return y, run_unit(y, reduce, None, True, launch="reduce", restores=False)
@@ -200,11 +205,17 @@ def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: Co
     _validate.activation(x, "x")
     units = {"reduce": reduce, "convolve": convolve, "expand": expand}
     _check_block(x, units)
-    backend = _backend.undisturbed(x) or _backend.resolve(x)
-    name = ""
+    plain = _backend.undisturbed(x)
+    backend = plain or _backend.resolve(x)
+    name = "reduce"
     try:
+        if plain is not None:
+            b = run_unit_plainly(plain, x, reduce, None, True)
+            name = "convolve"
+            b = run_unit_plainly(plain, b, convolve, None, True)
+            name = "expand"
+            return run_unit_plainly(plain, b, expand, x, True)
         if not backend.fuses_block or not _is_inference(x, reduce, convolve, expand):
-            name = "reduce"
             b = run_unit(x, reduce, None, True, launch="reduce")
             name = "convolve"
             b = run_unit(b, convolve, None, True, launch="conv")

@@ -3,7 +3,7 @@ pool behind it)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -14,10 +14,11 @@ from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
 from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._running import restored_on_error
-from resnet_cuda.ops._unit_call import run_unit
+from resnet_cuda.ops._unit_call import run_unit, run_unit_plainly
 from resnet_cuda.ops.conv_unit import ConvUnit
 from resnet_cuda.ops.max_pool2d import PoolWindow, pool_in_torch, pool_window, run_pool
 
+_NOTHING = nullcontext()
 FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
 
 
@@ -80,20 +81,16 @@ def conv_bn_relu_max_pool2d(
 
 def run_pooled_unit(x: Tensor, unit: ConvUnit, window: PoolWindow) -> Tensor:
     """max_pool2d(relu(bn(conv(x)))) of a unit; its ReLU flag is ignored."""
-    if _backend.undisturbed(x) is not None:
-        return _conv_and_pool(x, unit, window, pool_in_torch)
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        with restored_on_error(unit) if unit.training else _NOTHING:
+            return pool_in_torch(
+                run_unit_plainly(plain, x, unit, None, True, restores=False), window
+            )
     _validate.activation(x, "x")
     if _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
         grad = torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta)
         if window == FUSED_WINDOW and not (grad or unit.training or x.shape[0] == 0):
             return run_unit(x, unit, None, True, launch="max_pool")
-    return _conv_and_pool(x, unit, window, run_pool)
-
-
-def _conv_and_pool(
-    x: Tensor, unit: ConvUnit, window: PoolWindow, pool: Callable[[Tensor, PoolWindow], Tensor]
-) -> Tensor:
-    if not unit.training:
-        return pool(run_unit(x, unit, None, True, launch="conv"), window)
     with restored_on_error(unit):
-        return pool(run_unit(x, unit, None, True, launch="conv", restores=False), window)
+        return run_pool(run_unit(x, unit, None, True, launch="conv", restores=False), window)

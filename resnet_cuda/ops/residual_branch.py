@@ -30,6 +30,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._row_of_calls import moving_in_row, row_of_calls
 from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops._unit_call import run_unit
@@ -96,13 +97,12 @@ def residual_branch(
     if entry is not None and not isinstance(entry, NormUnit):
         raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
-    moving = None if memory != "save" else _moving_in_row(x, units, shortcut, entry)
-    if moving is not None:
+    plain = _backend.undisturbed(x) if memory == "save" else None
+    moving = None if plain is None else moving_in_row(plain, x, units, shortcut, entry)
+    if plain is not None and moving is not None:
         _validate.activation(x, "x")
-        if not moving:
-            return _row_of_calls(x, units, shortcut, entry, relu, donate_input)
         with restored_on_error(*moving):
-            return _row_of_calls(x, units, shortcut, entry, relu, donate_input)
+            return row_of_calls(plain, x, units, shortcut, entry, relu, donate_input)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
     groups = call.process_groups
     if groups and any(map(breaks_graph, groups)):
@@ -111,46 +111,6 @@ def residual_branch(
     _validate.activation(x, "x")
     with restored_on_error(*call.norms):
         return _run(x, call, donate_input)
-
-
-def _moving_in_row(
-    x: Tensor, units: Sequence[ConvUnit], shortcut: Shortcut | None, entry: NormUnit | None
-) -> list[ConvUnit | NormUnit] | None:
-    """Whose running statistics move, where the branch is nothing but its parts' own calls: on the CPU, in a dtype that
-    it computes in. None elsewhere."""
-    plain = _backend.undisturbed(x)
-    if plain is None or plain.inference_dtype(x.dtype) != x.dtype:
-        return None
-    moving = []
-    for part in (*units, shortcut, entry):
-        if part is None or isinstance(part, Identity):
-            continue
-        if isinstance(part, ZeroPad) or part.process_group is not None:
-            return None
-        if part.training:
-            moving.append(part)
-    return moving
-
-
-def _row_of_calls(
-    x: Tensor,
-    units: Sequence[ConvUnit],
-    shortcut: Shortcut | None,
-    entry: NormUnit | None,
-    relu: bool,
-    donate_input: bool,
-) -> Tensor:
-    z = entered = x if entry is None else run_norm(x, entry, None, True, restores=False)
-    for unit in units[:-1]:
-        z = run_unit(z, unit, None, unit.relu, restores=False)
-    if shortcut is None:
-        return run_unit(z, units[-1], None, relu, restores=False)
-    if isinstance(shortcut, ConvUnit):
-        residual, donates = run_unit(entered, shortcut, None, False, restores=False), True
-    else:
-        # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
-        residual, donates = x, donate_input and x is not z
-    return run_unit(z, units[-1], residual, relu, donate_residual=donates, restores=False)
 
 
 def _run(x: Tensor, call: _Call, donate_input: bool) -> Tensor:
