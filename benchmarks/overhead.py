@@ -53,7 +53,7 @@ class Measured(NamedTuple):
         limit = f"+{OP_LIMITS_US[self.pass_name]:.0f} us" if self.is_op else f"{MODULE_LIMIT}x"
         return (
             f"{'ok   ' if self.holds else 'ABOVE'} {self.name:24} {self.pass_name:9} {self.ours:7.1f} us, torch "
-            f"{self.torch_s:6.1f}: +{self.ours - self.torch_s:.1f} us, {self.ours / self.torch_s:.2f}x (limit {limit})"
+            f"{self.torch_s:6.1f}: {self.ours - self.torch_s:+.1f} us, {self.ours / self.torch_s:.2f}x (limit {limit})"
         )
 
 
