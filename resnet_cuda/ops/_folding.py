@@ -8,6 +8,7 @@ accumulator's dtype, then rounded once.
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import torch
@@ -221,4 +222,10 @@ def _samples(weight: Tensor) -> list[tuple[Any, bytes]]:
 
 def _memory(address: int, size: int) -> Any:
     """The bytes there. To be read only while they belong to a tensor that is held."""
-    return (ctypes.c_char * (size if address else 0)).from_address(address)
+    return _bytes_type(size if address else 0).from_address(address)
+
+
+@functools.cache
+def _bytes_type(size: int) -> Any:
+    """ctypes' array type; types are in reference cycles, so one of each size is kept."""
+    return ctypes.c_char * size
