@@ -5,12 +5,14 @@
 
 Of an op counts what it takes beyond the torch calls that compute the same (microseconds; those calls alone take 5 to
 90), of a module its time over that of the same modules in plain torch. Both are timed in turn, in short blocks, by
-torch.utils.benchmark; the least of each is what the machine can do when nobody else wants it.
+torch.utils.benchmark; the least of each is what the machine can do when nobody else wants it. What is above its limit
+is timed again, up to _ATTEMPTS times: a machine that others slow down has better moments.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ OP_LIMITS_US = {"inference": 4.0, "forward": 12.0}
 MODULE_LIMIT = 1.5
 # A block of calls is short, so that some of them are not interrupted on a busy machine.
 _BLOCKS, _BLOCK_US = 100, 500.0
+_ATTEMPTS, _PAUSE_S = 4, 1.0
 
 
 class Measured(NamedTuple):
@@ -50,7 +53,7 @@ class Measured(NamedTuple):
         limit = f"+{OP_LIMITS_US[self.pass_name]:.0f} us" if self.is_op else f"{MODULE_LIMIT}x"
         return (
             f"{'ok   ' if self.holds else 'ABOVE'} {self.name:24} {self.pass_name:9} {self.ours:7.1f} us, torch "
-            f"{self.torch_s:6.1f}: +{self.ours - self.torch_s:.1f} us, {self.ours / self.torch_s:.2f}x (limit {limit})"
+            f"{self.torch_s:6.1f}: {self.ours - self.torch_s:+.1f} us, {self.ours / self.torch_s:.2f}x (limit {limit})"
         )
 
 
@@ -70,9 +73,21 @@ def measured(names: list[str], blocks: int = _BLOCKS) -> Iterator[Measured]:
     for name in names:
         for pass_name in OP_LIMITS_US:
             if pass_name in overhead.passes_of(name):
-                workload = overhead.tiny(CpuDevice(), name, pass_name, torch.float32)
-                prepared = [candidate.prepare() for candidate in workload.candidates]
-                yield Measured(name, pass_name, *least(prepared, blocks))
+                yield measure(name, pass_name, blocks)
+
+
+def measure(name: str, pass_name: str, blocks: int = _BLOCKS) -> Measured:
+    """The least of all attempts, of ours and of torch's alike: an attempt in which torch was slow helps nobody."""
+    workload = overhead.tiny(CpuDevice(), name, pass_name, torch.float32)
+    prepared = [candidate.prepare() for candidate in workload.candidates]
+    found = Measured(name, pass_name, *least(prepared, blocks))
+    for _ in range(_ATTEMPTS - 1):
+        if found.holds:
+            break
+        time.sleep(_PAUSE_S)
+        ours, of_torch = least(prepared, blocks)
+        found = found._replace(ours=min(ours, found.ours), torch_s=min(of_torch, found.torch_s))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

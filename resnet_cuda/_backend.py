@@ -77,6 +77,22 @@ def resolve(tensor: Tensor) -> Backend:
     return instance("reference" if is_transformed() else name)
 
 
+def undisturbed(tensor: Tensor) -> Backend | None:
+    """The CPU's backend where it serves such a call and nothing else has a say in it: no tracing or compiling, no
+    transform, no autocast, no other choice. None elsewhere."""
+    if (
+        type(tensor) is Tensor
+        and tensor.is_cpu
+        and (_choice is None or _choice == "cpu")
+        and not torch._C._is_any_autocast_enabled()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not torch.compiler.is_compiling()
+    ):
+        return _instances.get("cpu") or instance("cpu")
+    return None
+
+
 def is_transformed(tensor: Tensor | None = None) -> bool:
     """Whether `torch.vmap` or forward-mode differentiation is to follow what is computed here (from `tensor`).
 

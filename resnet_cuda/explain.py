@@ -445,8 +445,7 @@ def _batch_norm(obstacle: str | None, unit: ConvUnit) -> str:
 
 
 def _convolution(x: Shape, unit: ConvUnit) -> Convolution:
-    pairs = (unit.stride, unit.padding, unit.dilation)
-    return Convolution("fprop", x, _shape(unit.weight), *pairs, unit.groups)
+    return Convolution("fprop", x, _shape(unit.weight), *unit.geometry())
 
 
 def _copies(x: _Operand, y: _Operand, unit: ConvUnit, size: int, backend: str) -> list[str]:

@@ -131,6 +131,8 @@ def _rebuild(plain: type[nn.Module], mixin: type[FusedModule]) -> nn.Module:
 def is_traced(x: Tensor) -> bool:
     """True under symbolic tracing (torch.fx), which wants to see the children, and torch.onnx.export, which knows no
     other operations than torch's."""
-    if type(x) is not Tensor and isinstance(x, torch.fx.Proxy):
+    if type(x) is Tensor and not torch.jit.is_tracing() and not torch.compiler.is_compiling():
+        return False  # exporters trace or compile; asking them takes microseconds
+    if isinstance(x, torch.fx.Proxy):
         return True
     return torch.onnx.is_in_onnx_export()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._recording import announce
+from resnet_cuda.nn._recording import announce, is_heard
 from resnet_cuda.nn._units import (
     BatchCount,
     bare_unit_of,
@@ -17,6 +17,7 @@ from resnet_cuda.nn._units import (
     conv_blocker,
     conv_unit_of,
     neutral_blocker,
+    own,
     touched,
 )
 from resnet_cuda.ops import ConvUnit, Identity, NormUnit, ZeroPad
@@ -94,23 +95,26 @@ class FusedBlock(FusedModule):
         begun: what the block before has begun: this block's first unit of x.
         follower: the block behind; its `blocker()` is None, too.
         """
-        layout = self.layout
+        layout, children = self.layout, self._modules
         with BatchCount() as count:
             entry = None
             if layout.entry is not None:
-                entry = NormUnit(*batch_norm_call(getattr(self, layout.entry), x, count))
-            last = len(layout.pairs) - 1
-            units = [
-                self._unit(
-                    x, getattr(self, conv), getattr(self, bn) if bn else None, i < last, conv, count
+                entry = NormUnit(*batch_norm_call(own(self, children, layout.entry), x, count))
+            units = []
+            last, _ = layout.pairs[-1]
+            for conv, bn in layout.pairs:
+                norm = None if bn is None else own(self, children, bn)
+                units.append(
+                    self._unit(x, own(self, children, conv), norm, conv is not last, conv, count)
                 )
-                for i, (conv, bn) in enumerate(layout.pairs)
-            ]
-            if layout.dropout is not None and getattr(self, layout.dropout).training:
-                units[last - 1].dropout = getattr(self, layout.dropout).p
+            if layout.dropout is not None:
+                dropout = own(self, children, layout.dropout)
+                if dropout.training:
+                    units[-2].dropout = dropout.p
             shortcut = self._shortcut(x, count)
-            options = BranchOptions(self.memory, self.closed_form)
-            announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
+            if is_heard():
+                options = BranchOptions(self.memory, self.closed_form)
+                announce(x, units, shortcut, options=options, entry=entry, relu=entry is None)
             return chained_branch(
                 x,
                 units,
@@ -120,7 +124,8 @@ class FusedBlock(FusedModule):
                 entry=entry,
                 relu=entry is None,
                 donate_input=donate_input,
-                **options._asdict(),
+                memory=self.memory,
+                closed_form=self.closed_form,
             )
 
     def _first_unit(self, x: Tensor) -> ConvUnit | None:
@@ -134,31 +139,34 @@ class FusedBlock(FusedModule):
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        layout = cls.layout
-        for conv, _ in layout.pairs:
-            reason = conv_blocker(getattr(module, conv))
+        layout, children = cls.layout, module._modules
+        for name, _ in layout.pairs:
+            reason = conv_blocker(own(module, children, name))
             if reason is not None:
-                return f"{conv} {reason}"
+                return f"{name} {reason}"
         for bn in (layout.entry, *(bn for _, bn in layout.pairs)):
-            reason = bn and batch_norm_blocker(getattr(module, bn))
+            reason = bn and batch_norm_blocker(own(module, children, bn))
             if reason is not None:
                 return f"{bn} {reason}"
         if layout.dropout is not None:
-            reason = touched(getattr(module, layout.dropout), nn.Dropout)
+            reason = touched(own(module, children, layout.dropout), nn.Dropout)
             if reason is not None:
                 return f"{layout.dropout} {reason}"
         for name in layout.activations:
-            reason = touched(getattr(module, name), nn.ReLU)
+            reason = touched(own(module, children, name), nn.ReLU)
             if reason is not None:
                 return f"{name} {reason}"
         for name in layout.neutral:
-            reason = neutral_blocker(getattr(module, name))
+            reason = neutral_blocker(own(module, children, name))
             if reason is not None:
                 return f"{name} {reason}"
-        if layout.entry is not None and isinstance(module.downsample, nn.Conv2d):
-            reason = conv_blocker(module.downsample)
+        downsample = own(module, children, "downsample")
+        if downsample is None:
+            return None
+        if layout.entry is not None and isinstance(downsample, nn.Conv2d):
+            reason = conv_blocker(downsample)
             return None if reason is None else f"downsample {reason}"
-        return shortcut_blocker(module.downsample)
+        return shortcut_blocker(downsample)
 
     @classmethod
     def parts_of(cls, module: Any) -> Iterable[nn.Module]:
@@ -188,7 +196,7 @@ class FusedBlock(FusedModule):
         return conv_unit_of(conv, call, relu, None if call.training else self.folded(name))
 
     def _shortcut(self, x: Tensor, count: BatchCount) -> Shortcut | None:
-        module = self.downsample
+        module = own(self, self._modules, "downsample")
         if type(module) is NoShortcut:
             return None
         if module is None or type(module) is nn.Identity:

@@ -4,25 +4,29 @@ not allowed."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from resnet_cuda.nn._recording import announce, is_heard
-from resnet_cuda.ops import ConvUnit, _validate, residual_branch
+from resnet_cuda.ops import ConvUnit, residual_branch
 from resnet_cuda.ops._autocast import autocast_dtype
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
 from resnet_cuda.ops._running import is_fault
 from resnet_cuda.ops._synchronised import group_of
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
-from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
+from resnet_cuda.ops._unit_call import run_unit as call_unit
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import run_pooled_unit as call_pooled_unit
 from resnet_cuda.ops.max_pool2d import PoolWindow
 
 # Other packages' batch norms that never train, by module and name: that package is not imported here.
 _FROZEN = {("torchvision.ops.misc", "FrozenBatchNorm2d")}
+
+
+def own(module: nn.Module, registered: dict[str, Any], name: str) -> Any:
+    """module.name, read from where it is `registered`, a hundred nanoseconds in place of a microsecond."""
+    return registered[name] if name in registered else getattr(module, name)
 
 
 class BatchNormCall(NamedTuple):
@@ -36,6 +40,9 @@ class BatchNormCall(NamedTuple):
     momentum: float
     eps: float
     process_group: dist.ProcessGroup | None
+
+
+_NO_BATCH_NORM = BatchNormCall(None, None, None, None, False, 0.0, 0.0, None)
 
 
 class BatchCount:
@@ -76,23 +83,28 @@ def batch_norm_call(
     not come back), and momentum=None, the cumulative average, needs the count on the host. An empty
     batch leaves all statistics untouched, unless it is part of one over all ranks.
     """
-    if _is_frozen(bn):
-        return BatchNormCall(*_vectors(bn), False, 0.0, bn.eps, None)
-    group = _group_of(bn)
-    update = bn.training and bn.track_running_stats
-    counter = bn.num_batches_tracked if update and (x.shape[0] != 0 or group is not None) else None
+    group = None
+    if type(bn) is not nn.BatchNorm2d:
+        if _is_frozen(bn):
+            return BatchNormCall(*_vectors(bn), False, 0.0, bn.eps, None)
+        group = _group_of(bn)
+    parameters, buffers, training = bn._parameters, bn._buffers, bn.training
+    update = training and bn.track_running_stats
+    counter = None
+    if update and (x.shape[0] != 0 or group is not None):
+        counter = own(bn, buffers, "num_batches_tracked")
     if counter is not None:
         count.add(counter)
     momentum = bn.momentum
     if momentum is None:
         momentum = 0.0 if counter is None else 1.0 / float(counter)
-    use_buffers = update or not bn.training
-    running_mean = bn.running_mean if use_buffers else None
-    running_var = bn.running_var if use_buffers else None
-    batch_statistics = bn.training or (running_mean is None and running_var is None)
+    use_buffers = update or not training
+    running_mean = own(bn, buffers, "running_mean") if use_buffers else None
+    running_var = own(bn, buffers, "running_var") if use_buffers else None
+    batch_statistics = training or (running_mean is None and running_var is None)
     return BatchNormCall(
-        bn.weight,
-        bn.bias,
+        own(bn, parameters, "weight"),
+        own(bn, parameters, "bias"),
         running_mean,
         running_var,
         batch_statistics,
@@ -123,29 +135,29 @@ def conv_unit_of(
     conv: nn.Conv2d, call: BatchNormCall, relu: bool, folded: FoldedConv | None
 ) -> ConvUnit:
     """relu?(bn(conv(x))) as a description."""
+    gamma, beta, running_mean, running_var, training, momentum, eps, process_group = call
     return ConvUnit(
-        weight=conv.weight,
-        gamma=call.gamma,
-        beta=call.beta,
-        running_mean=call.running_mean,
-        running_var=call.running_var,
-        stride=cast(Pair, conv.stride),
-        padding=cast(Pair, conv.padding),  # a string is a blocker
-        dilation=cast(Pair, conv.dilation),
-        groups=conv.groups,
-        training=call.training,
-        momentum=call.momentum,
-        eps=call.eps,
-        relu=relu,
-        process_group=call.process_group,
-        folded=folded,
+        own(conv, conv._parameters, "weight"),
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        conv.stride,  # type: ignore[arg-type]  # pairs
+        conv.padding,  # type: ignore[arg-type]  # a string is a blocker
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        training,
+        momentum,
+        eps,
+        relu,
+        folded,
+        process_group,
     )
 
 
 def bare_unit_of(conv: nn.Conv2d) -> ConvUnit:
     """conv(x) alone, as a description."""
-    call = BatchNormCall(None, None, None, None, False, 0.0, 0.0, None)
-    unit = conv_unit_of(conv, call, False, None)
+    unit = conv_unit_of(conv, _NO_BATCH_NORM, False, None)
     unit.batch_norm = False
     return unit
 
@@ -166,18 +178,10 @@ def run_unit(
     with BatchCount() as count:
         call = batch_norm_call(bn, x, count)
         cache = None if call.training else folded()
+        unit = conv_unit_of(conv, call, relu, cache)
         if is_heard():
-            announce(x, [conv_unit_of(conv, call, relu, cache)], residual=residual)
-        geometry = _validate.geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
-        norm = BatchNormSpec(call.training, call.momentum, call.eps, call.process_group)
-        return apply_conv_bn(
-            x,
-            conv.weight,
-            BatchNormTensors(call.gamma, call.beta, call.running_mean, call.running_var),
-            residual,
-            ConvBnCall(geometry, norm, relu),
-            folded=cache,
-        )
+            announce(x, [unit], residual=residual)
+        return call_unit(x, unit, residual, relu, launch="conv")
 
 
 def run_bare_unit(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -195,9 +199,7 @@ def run_pooled_unit(
         call = batch_norm_call(bn, x, count)
         unit = conv_unit_of(conv, call, True, None if call.training else folded())
         announce(x, [unit], max_pool=window)
-        return apply_conv_bn_max_pool(
-            x, unit.weight, unit.bn(), unit.call(unit.relu), window, folded=unit.folded
-        )
+        return call_pooled_unit(x, unit, window)
 
 
 def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
@@ -208,20 +210,23 @@ def touched(module: nn.Module, kind: type[nn.Module]) -> str | None:
     """
     if type(module) is not kind:
         return f"is a {type(module).__name__}, not a {kind.__name__}"
+    attributes = module.__dict__
     if (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+        attributes["_forward_hooks"]
+        or attributes["_forward_pre_hooks"]
+        or attributes["_backward_hooks"]
+        or attributes["_backward_pre_hooks"]
     ):
         return "has hooks"
-    if "forward" in module.__dict__:
+    if "forward" in attributes:
         return "has a replaced forward"
     return None
 
 
 def batch_norm_blocker(bn: nn.Module) -> str | None:
     """Why `bn` cannot be part of a fused unit; None where it can."""
+    if type(bn) is nn.BatchNorm2d:
+        return touched(bn, nn.BatchNorm2d)
     accepted = type(bn) is nn.SyncBatchNorm or _is_frozen(bn)
     return touched(bn, type(bn) if accepted else nn.BatchNorm2d)
 
@@ -231,7 +236,7 @@ def conv_blocker(conv: Any) -> str | None:
     reason = touched(conv, nn.Conv2d)
     if reason is not None:
         return reason
-    if conv.bias is not None:
+    if own(conv, conv._parameters, "bias") is not None:
         return "has a bias"
     if conv.padding_mode != "zeros":
         return f"has padding_mode={conv.padding_mode!r}"

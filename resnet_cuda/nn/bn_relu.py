@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import BatchCount, batch_norm_blocker, batch_norm_call, touched
-from resnet_cuda.ops import bn_relu
+from resnet_cuda.nn._units import BatchCount, batch_norm_blocker, batch_norm_call, own, touched
+from resnet_cuda.ops import NormUnit
+from resnet_cuda.ops.bn_relu import run_norm
 from resnet_cuda.reference import blocks as plain
 
 
@@ -25,26 +26,14 @@ class BNReLU(FusedModule, plain.BNReLU):
             out: Tensor = super().forward(x, residual)
             return out
         with BatchCount() as count:
-            call = batch_norm_call(self.bn, x, count)
-            return bn_relu(
-                x,
-                call.gamma,
-                call.beta,
-                call.running_mean,
-                call.running_var,
-                residual=residual,
-                training=call.training,
-                momentum=call.momentum,
-                eps=call.eps,
-                relu=type(self.relu) is nn.ReLU,
-                process_group=call.process_group,
-            )
+            unit = NormUnit(*batch_norm_call(own(self, self._modules, "bn"), x, count))
+            return run_norm(x, unit, residual, type(own(self, self._modules, "relu")) is nn.ReLU)
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        reason = batch_norm_blocker(module.bn)
+        reason = batch_norm_blocker(own(module, module._modules, "bn"))
         if reason is not None:
             return f"bn {reason}"
-        activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
-        reason = touched(module.relu, activation)
+        relu = own(module, module._modules, "relu")
+        reason = touched(relu, nn.ReLU if type(relu) is nn.ReLU else nn.Identity)
         return None if reason is None else f"relu {reason}"

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from resnet_cuda.nn._fused import FusedModule, is_traced
-from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, run_unit, touched
+from resnet_cuda.nn._units import batch_norm_blocker, conv_blocker, own, run_unit, touched
 from resnet_cuda.reference import blocks as plain
 
 
@@ -24,16 +24,19 @@ class ConvBNReLU(FusedModule, plain.ConvBNReLU):
         if is_traced(x) or self.blocker() is not None:
             out: Tensor = super().forward(x, residual)
             return out
-        relu = type(self.relu) is nn.ReLU
-        return run_unit(x, self.conv, self.bn, relu, lambda: self.folded("conv"), residual)
+        children = self._modules
+        relu = type(own(self, children, "relu")) is nn.ReLU
+        conv, bn = own(self, children, "conv"), own(self, children, "bn")
+        return run_unit(x, conv, bn, relu, lambda: self.folded("conv"), residual)
 
     @classmethod
     def blocker_of(cls, module: Any) -> str | None:
-        activation = nn.ReLU if type(module.relu) is nn.ReLU else nn.Identity
+        children = module._modules
+        relu = own(module, children, "relu")
         checks = (
-            ("conv", conv_blocker(module.conv)),
-            ("bn", batch_norm_blocker(module.bn)),
-            ("relu", touched(module.relu, activation)),
+            ("conv", conv_blocker(own(module, children, "conv"))),
+            ("bn", batch_norm_blocker(own(module, children, "bn"))),
+            ("relu", touched(relu, nn.ReLU if type(relu) is nn.ReLU else nn.Identity)),
         )
         for name, reason in checks:
             if reason is not None:

@@ -4,6 +4,7 @@ convolutions in inference."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ from resnet_cuda.ops._interface import (
     accumulator_dtype,
     cast_vector,
 )
+
+if TYPE_CHECKING:
+    from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit
 
 _aten = torch.ops.aten
 
@@ -91,6 +95,35 @@ class AtenBackend(Backend):
     def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
         # What happens in place there, torch.func's transforms may not follow.
         return not any(groups) and not torch._C._are_functorch_transforms_active()
+
+    def unit_as_it_is(
+        self,
+        x: Tensor,
+        unit: ConvUnit,
+        residual: Tensor | None,
+        numbers: Sequence[Any],
+        relu: bool,
+    ) -> Tensor:
+        y = torch.conv2d(x, unit.weight, None, *numbers)
+        return self.norm_as_it_is(y, unit, residual, relu)
+
+    def norm_as_it_is(
+        self, y: Tensor, unit: ConvUnit | NormUnit, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        z = torch.batch_norm(
+            y,
+            unit.gamma,
+            unit.beta,
+            unit.running_mean,
+            unit.running_var,
+            unit.training,
+            unit.momentum,
+            unit.eps,
+            False,
+        )
+        if residual is not None:
+            z = z.add_(residual)
+        return z.relu_() if relu else z
 
     def conv_bn_composed(
         self,

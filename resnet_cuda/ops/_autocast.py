@@ -9,7 +9,7 @@ from torch import Tensor
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype that autocast gives a convolution of `x` here, or None. As in torch, float64 is
     left alone."""
-    if not isinstance(x, Tensor):
+    if not torch._C._is_any_autocast_enabled() or not isinstance(x, Tensor):
         return None
     device_type = x.device.type
     if not torch.is_autocast_enabled(device_type) or not _castable(x):

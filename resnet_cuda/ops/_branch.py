@@ -260,7 +260,10 @@ def _statistics(
 
 
 def requires_grad(*tensors: Tensor | None) -> bool:
-    return any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors)
+    for tensor in tensors:  # no any(): a generator takes longer than what it asks
+        if isinstance(tensor, Tensor) and tensor.requires_grad:
+            return True
+    return False
 
 
 def values_per_channel(branch: BranchSpec, tensors: BranchTensors) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         ZeroPad,
     )
     from resnet_cuda.ops._folding import FoldedConv
-    from resnet_cuda.ops.conv_unit import ConvUnit
+    from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit
 
 Pair = tuple[int, int]
 
@@ -118,8 +118,27 @@ class Backend:
 
     def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
         """Whether a call whose batch norms go over these groups is differentiated by torch itself, through
-        `conv_bn_composed` and `bn_composed`: where nothing is fused, an autograd function is only a cost."""
+        `conv_bn_composed`, `bn_composed` and what computes "as it is": where nothing is fused, an autograd function is
+        only a cost."""
         return False
+
+    def unit_as_it_is(
+        self,
+        x: Tensor,
+        unit: ConvUnit,
+        residual: Tensor | None,
+        numbers: Sequence[Any],
+        relu: bool,
+    ) -> Tensor:
+        """relu?(bn(conv(x)) + residual) of a unit that needs no cast and no copy (`CheckedUnit.as_it_is`), and is in
+        training or not differentiated; numbers: as `CheckedUnit.numbers`."""
+        raise NotImplementedError
+
+    def norm_as_it_is(
+        self, y: Tensor, unit: NormUnit, residual: Tensor | None, relu: bool
+    ) -> Tensor:
+        """relu?(bn(y) + residual) of such a batch norm."""
+        raise NotImplementedError
 
     def conv_bn_composed(
         self,

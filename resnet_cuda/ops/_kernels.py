@@ -267,7 +267,7 @@ class KernelBackend(Backend):
         _, _, projection_scale, projection_bias = _kernel_norms.of_running_statistics(
             projection.bn(), projection.eps, acc
         )
-        stride = projection.call(relu=False).geometry.stride[0]
+        stride = projection.geometry().stride[0]
         return _ops._bottleneck_expand.default(
             x,
             as_channels_last(weight),

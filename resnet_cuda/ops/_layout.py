@@ -44,6 +44,9 @@ def match_strides(gradient: Tensor, parameter: Tensor) -> Tensor:
 
 def match_format(z: Tensor, channels_last: bool) -> Tensor:
     """`z` in the format that the caller's input had; itself where it already is. `torch.vmap` knows no formats."""
-    if _backend.is_transformed():
-        return z
+    return z if _backend.is_transformed() else in_format(z, channels_last)
+
+
+def in_format(z: Tensor, channels_last: bool) -> Tensor:
+    """The same where no transform follows, as none does a backend's own passes."""
     return z.contiguous(memory_format=torch.channels_last) if channels_last else z.contiguous()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,22 +43,30 @@ def update_running(
         bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
 
 
-def restored_on_error(
-    *norms: tuple[BatchNormTensors | None, bool],
-) -> AbstractContextManager[Any]:
+class MayTrain(Protocol):
+    """A batch norm's description."""
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    training: bool
+
+
+def restored_on_error(*norms: MayTrain) -> AbstractContextManager[Any]:
     """Running statistics that move inside the context are what they were before if it is left by an
     exception: no memory, an interrupt, a bad argument of a later unit.
 
     A batch norm's statistics are complete, and moved, by the pass that finalises them; the passes behind
-    it can still fail. norms: the vectors of each, and whether it is in training.
+    it can still fail.
     """
     # A compiled graph moves them in its epilogue, when nothing can fail any more.
     if torch.compiler.is_compiling():
         return nullcontext()
-    moving = []
-    for bn, training in norms:
-        if training and bn is not None:
-            moving += [v for v in (bn.running_mean, bn.running_var) if isinstance(v, Tensor)]
+    moving: list[Tensor] = []
+    for norm in norms:
+        if norm.training:
+            for vector in (norm.running_mean, norm.running_var):
+                if isinstance(vector, Tensor):
+                    moving.append(vector)
     return _Restored(moving) if moving else nullcontext()
 
 
@@ -84,8 +92,9 @@ class _Restored:
 def _copies(tensors: list[Tensor]) -> Tensor | Sequence[Tensor]:
     """In one tensor, by one launch, where they are of one dtype on one device."""
     first = tensors[0]
-    dtype, device = first.dtype, first.device
+    dtype, device, on_cpu = first.dtype, first.device, first.is_cpu
     for t in tensors:
-        if t.dim() != 1 or t.dtype != dtype or t.device != device:
+        elsewhere = not t.is_cpu if on_cpu else t.device != device
+        if elsewhere or t.dim() != 1 or t.dtype is not dtype:
             return [tensor.clone() for tensor in tensors]
     return torch.cat(tensors)

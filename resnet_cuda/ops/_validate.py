@@ -226,7 +226,5 @@ def same_shape(shape: Sequence[int], output: Sequence[int], name: str = "residua
 
 
 def pointwise_weight(weight: Tensor) -> None:
-    if isinstance(weight, Tensor) and (
-        weight.dim() != 4 or weight.shape[2] != 1 or weight.shape[3] != 1
-    ):
+    if isinstance(weight, Tensor) and weight.shape[2:] != (1, 1):
         raise ValueError(f"weight has shape {list(weight.shape)}; accepted: [K, C, 1, 1]")

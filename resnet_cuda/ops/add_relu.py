@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from resnet_cuda import _backend
-from resnet_cuda.ops import _autocast, _second_order, _validate
+from resnet_cuda.ops import _autocast, _second_order
 from resnet_cuda.ops._branch import requires_grad
+from resnet_cuda.ops._checked import check_sum, checked_sum
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend
-from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._layout import in_format
 
 
 def add_relu(x: Tensor, residual: Tensor) -> Tensor:
@@ -30,11 +31,16 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
         TypeError: a dtype or an argument's type is not accepted.
         ValueError: shapes or devices do not fit.
     """
-    _validate.activation(x, "x")
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        known = checked_sum(x, residual)
+        z = plain.add_relu_inference(x, residual)
+        return z if known.alike else in_format(z, known.channels_last)
     if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
         dtype = torch.promote_types(x.dtype, residual.dtype)
         x, residual = x.to(dtype), residual.to(dtype)
-    _validate.residual(x, residual, x.shape)
+    check = check_sum if torch.compiler.is_compiling() else checked_sum
+    channels_last = check(x, residual).channels_last
     backend = _backend.resolve(x)
     if (
         x.numel() == 0
@@ -44,13 +50,12 @@ def add_relu(x: Tensor, residual: Tensor) -> Tensor:
         from resnet_cuda import reference
 
         return reference.add_relu(x, residual)
-    channels_last = is_channels_last(x)
     x, residual = backend.prepare(x), backend.prepare(residual)
     if torch.is_grad_enabled() and requires_grad(x, residual) and not backend.uses_torch_autograd():
         z = apply_function(_AddRelu, x, residual, backend)[0]
     else:
         z = backend.add_relu_inference(x, residual)
-    return match_format(z, channels_last)
+    return in_format(z, channels_last)
 
 
 class _AddRelu(torch.autograd.Function):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,13 @@ from torch.distributed import ProcessGroup
 from resnet_cuda import _backend
 from resnet_cuda.ops import _autocast, _second_order, _validate
 from resnet_cuda.ops._branch import in_dtype_of, requires_grad
+from resnet_cuda.ops._checked import CheckedNorm, checked_norm
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
-from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._layout import in_format, match_format
 from resnet_cuda.ops._running import defer_running_update, restored_on_error, update_running
-from resnet_cuda.ops._synchronised import breaks_graph, group_of, run_eagerly
+from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
+from resnet_cuda.ops.conv_unit import NormUnit
 
 
 class _BnCall(NamedTuple):
@@ -54,34 +57,70 @@ def bn_relu(
         TypeError: a dtype or an argument's type is not accepted.
         ValueError: shapes or devices do not fit, or training with a single value per channel.
     """
-    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
-    if breaks_graph(norm.process_group):
-        options = norm._asdict()
-        return run_eagerly(bn_relu, x, *bn, residual=residual, **options, relu=relu)
+    unit = NormUnit(gamma, beta, running_mean, running_var, training, momentum, eps, process_group)
+    return run_norm(x, unit, residual, relu)
+
+
+def run_norm(
+    x: Tensor, unit: NormUnit, residual: Tensor | None, relu: bool, *, restores: bool = True
+) -> Tensor:
+    """The op on a description; restores: False where the caller restores running statistics if this fails."""
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        known = checked_norm(x, unit, residual)
+        if known.as_it_is and (unit.training or _infers(x, unit, residual)):
+            with restored_on_error(unit) if restores and unit.training else _NOTHING:
+                z = plain.norm_as_it_is(x, unit, residual, relu)
+                return in_format(z, known.channels_last)
+    if unit.process_group is not None and breaks_graph(unit.group()):
+        return run_eagerly(run_norm, x, unit, residual, relu)
     _validate.activation(x, "x")
     if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
         if residual.dtype != x.dtype:
             _validate.same_shape(residual.shape, x.shape)
-            z = bn_relu(x, *bn, **norm._asdict(), relu=False) + residual
+            z = run_norm(x, unit, None, False) + residual
             return torch.relu(z) if relu else z
     backend = _backend.resolve(x)
-    _validate.spatial(x)
-    _validate.batch_norm(x, x.dtype, bn, x.shape, *norm)
-    if residual is not None:
-        _validate.residual(x, residual, x.shape)
-    channels_last = is_channels_last(x)
-    call = _BnCall(norm, relu)
-    if not training:
-        return match_format(_computed(backend, x, bn, residual, call), channels_last)
-    with restored_on_error((bn, True)):
-        return match_format(_computed(backend, x, bn, residual, call), channels_last)
+    known = checked_norm(x, unit, residual)
+    if not (restores and unit.training):
+        return _computed(backend, x, unit, residual, relu, known)
+    with restored_on_error(unit):
+        return _computed(backend, x, unit, residual, relu, known)
+
+
+_NOTHING = nullcontext()
+
+
+def _infers(x: Tensor, unit: NormUnit, residual: Tensor | None) -> bool:
+    """Whether nothing is differentiated or trained."""
+    return not unit.training and not (
+        torch.is_grad_enabled() and requires_grad(x, unit.gamma, unit.beta, residual)
+    )
 
 
 def _computed(
-    backend: Backend, x: Tensor, bn: BatchNormTensors, residual: Tensor | None, call: _BnCall
+    backend: Backend,
+    x: Tensor,
+    unit: NormUnit,
+    residual: Tensor | None,
+    relu: bool,
+    known: CheckedNorm,
 ) -> Tensor:
-    """The checked call, in whatever memory format its backend likes."""
+    """The checked call."""
+    grad = torch.is_grad_enabled() and requires_grad(x, unit.gamma, unit.beta, residual)
+    z = _by_passes(backend, x, unit.bn(), residual, _BnCall(unit.spec(), relu), grad)
+    return match_format(z, known.channels_last)
+
+
+def _by_passes(
+    backend: Backend,
+    x: Tensor,
+    bn: BatchNormTensors,
+    residual: Tensor | None,
+    call: _BnCall,
+    grad: bool,
+) -> Tensor:
+    """The call in whatever memory format its backend likes."""
     norm, relu = call
     if x.shape[0] == 0 and norm.process_group is None:
         return _empty_batch(x, bn, residual)
@@ -89,7 +128,6 @@ def _computed(
         from resnet_cuda import reference
 
         return reference.bn_relu(x, *bn, residual=residual, **norm._asdict(), relu=relu)
-    grad = torch.is_grad_enabled() and requires_grad(x, bn.gamma, bn.beta, residual)
     x = backend.prepare(x)
     residual = None if residual is None else backend.prepare(residual)
     if (grad or norm.training) and backend.uses_torch_autograd(norm.process_group):

@@ -12,12 +12,11 @@ from torch.distributed import ProcessGroup
 from resnet_cuda import _backend
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
-from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
+from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._layout import is_channels_last, match_format
 from resnet_cuda.ops._running import restored_on_error
-from resnet_cuda.ops._synchronised import group_of
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
-from resnet_cuda.ops.conv_unit import ConvUnit, check_unit, run_unit
+from resnet_cuda.ops._unit_call import run_unit, run_unit_plainly
+from resnet_cuda.ops.conv_unit import ConvUnit, check_unit
 
 
 def bottleneck_reduce(
@@ -50,17 +49,21 @@ def bottleneck_reduce(
         TypeError, ValueError: as `conv_bn_relu`, and for a kernel other than 1x1 or unequal strides.
     """
     _validate.pointwise_weight(weight)
-    geometry = _validate.geometry(stride, 0, 1, 1)
-    if geometry.stride[0] != geometry.stride[1]:
+    if type(stride) is not int and len(set(_validate.pair(stride, "stride", 1))) > 1:
         raise ValueError(f"stride is {stride!r}; accepted: the same stride both ways")
-    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
-    return apply_conv_bn(
-        x,
+    unit = ConvUnit(
         weight,
-        BatchNormTensors(gamma, beta, running_mean, running_var),
-        None,
-        ConvBnCall(geometry, norm, True, "reduce"),
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        stride,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        process_group=process_group,
     )
+    return run_unit(x, unit, None, True, launch="reduce")
 
 
 def bottleneck_expand(
@@ -96,22 +99,33 @@ def bottleneck_expand(
         TypeError, ValueError: as `conv_bn_relu`, and for a kernel other than 1x1.
     """
     _validate.pointwise_weight(weight)
-    _validate.activation(x, "x")
-    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
-    call = ConvBnCall(ConvGeometry(), norm, True, "expand")
+    unit = ConvUnit(
+        weight,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        process_group=process_group,
+    )
     if projection is None:
-        return apply_conv_bn(x, weight, bn, residual, call)
+        return run_unit(x, unit, residual, True, launch="expand")
+    return expand_and_project(x, unit, residual, projection)
+
+
+def expand_and_project(x: Tensor, unit: ConvUnit, residual: Tensor, projection: ConvUnit) -> Tensor:
+    """`bottleneck_expand` with a projection, by the unit that expands."""
+    _validate.activation(x, "x")
     check_unit(projection, "projection")
-    z = _fused_projection(x, weight, bn, residual, projection, call)
+    z = _fused_projection(x, unit, residual, projection)
     if z is not None:
         return z
     _validate.activation(residual, "residual")
-    with restored_on_error((projection.bn(), projection.training)):
-        shortcut = apply_conv_bn(
-            residual, projection.weight, projection.bn(), None, projection.call(relu=False)
-        )
-        return apply_conv_bn(x, weight, bn, shortcut, call, donate_residual=True)
+    with restored_on_error(projection):
+        shortcut = run_unit(residual, projection, None, False, launch="conv", restores=False)
+        return run_unit(x, unit, shortcut, True, launch="expand", donate_residual=True)
 
 
 def bottleneck_expand_reduce(
@@ -140,16 +154,20 @@ def bottleneck_expand_reduce(
     for name, unit in (("expand", expand), ("reduce", reduce)):
         check_unit(unit, name)
         _validate.pointwise_weight(unit.weight)
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        with restored_on_error(expand, reduce):
+            y = run_unit_plainly(plain, x, expand, residual, True, restores=False)
+            return y, run_unit_plainly(plain, y, reduce, None, True, restores=False)
     if not may_share_launch(x, expand, residual, reduce):
-        with restored_on_error((expand.bn(), expand.training)):
-            y = run_unit(x, expand, residual, True, launch="expand")
-            return y, run_unit(y, reduce, None, True, launch="reduce")
+        with restored_on_error(expand, reduce):
+            y = run_unit(x, expand, residual, True, launch="expand", restores=False)
+            return y, run_unit(y, reduce, None, True, launch="reduce", restores=False)
     read = x
     for unit in (expand, reduce):
-        call = unit.call(relu=True)
-        shape = _validate.convolution(read, unit.weight, call.geometry)
+        shape = _validate.convolution(read, unit.weight, unit.geometry())
         _validate.weight_dtype(unit.weight, x.dtype)
-        _validate.batch_norm(read, x.dtype, unit.bn(), shape, *call.norm)
+        _validate.batch_norm(read, x.dtype, unit.bn(), shape, *unit.spec())
         if unit is expand:
             _validate.residual(x, residual, shape)
             read = residual  # of y's shape
@@ -186,46 +204,61 @@ def bottleneck_block(x: Tensor, reduce: ConvUnit, convolve: ConvUnit, expand: Co
     """
     _validate.activation(x, "x")
     units = {"reduce": reduce, "convolve": convolve, "expand": expand}
-    for name, unit in units.items():
-        _check_unit_of_block(x, reduce, name, unit)
-    backend = _backend.resolve(x)
-    if not backend.fuses_block or not _is_inference(x, *units.values()):
-        b = run_unit(x, reduce, None, True, launch="reduce")
-        b = run_unit(b, convolve, None, True)
-        return run_unit(b, expand, x, True, launch="expand")
+    _check_block(x, units)
+    plain = _backend.undisturbed(x)
+    backend = plain or _backend.resolve(x)
+    name = "reduce"
+    try:
+        if plain is not None:
+            b = run_unit_plainly(plain, x, reduce, None, True)
+            name = "convolve"
+            b = run_unit_plainly(plain, b, convolve, None, True)
+            name = "expand"
+            return run_unit_plainly(plain, b, expand, x, True)
+        if not backend.fuses_block or not _is_inference(x, reduce, convolve, expand):
+            b = run_unit(x, reduce, None, True, launch="reduce")
+            name = "convolve"
+            b = run_unit(b, convolve, None, True, launch="conv")
+            name = "expand"
+            return run_unit(b, expand, x, True, launch="expand")
+        flow: Tensor | _validate.Planned = x
+        for name, unit in units.items():  # noqa: B007  # what fails, see below
+            shape = _validate.convolution(flow, unit.weight, unit.geometry())
+            _validate.weight_dtype(unit.weight, x.dtype)
+            _validate.batch_norm(flow, x.dtype, unit.bn(), shape, *unit.spec())
+            flow = _validate.Planned(shape, x.device)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
     y = backend.bottleneck_block_inference(backend.prepare(x), reduce, convolve, expand)
     return match_format(
         y, is_channels_last(x) or any(is_channels_last(u.weight) for u in units.values())
     )
 
 
-def _check_unit_of_block(x: Tensor, reduce: ConvUnit, name: str, unit: ConvUnit) -> None:
-    """The unit of that name in the block that begins with `reduce`."""
-    check_unit(unit, name)
-    for option, accepted in (("training", False), ("batch_norm", True), ("dropout", 0.0)):
-        if getattr(unit, option) != accepted:
-            value = getattr(unit, option)
-            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
-    padding = int(name == "convolve")
-    for option, accepted in (("stride", 1), ("padding", padding), ("dilation", 1), ("groups", 1)):
-        value = getattr(unit, option)
-        if value not in (accepted, (accepted, accepted)):
-            raise ValueError(f"{name}.{option} is {value}; accepted: {accepted}")
-    k, c = reduce.weight.shape[0], x.shape[1]
-    sizes = {"reduce": (k, c, 1, 1), "convolve": (k, k, 3, 3), "expand": (c, k, 1, 1)}[name]
-    if unit.weight.shape != sizes:
-        raise ValueError(
-            f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
-        )
-    try:
-        flow = x if name == "reduce" else _validate.Planned((x.shape[0], k, *x.shape[2:]), x.device)
-        call = unit.call(relu=True)
-        shape = _validate.convolution(flow, unit.weight, call.geometry)
-        if not torch.is_autocast_enabled(x.device.type):
-            _validate.weight_dtype(unit.weight, x.dtype)
-            _validate.batch_norm(flow, x.dtype, unit.bn(), shape, *call.norm)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
+_OPTIONS = ("training", "batch_norm", "dropout", "stride", "padding", "dilation", "groups")
+
+
+def _check_block(x: Tensor, units: dict[str, ConvUnit]) -> None:
+    """What the block asks of its units beyond what calls of their own do."""
+    c, k = x.shape[1], 0
+    for name, unit in units.items():
+        check_unit(unit, name)
+        k = k or unit.weight.shape[0]  # of the first one
+        size = 3 if name == "convolve" else 1
+        padding = size // 2
+        found = (unit.training, unit.batch_norm, unit.dropout)
+        found += (unit.stride, unit.padding, unit.dilation, unit.groups)  # type: ignore[assignment]
+        accepted = (False, True, 0.0, (1, 1), (padding, padding), (1, 1), 1)
+        if found != accepted:
+            for option, value, wanted in zip(_OPTIONS, found, accepted, strict=True):
+                first = wanted[0] if isinstance(wanted, tuple) else wanted
+                if value not in (wanted, first):
+                    raise ValueError(f"{name}.{option} is {value}; accepted: {first}")
+        sizes = (c if name == "expand" else k, c if name == "reduce" else k, size, size)
+        if unit.weight.shape != sizes:
+            raise ValueError(
+                f"{name}.weight has shape {list(unit.weight.shape)}; accepted: {list(sizes)}"
+            )
 
 
 def is_block_launch(x: Tensor, units: Sequence[ConvUnit]) -> bool:
@@ -282,40 +315,34 @@ def _is_inference(x: Tensor, *units: ConvUnit, adds: Tensor | None = None) -> bo
 
 
 def _fused_projection(
-    x: Tensor,
-    weight: Tensor,
-    bn: BatchNormTensors,
-    residual: Tensor,
-    projection: ConvUnit,
-    call: ConvBnCall,
+    x: Tensor, unit: ConvUnit, residual: Tensor, projection: ConvUnit
 ) -> Tensor | None:
     """Both convolutions in one inference launch where the backend has one; None where it does not apply."""
     backend = _backend.resolve(x)
-    p = projection
+    weight, p = unit.weight, projection
     if (
         not backend.fuses_projection
-        or call.norm.training
+        or unit.training
         or p.training
         or x.shape[0] == 0
         or torch.is_autocast_enabled(x.device.type)
         or not p.is_pointwise
         or (
             torch.is_grad_enabled()
-            and requires_grad(x, weight, bn.gamma, bn.beta, residual, p.weight, p.gamma, p.beta)
+            and requires_grad(x, weight, unit.gamma, unit.beta, residual, p.weight, p.gamma, p.beta)
         )
     ):
         return None
-    shape = _validate.convolution(x, weight, call.geometry)
+    shape = _validate.convolution(x, weight, unit.geometry())
     _validate.weight_dtype(weight, x.dtype)
-    _validate.batch_norm(x, x.dtype, bn, shape, *call.norm)
+    _validate.batch_norm(x, x.dtype, unit.bn(), shape, *unit.spec())
     _validate.activation(residual, "residual")
-    projection_call = p.call(relu=False)
-    shortcut_shape = _validate.convolution(residual, p.weight, projection_call.geometry)
+    shortcut_shape = _validate.convolution(residual, p.weight, p.geometry())
     _validate.weight_dtype(p.weight, residual.dtype)
-    _validate.batch_norm(residual, residual.dtype, p.bn(), shortcut_shape, *projection_call.norm)
+    _validate.batch_norm(residual, residual.dtype, p.bn(), shortcut_shape, *p.spec())
     if shortcut_shape != shape or residual.dtype != x.dtype or residual.device != x.device:
         return None  # the unfused path raises the error
     z = backend.expand_projection_inference(
-        backend.prepare(x), weight, bn, backend.prepare(residual), p, call.norm.eps
+        backend.prepare(x), weight, unit.bn(), backend.prepare(residual), p, unit.eps
     )
     return match_format(z, is_channels_last(x) or is_channels_last(weight))

@@ -3,6 +3,8 @@ pool behind it)."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -10,13 +12,13 @@ from torch.distributed import ProcessGroup
 from resnet_cuda import _backend, _selection
 from resnet_cuda.ops import _validate
 from resnet_cuda.ops._branch import requires_grad
-from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
+from resnet_cuda.ops._interface import Pair
 from resnet_cuda.ops._running import restored_on_error
-from resnet_cuda.ops._synchronised import group_of
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
-from resnet_cuda.ops.max_pool2d import PoolWindow, max_pool2d, pool_window
+from resnet_cuda.ops._unit_call import run_unit, run_unit_plainly
+from resnet_cuda.ops.conv_unit import ConvUnit
+from resnet_cuda.ops.max_pool2d import PoolWindow, pool_in_torch, pool_window, run_pool
 
+_NOTHING = nullcontext()
 FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
 
 
@@ -59,29 +61,36 @@ def conv_bn_relu_max_pool2d(
     Raises:
         TypeError, ValueError: as `conv_bn_relu` and `max_pool2d`.
     """
-    geometry = _validate.geometry(stride, padding, dilation, groups)
-    norm = BatchNormSpec(training, momentum, eps, group_of(process_group, training))
-    call = ConvBnCall(geometry, norm, relu=True)
-    bn = BatchNormTensors(gamma, beta, running_mean, running_var)
-    window = pool_window(pool_kernel_size, pool_stride, pool_padding)
-    return apply_conv_bn_max_pool(x, weight, bn, call, window)
+    unit = ConvUnit(
+        weight,
+        gamma,
+        beta,
+        running_mean,
+        running_var,
+        stride,
+        padding,
+        dilation,
+        groups,
+        training,
+        momentum,
+        eps,
+        process_group=process_group,
+    )
+    return run_pooled_unit(x, unit, pool_window(pool_kernel_size, pool_stride, pool_padding))
 
 
-def apply_conv_bn_max_pool(
-    x: Tensor,
-    weight: Tensor,
-    bn: BatchNormTensors,
-    call: ConvBnCall,
-    window: PoolWindow,
-    *,
-    folded: FoldedConv | None = None,
-) -> Tensor:
-    """The op on a description of the convolution; `folded` as in `apply_conv_bn`."""
+def run_pooled_unit(x: Tensor, unit: ConvUnit, window: PoolWindow) -> Tensor:
+    """max_pool2d(relu(bn(conv(x)))) of a unit; its ReLU flag is ignored."""
+    plain = _backend.undisturbed(x)
+    if plain is not None:
+        with restored_on_error(unit) if unit.training else _NOTHING:
+            return pool_in_torch(
+                run_unit_plainly(plain, x, unit, None, True, restores=False), window
+            )
     _validate.activation(x, "x")
-    grad = torch.is_grad_enabled() and requires_grad(x, weight, bn.gamma, bn.beta)
-    at_inference = not (grad or call.norm.training or x.shape[0] == 0)
-    in_one = at_inference and call.relu and window == FUSED_WINDOW
-    if in_one and _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
-        return apply_conv_bn(x, weight, bn, None, call._replace(launch="max_pool"))
-    with restored_on_error((bn, call.norm.training)):
-        return max_pool2d(apply_conv_bn(x, weight, bn, None, call, folded=folded), *window)
+    if _backend.resolve(x).fuses_max_pool and _selection.has_tensor_cores(x.device):
+        grad = torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta)
+        if window == FUSED_WINDOW and not (grad or unit.training or x.shape[0] == 0):
+            return run_unit(x, unit, None, True, launch="max_pool")
+    with restored_on_error(unit):
+        return run_pool(run_unit(x, unit, None, True, launch="conv", restores=False), window)

@@ -5,26 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from resnet_cuda import _backend
-from resnet_cuda.ops import _autocast, _validate
-from resnet_cuda.ops._branch import (
-    BranchSpec,
-    BranchTensors,
-    ConvSpec,
-    ConvTensors,
-    ZeroPad,
-    run_branch,
-)
+from resnet_cuda.ops import _validate
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, Pair
-from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry, Pair
 from resnet_cuda.ops._synchronised import group_of
-from resnet_cuda.ops.conv_bn_relu import ConvBnCall, apply_conv_bn
+from resnet_cuda.ops._unit_call import run_unit
 
 
 class _BatchNormed:
@@ -72,9 +60,9 @@ class ConvUnit(_BatchNormed):
     beta: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
+    stride: int | Pair = (1, 1)
+    padding: int | Pair = (0, 0)
+    dilation: int | Pair = (1, 1)
     groups: int = 1
     training: bool = False
     momentum: float = 0.1
@@ -85,10 +73,9 @@ class ConvUnit(_BatchNormed):
     batch_norm: bool = True
     dropout: float = 0.0
 
-    def call(self, relu: bool, launch: str = "conv", pad: ZeroPad | None = None) -> ConvBnCall:
-        """The checked numbers, with the ReLU flag, kernels and shortcut that the caller chooses."""
-        geometry = _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
-        return ConvBnCall(geometry, self.spec(), relu, launch, pad)
+    def geometry(self) -> ConvGeometry:
+        """The convolution's checked numbers."""
+        return _validate.geometry(self.stride, self.padding, self.dilation, self.groups)
 
     @property
     def is_pointwise(self) -> bool:
@@ -142,49 +129,4 @@ def conv_unit(x: Tensor, unit: ConvUnit, residual: Tensor | None = None) -> Tens
             f"unit has batch_norm={unit.batch_norm} and dropout={unit.dropout}; accepted here: "
             "batch_norm=True and dropout=0 (`residual_branch` takes the others)"
         )
-    return run_unit(x, unit, residual, unit.relu)
-
-
-def run_unit(
-    x: Tensor,
-    unit: ConvUnit,
-    residual: Tensor | None,
-    relu: bool,
-    *,
-    launch: str = "conv",
-    pad: ZeroPad | None = None,
-    donate_residual: bool = False,
-    widened_from: torch.dtype | None = None,
-) -> Tensor:
-    """A unit with the ReLU flag, kernels, shortcut and inference privileges that its caller chooses (see
-    `apply_conv_bn`)."""
-    if not unit.batch_norm:
-        z = _convolve(x, unit)
-        if residual is not None:
-            z = z + residual if pad is None else pad.add_to_(z, residual)
-        return torch.relu(z) if relu else z
-    z = apply_conv_bn(
-        x,
-        unit.weight,
-        unit.bn(),
-        residual,
-        unit.call(relu, launch, pad),
-        folded=unit.folded,
-        donate_residual=donate_residual,
-        widened_from=widened_from,
-    )
-    return F.dropout(z, unit.dropout) if unit.dropout else z
-
-
-def _convolve(x: Tensor, unit: ConvUnit) -> Tensor:
-    """The convolution of a unit without batch norm."""
-    backend = _backend.resolve(x)
-    g = unit.call(False).geometry
-    _validate.convolution(x, unit.weight, g)
-    if x.shape[0] == 0 or not backend.normalises_on_load:
-        return torch.conv2d(x, unit.weight, None, g.stride, g.padding, g.dilation, g.groups)
-    dtype = _autocast.autocast_dtype(x) or x.dtype
-    tensors = ConvTensors(unit.weight.to(dtype), None, None, None, None)
-    branch = BranchSpec((ConvSpec(g, None, False),), None, False)
-    z = run_branch(backend, branch, BranchTensors(backend.prepare(x.to(dtype)), None, [tensors]))
-    return match_format(z, is_channels_last(x) or is_channels_last(unit.weight))
+    return run_unit(x, unit, residual, unit.relu, launch="conv")

@@ -26,9 +26,11 @@ def global_avg_pool(x: Tensor) -> Tensor:
         TypeError, ValueError: x is not as above.
     """
     _validate.activation(x, "x")
-    _validate.spatial(x)
+    n, c, h, w = x.shape
+    if c == 0 or h == 0 or w == 0:
+        _validate.spatial(x)
     backend = _backend.resolve(x)
-    if backend.pools_with_torch or x.shape[0] == 0:
+    if backend.pools_with_torch or n == 0:
         return torch.nn.functional.adaptive_avg_pool2d(x, 1)
     x = backend.prepare(x)
     if torch.is_grad_enabled() and x.requires_grad:

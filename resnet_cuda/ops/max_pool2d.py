@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from resnet_cuda import _backend
@@ -39,17 +38,16 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
     Raises:
         TypeError, ValueError: an argument is not as above.
     """
+    return run_pool(x, pool_window(kernel_size, stride, padding))
+
+
+def run_pool(x: Tensor, window: PoolWindow) -> Tensor:
+    """The op with a checked window."""
     _validate.activation(x, "x")
-    window = pool_window(kernel_size, stride, padding)
-    _validate.spatial(x)
-    if x.shape[2] + 2 * padding < kernel_size or x.shape[3] + 2 * padding < kernel_size:
-        raise ValueError(
-            f"x has {x.shape[2]} x {x.shape[3]} pixels and kernel_size is {kernel_size} with padding {padding}; "
-            "accepted: an image at least as large as the window"
-        )
-    backend = _backend.resolve(x)
+    _check_fit(x, window)
+    backend = _backend.undisturbed(x) or _backend.resolve(x)
     if backend.pools_with_torch or x.shape[0] == 0:
-        return F.max_pool2d(x, *window)
+        return torch.max_pool2d(x, *window)
     channels_last = is_channels_last(x)
     x = backend.prepare(x)
     if torch.is_grad_enabled() and x.requires_grad:
@@ -59,8 +57,29 @@ def max_pool2d(x: Tensor, kernel_size: int = 3, stride: int = 2, padding: int = 
     return match_format(y, channels_last)
 
 
+def pool_in_torch(x: Tensor, window: PoolWindow) -> Tensor:
+    """The op in torch's own, of what an op has made."""
+    _check_fit(x, window)
+    return torch.max_pool2d(x, *window)
+
+
+def _check_fit(x: Tensor, window: PoolWindow) -> None:
+    _, c, h, w = x.shape
+    if c == 0 or h == 0 or w == 0:
+        _validate.spatial(x)
+    kernel, _, padding = window
+    if h + 2 * padding < kernel or w + 2 * padding < kernel:
+        raise ValueError(
+            f"x has {h} x {w} pixels and kernel_size is {kernel} with padding {padding}; "
+            "accepted: an image at least as large as the window"
+        )
+
+
 def pool_window(kernel_size: int, stride: int, padding: int) -> PoolWindow:
     """The checked window of `max_pool2d`."""
+    if type(kernel_size) is type(stride) is type(padding) is int:  # the usual case, quickly
+        if 0 < kernel_size <= 15 and stride > 0 and 0 <= 2 * padding <= kernel_size:
+            return PoolWindow(kernel_size, stride, padding)
     for name, value, least in (
         ("kernel_size", kernel_size, 1),
         ("stride", stride, 1),

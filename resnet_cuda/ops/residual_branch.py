@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,17 +30,19 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._folding import is_plain
 from resnet_cuda.ops._interface import Backend
 from resnet_cuda.ops._layout import is_channels_last, match_format
+from resnet_cuda.ops._row_of_calls import moving_in_row, row_of_calls
 from resnet_cuda.ops._running import restored_on_error
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
-from resnet_cuda.ops.bn_relu import bn_relu
+from resnet_cuda.ops._unit_call import run_unit
+from resnet_cuda.ops.bn_relu import run_norm
 from resnet_cuda.ops.bottleneck import (
     bottleneck_block,
-    bottleneck_expand,
     bottleneck_expand_reduce,
+    expand_and_project,
     is_block_launch,
     may_share_launch,
 )
-from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, check_unit, run_unit
+from resnet_cuda.ops.conv_unit import ConvUnit, NormUnit, check_unit
 
 Shortcut = ConvUnit | Identity | ZeroPad
 
@@ -95,15 +97,19 @@ def residual_branch(
     if entry is not None and not isinstance(entry, NormUnit):
         raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
+    plain = _backend.undisturbed(x) if memory == "save" else None
+    moving = None if plain is None else moving_in_row(plain, x, units, shortcut, entry)
+    if plain is not None and moving is not None:
+        _validate.activation(x, "x")
+        with restored_on_error(*moving):
+            return row_of_calls(plain, x, units, shortcut, entry, relu, donate_input)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
-    if any(map(breaks_graph, call.process_groups)):
+    groups = call.process_groups
+    if groups and any(map(breaks_graph, groups)):
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
-    moving = [(unit.bn(), True) for unit in call.norms if unit.training]
-    if not moving:
-        return _run(x, call, donate_input)
-    with restored_on_error(*moving):
+    with restored_on_error(*call.norms):
         return _run(x, call, donate_input)
 
 
@@ -112,11 +118,11 @@ def _run(x: Tensor, call: _Call, donate_input: bool) -> Tensor:
     if call.is_one(backend, x):
         return _differentiable(backend, x, call)
     dtype = _autocast.autocast_dtype(x) or x.dtype
-    compute = _wider_dtype(x, dtype, call)
-    if compute is None:
-        return _compose(x, call, donate_input, None)
+    compute = backend.inference_dtype(dtype)
+    if compute == dtype or not _may_widen(x, dtype, call):
+        return _compose(backend, x, call, donate_input, None)
     wide = x.to(dtype).to(compute)
-    return _compose(wide, call, donate_input or wide is not x, dtype).to(dtype)
+    return _compose(backend, wide, call, donate_input or wide is not x, dtype).to(dtype)
 
 
 def chained_branch(
@@ -141,11 +147,11 @@ def chained_branch(
     _check_units(units, shortcut)
     z, rest = (x, units) if begun is None else (begun, units[1:])
     for unit in rest[:-1]:
-        z = run_unit(z, unit, None, unit.relu, launch=_launch(unit))
+        z = run_unit(z, unit, None, unit.relu)
     if following is not None and shares:
         return bottleneck_expand_reduce(z, units[-1], x, following)
     call = _Call(tuple(units), shortcut, None, True, BranchOptions())
-    return _finish(z, x, x, call, False, None), None
+    return _finish(_backend.resolve(x), z, x, x, call, False, None), None
 
 
 def _shares_last_launch(
@@ -166,29 +172,28 @@ def _shares_last_launch(
     )
 
 
-class _Call(NamedTuple):
-    """The arguments of a call but x."""
+class _Call:
+    """The arguments of a call but x, and what is asked of them more than once."""
 
-    units: tuple[ConvUnit, ...]
-    shortcut: Shortcut | None
-    entry: NormUnit | None
-    relu: bool
-    options: BranchOptions
-
-    @property
-    def convolutions(self) -> tuple[ConvUnit, ...]:
-        return (*self.units, self.shortcut) if isinstance(self.shortcut, ConvUnit) else self.units
-
-    @property
-    def norms(self) -> list[ConvUnit | NormUnit]:
-        """Whatever has a batch norm in it."""
-        return [u for u in (*self.convolutions, self.entry) if u is not None]
-
-    @property
-    def process_groups(self) -> list[ProcessGroup]:
-        """Over whose ranks batch norms take statistics."""
-        groups = [unit.group() for unit in self.norms]
-        return [group for group in groups if group is not None]
+    def __init__(
+        self,
+        units: tuple[ConvUnit, ...],
+        shortcut: Shortcut | None,
+        entry: NormUnit | None,
+        relu: bool,
+        options: BranchOptions,
+    ) -> None:
+        self.units, self.shortcut, self.entry = units, shortcut, entry
+        self.relu, self.options = relu, options
+        self.convolutions = (*units, shortcut) if isinstance(shortcut, ConvUnit) else units
+        # Whatever has a batch norm in it, and over whose ranks these take statistics.
+        self.norms: tuple[ConvUnit | NormUnit, ...] = self.convolutions
+        if entry is not None:
+            self.norms = (*self.norms, entry)
+        self.process_groups: list[ProcessGroup] = []
+        for unit in self.norms:
+            if unit.process_group is not None and (group := unit.group()) is not None:
+                self.process_groups.append(group)
 
     @property
     def is_identity_block(self) -> bool:
@@ -216,13 +221,13 @@ class _Call(NamedTuple):
             return False
         if torch.compiler.is_compiling() and backend.gate_is_output:
             return False
-        if self.keeps_wider(x):
-            return False
         if (
             not self.options.recompute
             and not isinstance(self.shortcut, ZeroPad)
             and backend.uses_torch_autograd(*self.process_groups)
         ):
+            return False
+        if self.keeps_wider(x):
             return False
         if any(unit.training for unit in self.norms):
             return True
@@ -244,6 +249,9 @@ def _check_units(units: Sequence[ConvUnit], shortcut: Shortcut | None) -> None:
         )
     last = len(units) - 1
     for i, unit in enumerate((*units, shortcut) if isinstance(shortcut, ConvUnit) else units):
+        if type(unit) is ConvUnit and unit.batch_norm and unit.dropout == 0.0:
+            if isinstance(unit.weight, Tensor):
+                continue  # the usual case, quickly
         check_unit(unit, f"units[{i}]" if i <= last else "shortcut")
         fault = _fault_of(unit, ends=i >= last)
         if fault is not None:
@@ -255,7 +263,8 @@ def _fault_of(unit: ConvUnit, ends: bool) -> str | None:
     if not unit.batch_norm:
         if not ends:
             return ".batch_norm is False; accepted: only in the last unit and the shortcut"
-        if unit.training or any(vector is not None for vector in unit.bn()):
+        bare = unit.gamma is unit.beta is unit.running_mean is unit.running_var is None
+        if unit.training or not bare:
             return (
                 " has batch_norm=False and training=True or batch norm's vectors; accepted: "
                 "training=False and None"
@@ -281,7 +290,7 @@ def _differentiable(backend: Backend, x: Tensor, call: _Call) -> Tensor:
         _validate.batch_norm(start, dtype, call.entry.bn(), x.shape, *call.entry.spec())
 
     def add(unit: ConvUnit, read: _validate.Planned) -> _validate.Planned:
-        geometry, norm, *_ = unit.call(unit.relu)
+        geometry, norm = unit.geometry(), unit.spec()
         shape = _validate.convolution(read, unit.weight, geometry)
         if autocast is None:
             _validate.weight_dtype(unit.weight, dtype)
@@ -324,38 +333,40 @@ def _with_dropout(t: ConvTensors, p: float, noise: Tensor) -> ConvTensors:
     return t._replace(gamma=gamma * factor, beta=beta, noise=noise)
 
 
-def _wider_dtype(x: Tensor, dtype: torch.dtype, call: _Call) -> torch.dtype | None:
-    """The dtype in which CPU inference of the whole block is faster than in its own, if there is one."""
-    compute = _backend.resolve(x).inference_dtype(dtype)
-    if compute == dtype:
-        return None
+def _may_widen(x: Tensor, dtype: torch.dtype, call: _Call) -> bool:
+    """Whether the whole block can be computed in a wider dtype than its own: by folded inference."""
     if not is_plain(x) or x.shape[0] == 0 or call.is_preactivated or call.keeps_wider(x):
-        return None
+        return False
     for unit in call.convolutions:
         if unit.training or unit.folded is None:
-            return None
+            return False
         if not isinstance(unit.weight, Tensor) or unit.weight.dtype not in (x.dtype, dtype):
-            return None  # the unit's own checks say what is wrong
+            return False  # the unit's own checks say what is wrong
         if torch.is_grad_enabled() and requires_grad(x, unit.weight, unit.gamma, unit.beta):
-            return None
-    return compute
+            return False
+    return True
 
 
 def _compose(
-    x: Tensor, call: _Call, donate_input: bool, widened_from: torch.dtype | None
+    backend: Backend,
+    x: Tensor,
+    call: _Call,
+    donate_input: bool,
+    widened_from: torch.dtype | None,
 ) -> Tensor:
     """Unit by unit, each a call of its own, or a whole bottleneck as one."""
-    if call.is_identity_block and widened_from is None and is_block_launch(x, call.units):
+    if backend.fuses_block and call.is_identity_block and is_block_launch(x, call.units):
         return bottleneck_block(x, *call.units)
     z = entered = x
     if call.entry is not None:
-        z = entered = bn_relu(x, *call.entry.bn(), **call.entry.spec()._asdict())
+        z = entered = run_norm(x, call.entry, None, True, restores=False)
     for unit in call.units[:-1]:
-        z = run_unit(z, unit, None, unit.relu, launch=_launch(unit), widened_from=widened_from)
-    return _finish(z, x, entered, call, donate_input, widened_from)
+        z = run_unit(z, unit, None, unit.relu, widened_from=widened_from, restores=False)
+    return _finish(backend, z, x, entered, call, donate_input, widened_from)
 
 
 def _finish(
+    backend: Backend,
     z: Tensor,
     x: Tensor,
     entered: Tensor,
@@ -365,53 +376,31 @@ def _finish(
 ) -> Tensor:
     """The last unit, of z, and the shortcut."""
     last, shortcut = call.units[-1], call.shortcut
+    run = partial(run_unit, widened_from=widened_from, restores=False)
     if shortcut is None:
-        return run_unit(z, last, None, call.relu, launch=_launch(last), widened_from=widened_from)
+        return run(z, last, None, call.relu)
     if isinstance(shortcut, ConvUnit):
         if (
-            _backend.resolve(x).fuses_projection
+            backend.fuses_projection
             and not call.is_preactivated
             and call.relu
-            and _expands(last)
+            and last.is_pointwise
+            and last.stride in (1, (1, 1))
             and shortcut.is_pointwise
         ):
-            return bottleneck_expand(
-                z,
-                last.weight,
-                *last.bn(),
-                x,
-                projection=shortcut,
-                training=last.training,
-                momentum=last.momentum,
-                eps=last.eps,
-                process_group=last.process_group,
-            )
-        launch = _launch(shortcut)
-        residual = run_unit(
-            entered, shortcut, None, False, launch=launch, widened_from=widened_from
-        )
-    else:
-        residual = x
-    if not isinstance(shortcut, ConvUnit) and call.keeps_wider(x):
+            return expand_and_project(z, last, x, shortcut)
+        residual = run(entered, shortcut, None, False)
+        return run(z, last, residual, call.relu, donate_residual=True)
+    if call.keeps_wider(x):
         wide = shortcut(x) if isinstance(shortcut, ZeroPad) else x
-        z = run_unit(z, last, None, False, launch=_launch(last)) + wide
+        z = run(z, last, None, False) + wide
         return torch.relu(z) if call.relu else z
-    return run_unit(
+    return run(
         z,
         last,
-        residual,
+        x,
         call.relu,
-        launch="expand" if _expands(last) else "conv",
         pad=shortcut if isinstance(shortcut, ZeroPad) else None,
         # A branch of one unit convolves the very tensor that it adds: that one must stay whole.
-        donate_residual=residual is not z and (residual is not x or donate_input),
-        widened_from=widened_from,
+        donate_residual=donate_input and x is not z,
     )
-
-
-def _launch(unit: ConvUnit) -> str:
-    return "reduce" if unit.is_pointwise else "conv"
-
-
-def _expands(unit: ConvUnit) -> bool:
-    return unit.is_pointwise and unit.stride in (1, (1, 1))

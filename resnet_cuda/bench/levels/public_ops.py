@@ -21,8 +21,8 @@ from resnet_cuda.bench.layers import Elementwise, Layer, Network, Pool, Stem, sh
 from resnet_cuda.bench.modes import INFERENCE, STEP
 from resnet_cuda.bench.rule import Given
 from resnet_cuda.ops._folding import FoldedConv
-from resnet_cuda.ops.conv_bn_relu_max_pool2d import apply_conv_bn_max_pool
-from resnet_cuda.ops.conv_unit import run_unit
+from resnet_cuda.ops._unit_call import run_unit
+from resnet_cuda.ops.conv_bn_relu_max_pool2d import run_pooled_unit
 from resnet_cuda.ops.max_pool2d import PoolWindow
 from resnet_cuda.testing.problems import ConvProblem
 from resnet_cuda.trace import FORWARD
@@ -229,8 +229,7 @@ def stem_op(stem: Stem) -> Op:
 
     def ours(own: Given, training: bool) -> Callable[[], Tensor]:
         x, unit = own["x"], _unit(layer.conv, own, training)
-        call, bn = unit.call(relu=True), unit.bn()
-        return lambda: apply_conv_bn_max_pool(x, unit.weight, bn, call, window, folded=unit.folded)
+        return lambda: run_pooled_unit(x, unit, window)
 
     def plain(tensors: Mapping[str, Tensor], training: bool) -> Tensor:
         return F.max_pool2d(eager.layer(tensors, layer, training), *window)
