@@ -128,7 +128,7 @@ def apply_conv_bn(
     `widened_from` is the dtype of a network whose activations run in a wider one here (x, residual
     and the result are wide).
     """
-    if breaks_graph(call.norm.process_group):
+    if breaks_graph(x, call.norm.process_group):
         return run_eagerly(apply_conv_bn, x, weight, bn, residual, call)
     _validate.activation(x, "x")
     backend = _backend.resolve(x)

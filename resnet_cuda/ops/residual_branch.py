@@ -96,7 +96,7 @@ def residual_branch(
         raise TypeError(f"entry is a {type(entry).__name__}; accepted: a NormUnit or None")
     check_memory(memory)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
-    if any(map(breaks_graph, call.process_groups)):
+    if breaks_graph(x, *call.process_groups):
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")
