@@ -9,13 +9,15 @@ build=build/ubsan
 package=$build/package/resnet_cuda
 set -e
 cmake -S . -B $build -G Ninja -DRNC_SANITIZE=undefined -DRNC_CUDA=OFF -DRNC_TESTS=OFF -DPython_EXECUTABLE="$(command -v "$PYTHON")"
-ninja -C $build _C _host rnc_emulated
-# A package of its own, with these libraries. The checked emulator stays as it is: it watches the same kernels in another way.
+ninja -C $build ${MAX_JOBS:+-j "$MAX_JOBS"} _C _host rnc_emulated rnc_emulated_checked
+# A package of its own, with these libraries.
 rm -rf $package
 mkdir -p $package
 cp -r resnet_cuda/. $package
-cp $build/_C*.so $build/_host*.so $build/cmake/emulated/librnc_emulated.so $package
-readelf -d $package/librnc_emulated.so | grep -q ubsan
+cp $build/_C*.so $build/_host*.so $build/cmake/emulated/*.so $package
+for library in librnc_emulated.so librnc_emulated_checked.so; do
+  readelf -d $package/$library | grep -q ubsan
+done
 tests=("$@")
 if ((${#tests[@]} == 0)); then
   tests=(tests/kernels/test_conv_kernels.py tests/kernels/test_gathered_kernels.py tests/kernels/test_hopper_kernels.py

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-COLLECTIVE_SECONDS = 20
-ANSWER_SECONDS = 60
+COLLECTIVE_SECONDS = 60
+ANSWER_SECONDS = 120
 
 
 class Ranks:

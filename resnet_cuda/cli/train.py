@@ -1,7 +1,8 @@
 """Train a CIFAR network with its paper's recipe: checkpoints that resume, mixed precision, torchrun.
 
-The data are the original python batches of CIFAR-10 or CIFAR-100, which --data names. Writes checkpoint.pt, log.csv,
-summary.json and curves.png. On several devices: torchrun --nproc-per-node N -m resnet_cuda train ...
+The data are the binary or the python version of CIFAR-10 or CIFAR-100, in the folder --data. Writes
+checkpoint.pt, log.csv, summary.json and curves.png.
+On several devices: torchrun --nproc-per-node N -m resnet_cuda train ...
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from resnet_cuda.ops import _second_order, _validate
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import BatchNormSpec, BatchNormTensors, ConvGeometry
 from resnet_cuda.ops._layout import match_strides
-from resnet_cuda.ops._running import defer_running_update, update_running
+from resnet_cuda.ops._running import moves_outside, running, take_over, with_copies
 
 if TYPE_CHECKING:
     from resnet_cuda.ops._interface import Backend
@@ -226,27 +226,15 @@ def run_branch(backend: Backend, branch: BranchSpec, tensors: BranchTensors) -> 
     """z. Everything is checked and in one dtype; running statistics are updated in training."""
     if not (torch.is_grad_enabled() and requires_grad(*_flat(tensors))):
         return backend.branch_forward(branch, tensors)[0]
-    calls = [
-        (bn, False) if bn is None or norm is None else defer_running_update(bn, norm)
-        for norm, bn in zip(branch.norms, tensors.norms, strict=True)
-    ]
-    *of_convolutions, (entry, _) = calls
-    given = tensors._replace(
-        convolutions=[
-            t if bn is None else ConvTensors(t.weight, *bn, t.noise)
-            for t, (bn, _) in zip(tensors.convolutions, of_convolutions, strict=True)
-        ],
-        entry=entry,
-    )
-    z, *saved = apply_function(_ResidualBranch, branch, backend, *_flat(given))
-    if any(deferred for _, deferred in calls):
-        statistics = _statistics(backend, branch, tensors, saved)
-        counts = values_per_channel(branch, tensors)
-        for i, (_, deferred) in enumerate(calls):
-            norm, bn, numbers = branch.norms[i], tensors.norms[i], statistics[i]
-            if deferred and norm is not None and bn is not None and numbers is not None:
-                update_running(bn, norm, numbers, counts[i])
+    z, *rest = apply_function(_ResidualBranch, branch, backend, *_flat(tensors))
+    if moves_outside():
+        moving = _running(branch, tensors)
+        take_over(moving, rest[len(rest) - len(moving) :])
     return z
+
+
+def _running(branch: BranchSpec, tensors: BranchTensors) -> list[Tensor]:
+    return running(zip(tensors.norms, branch.norms, strict=True))
 
 
 def _statistics(
@@ -304,16 +292,26 @@ def _unflat(flat: Sequence[Tensor | None], has_entry: bool) -> BranchTensors:
 
 class _ResidualBranch(torch.autograd.Function):
     """Outputs (z, *saved): what the backward needs travels as outputs, so that torch.func's
-    transforms can follow. Where it runs the forward again, `saved` are the statistics alone."""
+    transforms can follow. Where it runs the forward again, `saved` are the statistics alone. Behind them
+    are running statistics, where those move outside."""
 
     @staticmethod
     def forward(branch: BranchSpec, backend: Backend, *flat: Tensor | None) -> tuple[Tensor, ...]:
         tensors = _unflat(flat, branch.entry is not None)
+        moved: list[Tensor] = []
+        if moves_outside():
+            convolutions = [
+                ConvTensors(t.weight, *with_copies(t.bn, spec.norm), t.noise)
+                for spec, t in zip(branch.convolutions, tensors.convolutions, strict=True)
+            ]
+            entry = tensors.entry and with_copies(tensors.entry, branch.entry)
+            tensors = tensors._replace(convolutions=convolutions, entry=entry)
+            moved = _running(branch, tensors)
         z, saved = backend.branch_forward(branch, tensors)
         if branch.options.recompute:
             statistics = backend.branch_statistics(branch, tensors, saved)
-            return (z, *(vector for pair in statistics if pair is not None for vector in pair))
-        return (z, *saved)
+            saved = tuple(vector for pair in statistics if pair is not None for vector in pair)
+        return (z, *saved, *moved)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -321,6 +319,9 @@ class _ResidualBranch(torch.autograd.Function):
         z, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
+        if moves_outside():
+            moved = len(_running(branch, _unflat(flat, branch.entry is not None)))
+            saved = saved[: len(saved) - moved]
         keeps_z = branch.relu and backend.gate_is_output and not branch.options.recompute
         tensors = _unflat(flat, branch.entry is not None)
 

@@ -4,7 +4,7 @@ write to their inputs, and not at all in a call that fails."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -21,26 +21,35 @@ def is_fault(kind: type[BaseException]) -> bool:
     return kind is not getattr(checkpoint, "_StopRecomputationError", None)
 
 
-def defer_running_update(
-    bn: BatchNormTensors, norm: BatchNormSpec
-) -> tuple[BatchNormTensors, bool]:
-    """The tensors to call with, and whether the caller has to move the running statistics."""
-    if norm.training and bn.running_mean is not None and torch.compiler.is_compiling():
-        return bn._replace(running_mean=None, running_var=None), True
-    return bn, False
+def moves_outside() -> bool:
+    """Whether an autograd function moves copies of running statistics, outputs of it, in place of its inputs."""
+    return torch.compiler.is_compiling()
 
 
-def update_running(
-    bn: BatchNormTensors, norm: BatchNormSpec, statistics: tuple[Tensor, Tensor], count: int
-) -> None:
-    """Moves the running statistics towards the batch's (mean, invstd), each of `count` values; the
-    variance is made unbiased."""
-    assert bn.running_mean is not None and bn.running_var is not None
-    mean, invstd = statistics
+def running(
+    norms: Iterable[tuple[BatchNormTensors | None, BatchNormSpec | None]],
+) -> list[Tensor]:
+    """The running statistics that move, in the order of the batch norms."""
+    found: list[Tensor] = []
+    for bn, norm in norms:
+        if bn is not None and norm is not None and norm.training:
+            found += [v for v in (bn.running_mean, bn.running_var) if v is not None]
+    return found
+
+
+def with_copies(bn: BatchNormTensors, norm: BatchNormSpec | None) -> BatchNormTensors:
+    """With copies of what moves."""
+    if norm is None or not norm.training:
+        return bn
+    mean, var = (None if v is None else v.clone() for v in (bn.running_mean, bn.running_var))
+    return bn._replace(running_mean=mean, running_var=var)
+
+
+def take_over(running: Sequence[Tensor], moved: Sequence[Tensor]) -> None:
+    """Gives running statistics the values of their copies."""
     with torch.no_grad():
-        var = (invstd.square().reciprocal() - norm.eps) * (count / (count - 1))
-        bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), norm.momentum)
-        bn.running_var.lerp_(var.to(bn.running_var.dtype), norm.momentum)
+        for tensor, value in zip(running, moved, strict=True):
+            tensor.copy_(value)
 
 
 class MayTrain(Protocol):

@@ -8,6 +8,10 @@ a batch norm over K channels, and in closed form over the C channels that its co
     a projection's shift   all_gather of (count, mean, sum of squares)       8 (2 C + 1) per rank
     backward               all_reduce of (dgamma, dbeta, count)              8 (2 K + 1)
 
+torch.compile has functional collectives in the graph for them, in the order of the code. On our kernels a rank
+that is compiled and one that is not do the same; on the CPU's backend, whose graphs are made of plain torch, a
+forward is two all_reduce, so all ranks are compiled, or none.
+
 The number of values per channel travels with them, because ranks need not have equally many, and stays
 on the device: nothing is read back by the host. A rank without images takes part in all of them, with
 zeros. The gradients of gamma, beta and the filters stay those of the rank's own images, as those of
@@ -16,7 +20,7 @@ zeros. The gradients of gamma, beta and the filters stay those of the rank's own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,7 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from resnet_cuda import _compiler
+from resnet_cuda import _backend, _compiler
 from resnet_cuda.ops._interface import BatchNormTensors
 
 _alone = False
@@ -126,30 +130,47 @@ def divisor(rows: int | Tensor) -> int | Tensor:
 def _summed(group: dist.ProcessGroup, count: int, *tensors: Tensor) -> list[Tensor]:
     """The tensors, and behind them the count as a tensor [], each added up over all ranks, in float64."""
     flat = [tensor.flatten().double() for tensor in tensors]
-    own = torch.cat((*flat, tensors[0].new_full((1,), count, dtype=torch.float64)))
-    *parts, total = _Summed.apply(own, group).split([*(len(part) for part in flat), 1])
+    own = tensors[0].new_full((1,), count, dtype=torch.float64)
+    *parts, total = _Summed.apply(group, *flat, own).split([*(len(part) for part in flat), 1])
     return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)] + [total[0]]
 
 
+def _added_up(own: Sequence[Tensor], group: dist.ProcessGroup) -> Tensor:
+    """Vectors of this rank -> one behind the other, added up over all ranks."""
+    every = torch.cat(tuple(own))
+    if _alone:
+        return every
+    if torch.compiler.is_compiling():
+        # torch 2.11 loses what a collective writes in place where it traces an autograd function's backward.
+        from torch.distributed import _functional_collectives as functional
+
+        return functional.all_reduce(every, "sum", group)
+    dist.all_reduce(every, group=group)
+    return every
+
+
 class _Summed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        ctx.mark_dirty(own)
-        if not _alone:
-            dist.all_reduce(own, group=group)
-        return own
+    """`_added_up`, differentiable."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def forward(ctx: Any, group: dist.ProcessGroup, *own: Tensor) -> Tensor:
+        ctx.group, ctx.lengths = group, [len(vector) for vector in own]
+        return _added_up(own, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # Every rank's result depends on every rank's part.
-        return _Summed.apply(gradient.clone(), ctx.group), None
+        return None, *_Summed.apply(ctx.group, gradient).split(ctx.lengths)
 
 
 def _gathered(own: Tensor, group: dist.ProcessGroup) -> Tensor:
     """own [L] of every rank -> [ranks, L]."""
     if _alone:
         return own[None]
+    if torch.compiler.is_compiling():
+        from torch.distributed import _functional_collectives as functional
+
+        return functional.all_gather_tensor(own, 0, group).view(-1, len(own))
     # Before torch 2.13 it was called all_gather_into_tensor.
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     every = own.new_empty(group.size() * len(own))
@@ -168,9 +189,17 @@ def alone() -> Iterator[None]:
         _alone = previous
 
 
-def breaks_graph(group: dist.ProcessGroup | None) -> bool:
-    """Whether torch.compile has to leave a call with this group to eager execution."""
-    return group is not None and torch.compiler.is_compiling()
+def breaks_graph(x: object, *groups: dist.ProcessGroup | None) -> bool:
+    """Whether torch.compile has to leave a call with these groups to eager execution: that of a rank without
+    images, whose kernels are not launched (`_fakes.no_pixels`), as no graph can say."""
+    return (
+        torch.compiler.is_compiling()
+        and any(group is not None for group in groups)
+        and isinstance(x, Tensor)
+        and x.dim() == 4
+        and x.shape[0] == 0
+        and _backend.resolve(x).normalises_on_load
+    )
 
 
 @_compiler.eager

@@ -112,7 +112,7 @@ def _run_anywhere(
     """`run_unit` on any backend, under autocast and transforms, in a graph."""
     if not unit.batch_norm:
         return _run_bare(x, unit, residual, how.relu, how.pad)
-    if unit.process_group is not None and breaks_graph(unit.group()):
+    if unit.process_group is not None and breaks_graph(x, unit.group()):
         return run_eagerly(_run_anywhere, x, unit, residual, how, widened_from, restores)
     if type(x) is not Tensor:
         _validate.activation(x, "x")

@@ -17,7 +17,13 @@ from resnet_cuda.ops._checked import CheckedNorm, checked_norm
 from resnet_cuda.ops._function import apply_function
 from resnet_cuda.ops._interface import Backend, BatchNormSpec, BatchNormTensors, Needs
 from resnet_cuda.ops._layout import in_format, match_format
-from resnet_cuda.ops._running import defer_running_update, restored_on_error, update_running
+from resnet_cuda.ops._running import (
+    moves_outside,
+    restored_on_error,
+    running,
+    take_over,
+    with_copies,
+)
 from resnet_cuda.ops._synchronised import breaks_graph, run_eagerly
 from resnet_cuda.ops.conv_unit import NormUnit
 
@@ -72,7 +78,7 @@ def run_norm(
             with restored_on_error(unit) if restores and unit.training else _NOTHING:
                 z = plain.norm_as_it_is(x, unit, residual, relu)
                 return in_format(z, known.channels_last)
-    if unit.process_group is not None and breaks_graph(unit.group()):
+    if unit.process_group is not None and breaks_graph(x, unit.group()):
         return run_eagerly(run_norm, x, unit, residual, relu)
     _validate.activation(x, "x")
     if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
@@ -133,11 +139,10 @@ def _by_passes(
     if (grad or norm.training) and backend.uses_torch_autograd(norm.process_group):
         return backend.bn_composed(x, bn, residual, norm, relu)
     if grad:
-        fused_bn, deferred = defer_running_update(bn, norm)
-        z, *saved = apply_function(_BnRelu, x, *fused_bn, residual, backend, call)
-        if deferred:
-            count = z.shape[0] * z.shape[2] * z.shape[3]
-            update_running(bn, norm, backend.statistics(saved, norm), count)
+        z, *rest = apply_function(_BnRelu, x, *bn, residual, backend, call)
+        if moves_outside():
+            moving = running([(bn, norm)])
+            take_over(moving, rest[len(rest) - len(moving) :])
         return z
     if norm.training:
         return backend.bn_forward(x, bn, residual, norm, relu)[0]
@@ -165,15 +170,22 @@ class _BnRelu(torch.autograd.Function):
         call: _BnCall,
     ) -> tuple[Tensor, ...]:
         bn = BatchNormTensors(gamma, beta, running_mean, running_var)
+        moved: list[Tensor] = []
+        if moves_outside():
+            bn = with_copies(bn, call.norm)
+            moved = running([(bn, call.norm)])
         z, saved = backend.bn_forward(y, bn, residual, call.norm, call.relu)
-        return (z, *saved)
+        return (z, *saved, *moved)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        y, gamma, beta, _, _, _, backend, call = inputs
+        y, gamma, beta, mean, var, _, backend, call = inputs
         z, *saved = output
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
+        if moves_outside():
+            moved = len(running([(BatchNormTensors(gamma, beta, mean, var), call.norm)]))
+            saved = saved[: len(saved) - moved]
         gate_source = z if call.relu and backend.gate_is_output else None
         ctx.save_for_backward(y, gamma, beta, gate_source, *saved)
         ctx.backend, ctx.call = backend, call

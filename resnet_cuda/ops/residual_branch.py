@@ -105,7 +105,7 @@ def residual_branch(
             return row_of_calls(plain, x, units, shortcut, entry, relu, donate_input)
     call = _Call(tuple(units), shortcut, entry, relu, BranchOptions(memory, closed_form))
     groups = call.process_groups
-    if groups and any(map(breaks_graph, groups)):
+    if groups and breaks_graph(x, *groups):
         again = partial(residual_branch, entry=entry, relu=relu, **call.options._asdict())
         return run_eagerly(again, x, units, shortcut)
     _validate.activation(x, "x")

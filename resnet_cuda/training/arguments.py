@@ -42,7 +42,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 def add_comparison_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """--data, --seeds, --iterations and --lr beside those of every run."""
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="CIFAR's python batches; default: digits of 8x8"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="CIFAR's binary or python version; default: digits",
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each network (default 1)")
     recipe = f"{DIGITS_RECIPE.iterations}, with --data the paper's {Recipe().iterations}"

@@ -314,21 +314,52 @@ def test_second_derivatives_over_two_ranks(
         assert_close(parts[0][i] + parts[1][i], wanted, f"gradient of parameter {i - 1}")
 
 
-def train_compiled(rank: int, case: Case) -> Pass:
+def train_compiled(rank: int, case: Case, compiler: str) -> Pass:
     module = case.synchronised()
-    return train(rank, case, torch.compile(module, backend="eager"))
+    torch.compiler.reset()
+    module.compile(backend=compiler, fullgraph=sum(case.split) > max(case.split))
+    return train(rank, case, module)
+
+
+def check_compiled(ranks: Ranks, case: Case, compiler: str = "aot_eager") -> tuple[Pass, Pass]:
+    compiled, eager = (
+        joined(ranks.run(train_compiled, case, compiler)),
+        joined(ranks.run(train, case)),
+    )
+    assert_same_pass(compiled, eager)
+    return compiled, eager
+
+
+@pytest.mark.parametrize(
+    ("module", "closed_form", "memory"),
+    [
+        ("bottleneck projection", True, "recompute"),
+        ("pre-activated projection", None, "save"),
+    ],
+)
+def test_on_our_kernels_torch_compile_makes_one_graph_with_the_bits_of_eager(
+    ranks: Ranks, module: str, closed_form: bool | None, memory: str
+) -> None:
+    case = Case(module, "emulated", closed_form=closed_form, memory=memory)
+    compiled, eager = check_compiled(ranks, case)
+    assert torch.equal(compiled.output, eager.output), "the outputs differ"
+    assert torch.equal(compiled.input_grad, eager.input_grad), "the input's gradients differ"
+    for name, buffer in eager.buffers.items():
+        assert torch.equal(compiled.buffers[name], buffer), f"{name} differs"
+
+
+def test_on_the_cpu_backend_torch_compile_makes_one_graph(ranks: Ranks) -> None:
+    check_compiled(ranks, Case("unit"))
+
+
+def test_inductor_compiles_the_collectives(ranks: Ranks) -> None:
+    check_compiled(ranks, Case("bn", "emulated"), "inductor")
 
 
 @pytest.mark.parametrize("backend", ["cpu", "emulated"])
-@pytest.mark.parametrize("module", ["unit", "bn", "bottleneck projection"])
-def test_torch_compile_leaves_synchronised_calls_to_eager_execution(
-    ranks: Ranks, module: str, backend: str
-) -> None:
-    case = Case(module, backend)
-    compiled = joined(ranks.run(train_compiled, case))
-    eager = joined(ranks.run(train, case))
-    assert torch.equal(compiled.output, eager.output)
-    assert torch.equal(compiled.input_grad, eager.input_grad)
+def test_a_compiled_rank_without_images_takes_part(ranks: Ranks, backend: str) -> None:
+    """On our kernels that rank's call is a graph break, and meets the other rank's graph in every collective."""
+    check_compiled(ranks, Case("bottleneck projection", backend, (4, 0), closed_form=True))
 
 
 def network() -> nn.Module:

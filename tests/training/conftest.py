@@ -11,7 +11,7 @@ from resnet_cuda.training import ImageData, load_cifar, make_cifar_like
 
 @pytest.fixture(scope="session")
 def cifar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "cifar-10-batches-py"
+    folder = tmp_path_factory.mktemp("data") / "cifar-10-batches-bin"
     make_cifar_like(folder, train_images=80, test_images=20)
     return folder
 
