@@ -79,7 +79,7 @@ def resolve(tensor: Tensor) -> Backend:
 
 def undisturbed(tensor: Tensor) -> Backend | None:
     """The CPU's backend where it serves such a call and nothing else has a say in it: no tracing or compiling, no
-    transform, no autocast, no other choice. None elsewhere."""
+    transform, no autocast, no deterministic mode, no other choice. None elsewhere."""
     if (
         type(tensor) is Tensor
         and tensor.is_cpu
@@ -88,6 +88,7 @@ def undisturbed(tensor: Tensor) -> Backend | None:
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not torch.compiler.is_compiling()
+        and not torch._C._get_deterministic_algorithms()
     ):
         return _instances.get("cpu") or instance("cpu")
     return None

@@ -3,7 +3,8 @@ convolutions in inference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +44,33 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, g: ConvGeometry) ->
     return torch.conv2d(x, weight, bias, *g.of_taps(weight))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """In torch's deterministic mode: torch's operations of this thread run on it alone. Batch norm's sums and the
+    gradients of filters are added up thread by thread, and have other bits on another number of threads, in that
+    mode, too. Threads that run already keep their own number."""
+    if not torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _convolution_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, geometry: ConvGeometry, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    g = geometry.of_taps(weight)
+    dx, dweight, _ = _aten.convolution_backward.default(
+        *(dy, x, weight, None, g.stride, g.padding, g.dilation, False, (0, 0), g.groups),
+        (*wanted, False),
+    )
+    return dx, dweight
+
+
 def _normalise(
     y: Tensor, bn: BatchNormTensors, norm: BatchNormSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,9 +90,10 @@ def _normalise(
         nothing = y.new_zeros(y.shape[1], dtype=acc)
         return y.clone(), nothing, nothing
     running_mean, running_var = cast_vector(bn.running_mean, acc), cast_vector(bn.running_var, acc)
-    z, mean, invstd = torch.native_batch_norm(
-        y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
-    )
+    with _one_thread():
+        z, mean, invstd = torch.native_batch_norm(
+            y, gamma, beta, running_mean, running_var, norm.training, norm.momentum, norm.eps
+        )
     if not norm.training:
         assert bn.running_var is not None and running_mean is not None and running_var is not None
         return z, running_mean.clone(), running_var.clone()
@@ -93,8 +122,13 @@ class AtenBackend(Backend):
     gate_is_output = True
 
     def uses_torch_autograd(self, *groups: ProcessGroup | None) -> bool:
-        # What happens in place there, torch.func's transforms may not follow.
-        return not any(groups) and not torch._C._are_functorch_transforms_active()
+        # What happens in place there, torch.func's transforms may not follow; in deterministic mode the passes choose
+        # how many threads compute them.
+        return (
+            not any(groups)
+            and not torch._C._are_functorch_transforms_active()
+            and not torch.are_deterministic_algorithms_enabled()
+        )
 
     def unit_as_it_is(
         self,
@@ -215,20 +249,9 @@ class AtenBackend(Backend):
             )
         dx = dweight = None
         if dy is not None:
-            g = spec.geometry.of_taps(t.weight)
-            dx, dweight, _ = _aten.convolution_backward.default(
-                dy,
-                x,
-                t.weight,
-                None,
-                g.stride,
-                g.padding,
-                g.dilation,
-                False,
-                (0, 0),
-                g.groups,
-                (needs.x, needs.weight, False),
-            )
+            wanted = (needs.x, needs.weight)
+            with _one_thread():
+                dx, dweight = _convolution_backward(dy, x, t.weight, spec.geometry, wanted)
         return Gradients(dx, dweight, dgamma, dbeta, dresidual)
 
     def conv_bn_inference(
@@ -317,18 +340,19 @@ class AtenBackend(Backend):
                 residual=dresidual,
             )
         mean, spread = saved  # spread: invstd when training, else the running variance
-        dy, dgamma, dbeta = _aten.native_batch_norm_backward.default(
-            g,
-            y,
-            cast_vector(gamma, mean.dtype),
-            None if norm.training else mean,
-            None if norm.training else spread,
-            mean,
-            spread,
-            norm.training,
-            norm.eps,
-            (needs.x, needs.gamma, needs.beta),
-        )
+        with _one_thread():
+            dy, dgamma, dbeta = _aten.native_batch_norm_backward.default(
+                g,
+                y,
+                cast_vector(gamma, mean.dtype),
+                None if norm.training else mean,
+                None if norm.training else spread,
+                mean,
+                spread,
+                norm.training,
+                norm.eps,
+                (needs.x, needs.gamma, needs.beta),
+            )
         return Gradients(
             x=dy if needs.x else None,
             gamma=dgamma if needs.gamma else None,
