@@ -48,6 +48,9 @@ CHAIN_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.MULTICAST", r"UTMASTG\.2D"
 WHOLE_BLOCK = re.compile(r"bottleneck_block_kernel")
 BLOCK_COPIES = r"UTMALDG\.4D", r"UTMALDG\.5D", r"STSM\.16\.M88\.4", r"STG\.E\.128"
 GPU_FENCE, CLUSTER_BARRIER = r"MEMBAR\.\w+\.GPU", "UCGABAR_ARV"
+# Closed form's products in float64 on tensor cores.
+DOUBLE_PRODUCT = r"DMMA\.(884|8x8x4) "
+DOUBLE_TILE = re.compile(r"closed_form_product_kernel.*MmaWarpTile")
 HANDED_REGISTERS = r"USETMAXREG\.TRY_ALLOC", r"USETMAXREG\.DEALLOC"
 
 
@@ -168,7 +171,8 @@ def test_no_kernel_spills_or_uses_local_memory(built: Resources) -> None:
 
 def needs_tensor_cores(kernel: Kernel) -> bool:
     name = kernel.instantiation
-    return any(of.search(name) is not None for of in (AMPERE, HOPPER, CHAIN, WHOLE_BLOCK))
+    kinds = (AMPERE, HOPPER, CHAIN, WHOLE_BLOCK, DOUBLE_TILE)
+    return any(of.search(name) is not None for of in kinds)
 
 
 def has_tensor_cores(architecture: str) -> bool:
@@ -228,6 +232,14 @@ def test_tensor_core_kernels_have_the_instructions_meant(machine_code: list[sass
     assert len(kernels) > 20, "the convolution kernels are not in the extension"
     wrong = list(without_instructions_meant(kernels))
     assert not wrong, "\n".join(wrong)
+
+
+def test_closed_form_s_products_run_on_tensor_cores(machine_code: list[sass.Kernel]) -> None:
+    kernels = [kernel for kernel in machine_code if DOUBLE_TILE.search(kernel.name)]
+    assert kernels, "closed form's products are not in the extension"
+    wrong = [f"{k.architecture} {k.name}" for k in kernels if not k.count(DOUBLE_PRODUCT)]
+    assert not wrong, "no double product in:\n" + "\n".join(wrong)
+    assert not list(sass.spilling(kernels))
 
 
 def test_hopper_s_kernels_have_the_instructions_meant(machine_code: list[sass.Kernel]) -> None:
