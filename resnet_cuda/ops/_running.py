@@ -60,23 +60,24 @@ class MayTrain(Protocol):
     training: bool
 
 
-def restored_on_error(*norms: MayTrain) -> AbstractContextManager[Any]:
+def restored_on_error(*norms: MayTrain, restores: bool = True) -> AbstractContextManager[Any]:
     """Running statistics that move inside the context are what they were before if it is left by an
     exception: no memory, an interrupt, a bad argument of a later unit.
 
     A batch norm's statistics are complete, and moved, by the pass that finalises them; the passes behind
-    it can still fail.
+    it can still fail. restores: False where the caller restores them.
     """
-    # A compiled graph moves them in its epilogue, when nothing can fail any more.
-    if torch.compiler.is_compiling():
-        return nullcontext()
     moving: list[Tensor] = []
     for norm in norms:
-        if norm.training:
+        if restores and norm.training:
             for vector in (norm.running_mean, norm.running_var):
                 if isinstance(vector, Tensor):
                     moving.append(vector)
-    return _Restored(moving) if moving else nullcontext()
+    # A compiled graph moves them in its epilogue, when nothing can fail any more.
+    return _Restored(moving) if moving and not torch.compiler.is_compiling() else _NOTHING
+
+
+_NOTHING = nullcontext()
 
 
 class _Restored:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -77,7 +76,7 @@ def run_unit_plainly(
     known = checked_unit(x, unit, residual, None, None)
     if known.as_it_is and not unit.dropout:
         if unit.training:
-            with restored_on_error(unit) if restores else _NOTHING:
+            with restored_on_error(unit, restores=restores):
                 trained = plain.unit_as_it_is(x, unit, residual, known.numbers, relu)
                 return in_format(trained, known.channels_last)
         if _infers(x, unit, residual):
@@ -122,12 +121,9 @@ def _run_anywhere(
         x = _autocast.cast(x, cast_to)
         residual = None if residual is None else _autocast.cast(residual, cast_to)
     known = checked_unit(x, unit, residual, how.pad, cast_to)
-    with restored_on_error(unit) if restores and unit.training else nullcontext():
+    with restored_on_error(unit, restores=restores):
         z = _computed(backend, x, unit, residual, known, how)
     return F.dropout(z, unit.dropout) if unit.dropout else z
-
-
-_NOTHING = nullcontext()
 
 
 def _infers(x: Tensor, unit: ConvUnit, residual: Tensor | None) -> bool:

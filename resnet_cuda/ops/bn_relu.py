@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -75,11 +74,11 @@ def run_norm(
     if plain is not None:
         known = checked_norm(x, unit, residual)
         if known.as_it_is and (unit.training or _infers(x, unit, residual)):
-            with restored_on_error(unit) if restores and unit.training else _NOTHING:
+            with restored_on_error(unit, restores=restores):
                 z = plain.norm_as_it_is(x, unit, residual, relu)
                 return in_format(z, known.channels_last)
     if unit.process_group is not None and breaks_graph(x, unit.group()):
-        return run_eagerly(run_norm, x, unit, residual, relu)
+        return run_eagerly(run_norm, x, unit, residual, relu, restores=restores)
     _validate.activation(x, "x")
     if _autocast.autocast_dtype(x) is not None and isinstance(residual, Tensor):
         if residual.dtype != x.dtype:
@@ -88,13 +87,8 @@ def run_norm(
             return torch.relu(z) if relu else z
     backend = _backend.resolve(x)
     known = checked_norm(x, unit, residual)
-    if not (restores and unit.training):
+    with restored_on_error(unit, restores=restores):
         return _computed(backend, x, unit, residual, relu, known)
-    with restored_on_error(unit):
-        return _computed(backend, x, unit, residual, relu, known)
-
-
-_NOTHING = nullcontext()
 
 
 def _infers(x: Tensor, unit: NormUnit, residual: Tensor | None) -> bool:

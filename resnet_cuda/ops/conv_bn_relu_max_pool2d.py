@@ -3,8 +3,6 @@ pool behind it)."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -18,7 +16,6 @@ from resnet_cuda.ops._unit_call import run_unit, run_unit_plainly
 from resnet_cuda.ops.conv_unit import ConvUnit
 from resnet_cuda.ops.max_pool2d import PoolWindow, pool_in_torch, pool_window, run_pool
 
-_NOTHING = nullcontext()
 FUSED_WINDOW = PoolWindow(3, 2, 1)  # that kernels pool with
 
 
@@ -83,7 +80,7 @@ def run_pooled_unit(x: Tensor, unit: ConvUnit, window: PoolWindow) -> Tensor:
     """max_pool2d(relu(bn(conv(x)))) of a unit; its ReLU flag is ignored."""
     plain = _backend.undisturbed(x)
     if plain is not None:
-        with restored_on_error(unit) if unit.training else _NOTHING:
+        with restored_on_error(unit):
             return pool_in_torch(
                 run_unit_plainly(plain, x, unit, None, True, restores=False), window
             )

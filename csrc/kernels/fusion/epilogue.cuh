@@ -177,8 +177,8 @@ struct AddGateStore {
     if (addend.is_dense() && aligned) fn(addend.values, int64_t(addend.channels));
   }
 
-  // Stores the thread's pieces and calls then(row, stored, act) with what was stored and, where
-  // there is one, the activation.
+  // Stores the thread's pieces and calls then(count, stored, act) with what was stored, in count
+  // columns, and, where there is one, the activation.
   template <class Pieces, class RowPlaces, class Rows, class Then>
   __device__ __forceinline__ void store(const TileCoord& at, const RowPlaces& places,
                                         const Rows& tile, Then&& then) const {
@@ -203,6 +203,7 @@ struct AddGateStore {
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
+        if (e >= columns.count) break;  // without: registers of 4 warps in 12 on compute 8.0
         if (beside.adds) v[e] += beside.other.widened(e);
         const auto before = [&] {
           return affine(beside.activation.widened(e), scales.v[e], biases.v[e]);
@@ -211,7 +212,7 @@ struct AddGateStore {
       }
       out.narrow_from(v);
       out.store(dx, columns.offset(row), columns.count, aligned);
-      then(out, beside.activation);
+      then(columns.count, out, beside.activation);
     };
     Pieces::template for_each_loaded<Loaded, Pieces::kAhead>(at.rows, load, store);
   }
@@ -219,7 +220,7 @@ struct AddGateStore {
   template <class Pieces, class RowPlaces, class Rows>
   __device__ __forceinline__ void run(const TileCoord& at, const RowPlaces& places,
                                       const Rows& tile, SharedStorage<Pieces>&) const {
-    store<Pieces>(at, places, tile, [](const ElementGroup<T>&, const ElementGroup<T>&) {});
+    store<Pieces>(at, places, tile, [](int, const ElementGroup<T>&, const ElementGroup<T>&) {});
   }
 };
 
@@ -247,9 +248,11 @@ struct AddGateStoreWithBnReduce {
                                   columns.are_whole(gate.aligned));
     Acc gradient[kGroupElements] = {}, moment[kGroupElements] = {};
     gate.template store<Pieces>(
-        at, places, tile, [&](const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
+        at, places, tile,
+        [&](int count, const ElementGroup<T>& stored, const ElementGroup<T>& activation) {
           RNC_UNROLL
           for (int e = 0; e < kGroupElements; ++e) {
+            if (e >= count) break;
             gradient[e] += stored.widened(e);
             moment[e] += stored.widened(e) * (activation.widened(e) - means.v[e]);
           }

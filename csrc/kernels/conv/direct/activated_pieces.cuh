@@ -21,7 +21,7 @@ struct ActivatedPieces {
       : prologue(operand.prologue, channel, count, whole), count(count), whole(whole) {}
 
   __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
-    ElementGroup<T> piece{};  // those that are not there are changed as well, and mean nothing
+    ElementGroup<T> piece;
     piece.load(source, 0, count, whole);
     prologue.apply(piece);
     return piece;
