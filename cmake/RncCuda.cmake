@@ -57,9 +57,13 @@ function(rnc_default_architectures result)
   set(${result} ${architectures} PARENT_SCOPE)
 endfunction()
 
-# Of CMAKE_CUDA_ARCHITECTURES those that have the instructions of a generation of kernels: "sm80" -> "80;90a-real". Hopper's exist
-# in one target of its own alone: "sm90" -> "90a-real", or 90a as PTX where the list does not have it.
+# Of CMAKE_CUDA_ARCHITECTURES those that have the instructions of a generation of kernels: "simt" -> all, "sm80" -> "80;90a-real".
+# Hopper's exist in one target of its own alone: "sm90" -> "90a-real", or 90a as PTX where the list does not have it.
 function(rnc_architectures_from generation result)
+  if(generation STREQUAL "simt")
+    set(${result} ${CMAKE_CUDA_ARCHITECTURES} PARENT_SCOPE)
+    return()
+  endif()
   if(generation STREQUAL "sm90")
     set(architectures ${CMAKE_CUDA_ARCHITECTURES})
     list(FILTER architectures INCLUDE REGEX "^90a")
@@ -78,6 +82,26 @@ function(rnc_architectures_from generation result)
     endif()
   endforeach()
   set(${result} ${architectures} PARENT_SCOPE)
+endfunction()
+
+# Compiles a target's kernels for CMake architectures. Kernels without any of Hopper's instructions are as PTX for 9.0 what they are
+# for 8.0: where the list has both, one PTX is translated for both, as LLVM's part takes two thirds of nvcc's time. So it must not be
+# said of kernels that may start early.
+function(rnc_compile_for target architectures)
+  set(ampere ${architectures})
+  list(FILTER ampere INCLUDE REGEX "^80(-real)?$")
+  if(ampere AND "90a-real" IN_LIST architectures)
+    list(REMOVE_ITEM architectures ${ampere} 90a-real)
+    set(code sm_80,sm_90a)
+    if(ampere STREQUAL "80")
+      string(PREPEND code compute_80,)
+    endif()
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--generate-code=arch=compute_80,code=[${code}]>")
+  endif()
+  if(NOT architectures)
+    set(architectures OFF)  # all are said above
+  endif()
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${architectures}")
 endfunction()
 
 if(NOT RNC_CUDA STREQUAL "OFF")

@@ -128,15 +128,15 @@ def kernels(output: str, kept: Path) -> list[dict[str, Any]]:
     verbose = parse_ptxas(output)
     found = []
     for cubin in sorted(kept.glob("*.cubin")):
-        # name.compute_80.sm_80.cubin, or name.compute_90a.cubin where the code runs on just that architecture,
-        # or name.cubin where it is the only one
+        # name.compute_80.sm_80.cubin; without a part of which there is only one: of name.compute_90a.cubin the PTX's
+        # architecture is the code's, too, name.sm_80.cubin is by the only PTX, and name.cubin the only code
         parts = [p for p in cubin.name.split(".") if re.fullmatch(r"(compute|sm)_\w+", p)]
         if parts:
             architecture = "sm_" + parts[-1].partition("_")[2]
-            source = cubin.name[: cubin.name.index(parts[0]) + len(parts[0])] + ".ptx"
         else:
             (architecture,) = {architecture for _, architecture in verbose}
-            source = cubin.stem + ".ptx"
+        virtual = [p for p in parts if p.startswith("compute_")]
+        source = ".".join([cubin.name.split(".")[0], *virtual, "ptx"])
         bounds = parse_ptx((kept / source).read_text())
         for symbol, size in code_sizes(cubin.read_bytes()).items():
             if symbol not in bounds:
