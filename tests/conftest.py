@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -34,6 +35,18 @@ def _small_images_are_treated_as_large_ones(monkeypatch: pytest.MonkeyPatch) -> 
     """Batch norm in closed form is chosen by itself from tens of pixels on, as it is from tens of thousands in use:
     tests have no such images. `tests/ops/test_closed_form.py` tests the choice."""
     monkeypatch.setattr(_closed_form, "ROWS_PER_CHANNEL", 0)
+
+
+@pytest.fixture
+def signals_arrive() -> Iterator[None]:
+    """Also where the run ignores them (nohup, a job in the background), and what tests start would with it."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    ignored = [number for number in handlers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, handlers[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(params=BACKENDS)

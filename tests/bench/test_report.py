@@ -111,6 +111,7 @@ with report.recording():
 """
 
 
+@pytest.mark.usefixtures("signals_arrive")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_run_that_is_cut_off_leaves_its_results(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path)]

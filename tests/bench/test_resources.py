@@ -165,6 +165,32 @@ def test_code_sizes_are_those_of_the_text_sections() -> None:
     assert compile_cuda.code_sizes(cubin) == {"_Zone": 1280, "_Ztwo": 640}
 
 
+# As nvcc names what it keeps of a.cu: a PTX of each architecture's own, one for both, one for both beside another's.
+KEPT = {
+    ("a.compute_80.ptx", "a.compute_90a.ptx"): ("a.compute_80.sm_80.cubin", "a.compute_90a.cubin"),
+    ("a.ptx",): ("a.sm_80.cubin", "a.sm_90a.cubin"),
+    ("a.compute_75.ptx", "a.compute_80.ptx"): (
+        "a.compute_80.sm_80.cubin",
+        "a.compute_80.sm_90a.cubin",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ptx", "cubins"), KEPT.items(), ids=lambda names: "+".join(names))
+def test_machine_code_is_described_by_the_ptx_that_it_is_from(
+    tmp_path: Path, ptx: tuple[str, ...], cubins: tuple[str, ...]
+) -> None:
+    for name in ptx:
+        (tmp_path / name).write_text(".visible .entry _Zone(\n)\n.maxntid 128, 1, 1\n{\n}\n")
+    for size, name in enumerate(cubins, start=1):
+        (tmp_path / name).write_bytes(elf({".text._Zone": size}))
+    found = compile_cuda.kernels(PTXAS, tmp_path)
+    assert [
+        (kernel["architecture"], kernel["registers"], kernel["threads"], kernel["code"])
+        for kernel in found
+    ] == [("sm_80", 40, 128, 1), ("sm_90a", 32, 128, 2)]
+
+
 @pytest.mark.parametrize(
     "advice",
     [

@@ -121,6 +121,7 @@ def test_a_failing_peer_is_no_failure_of_ours(
     assert "no algorithm" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("signals_arrive")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_keeps_what_was_measured_and_says_where(
     level: Callable[..., None],
@@ -166,6 +167,7 @@ sys.exit(main(["bench", "--device", "dry-run", "--level", "op", "--out", sys.arg
 """
 
 
+@pytest.mark.usefixtures("signals_arrive")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_told_to_end_leaves_its_report(
     number: signal.Signals, tmp_path: Path
