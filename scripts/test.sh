@@ -1,5 +1,5 @@
 #!/bin/bash
-# scripts/test.sh static|cpp|python|guard|overhead|dry-run ...: runs groups of checks with the Python in $PYTHON, all of them
+# scripts/test.sh static|cpp|python|guard|overhead ...: runs groups of checks with the Python in $PYTHON, all of them
 # even when one fails, and ends with one line that says which failed. PYTEST_ARGS replaces pytest's arguments.
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PWD/$(dirname "$PYTHON"):$PATH"
@@ -42,12 +42,8 @@ for group in "$@"; do
       # Nor beside anything else: it times calls of microseconds.
       run overhead "$PYTHON" -m benchmarks.overhead
       ;;
-    dry-run)
-      # Everything that one command does on a GPU, on the emulator.
-      run hardware-run "$PYTHON" benchmarks/hardware_run.py --dry-run --out build/hardware_dry_run
-      ;;
     *)
-      echo "unknown group '$group', expected static, cpp, python, guard, overhead or dry-run" >&2
+      echo "unknown group '$group', expected static, cpp, python, guard or overhead" >&2
       exit 2
       ;;
   esac
