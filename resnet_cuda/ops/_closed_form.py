@@ -41,6 +41,7 @@ from resnet_cuda.ops._branch import (
 from resnet_cuda.ops._interface import accumulator_dtype, cast_vector
 from resnet_cuda.ops._kernel_norms import cast_vectors, keep_running
 from resnet_cuda.ops._kernel_passes import OPEN, PIECE, Behind, Convolved, Input, Operand
+from resnet_cuda.ops._layout import as_channels_last
 
 _ops = torch.ops.resnet_cuda
 _SAMPLED_ROWS = 256  # of an input whose mean is not known
@@ -148,7 +149,7 @@ def forward(
     vectors = cast_vectors(t.bn, accumulator_dtype(t.weight.dtype))
     # Reads these; multiplies in float64.
     mean, excess, output_mean, invstd, *affine = _ops._closed_form_finalize.default(
-        *(t.weight, of_all, gram_of_all, shift, rows),
+        *(as_channels_last(t.weight), of_all, gram_of_all, shift, rows),
         *((None, None) if group is None else (rows_of_all, sums)),
         *(*vectors, spec.norm.momentum, spec.norm.eps),
     )
@@ -179,9 +180,10 @@ def backward(
         return gradients, None
     group = spec.norm.process_group
     alone = group is None
+    weight = as_channels_last(t.weight)
     # Reads the product.
     dgamma, moments = _ops._closed_form_backward_reduce.default(
-        t.weight, product, sums, e.mean, None if alone else e.excess, e.invstd
+        weight, product, sums, e.mean, None if alone else e.excess, e.invstd
     )
     gradients = gradients._replace(gamma=dgamma if needed.gamma else None)
     if not (needed.weight or wants_input):
@@ -190,7 +192,7 @@ def backward(
     of_all, rows_of_all = _synchronised.over_batch(group, rows, dgamma, sums)
     # Reads the product and the Gram matrix, multiplies in float64; writes dweight and the matrices.
     dweight, of_gradient, of_operand, constant = _ops._closed_form_backward_finalize.default(
-        *(t.weight, product, sums, e.gram, e.mean),
+        *(weight, product, sums, e.gram, e.mean),
         *((None, None) if alone else (e.excess, moments)),
         *(e.shift, e.invstd, cast_vector(t.gamma, accumulator_dtype(t.weight.dtype)), *of_all),
         *(rows, None if alone else rows_of_all, needed.weight, wants_input),

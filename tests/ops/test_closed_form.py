@@ -115,6 +115,21 @@ def test_it_equals_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+def test_weights_may_be_parts_of_tensors(name: str) -> None:
+    block = BLOCKS[name]()
+    theirs = copied(block, torch.float64)
+    for u in every(theirs):  # every second column of another tensor
+        u.weight = torch.stack([u.weight.detach()] * 2, -1)[..., 0].requires_grad_()
+        assert not u.weight.is_contiguous()
+    x = torch.randn(2, 16, 7, 6, dtype=torch.float64)
+    z, gradients = step(ops.residual_branch, x, theirs, None, closed_form=True)
+    expected, expected_gradients = step(ops.residual_branch, x, block, None, closed_form=True)
+    assert torch.equal(z, expected)
+    for i, (a, b) in enumerate(zip(gradients, expected_gradients, strict=True)):
+        assert torch.equal(a, b), f"gradient {i} is another one"
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_first_and_second_derivatives(name: str) -> None:
     block = BLOCKS[name]()
     leaves = [torch.randn(2, 16, 4, 3, dtype=torch.float64, requires_grad=True)]
