@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,9 @@ def test_a_dry_run_does_all_that_the_command_does_on_a_gpu(tmp_path: Path) -> No
     assert data["environment"]["kind"] == "dry-run" and data["environment"]["commit"]
     assert data["environment"]["build"]["torch_abi"]
     assert data["ceilings"]["bandwidth"] > 0
-    assert data["probes"]["emulated"].keys() == {"ok"}
+    checks = Counter(check["stage"] for check in data["correctness"])
+    assert data["probes"] == {"emulated": {"ok": checks["probes"]}}
+    assert checks["reference_kernels"] == 30
     text = "".join((tmp_path / "found" / name).read_text() for name in texts)
     for private in (str(ROOT), str(tmp_path), os.path.expanduser("~") + "/"):
         assert private not in text, f"the report names {private}"

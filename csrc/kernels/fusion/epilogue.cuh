@@ -203,7 +203,7 @@ struct AddGateStore {
       tile.get(row, Pieces::column(), v);
       RNC_UNROLL
       for (int e = 0; e < kGroupElements; ++e) {
-        if (e >= columns.count) break;  // without: registers of 4 warps in 12 on compute 8.0
+        if (e >= columns.count) break;  // for fewer registers on 8.0: 12 warps, not 8
         if (beside.adds) v[e] += beside.other.widened(e);
         const auto before = [&] {
           return affine(beside.activation.widened(e), scales.v[e], biases.v[e]);

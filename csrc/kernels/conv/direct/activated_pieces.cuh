@@ -23,7 +23,7 @@ struct ActivatedPieces {
   __device__ __forceinline__ ElementGroup<T> load(const T* source) const {
     ElementGroup<T> piece;
     piece.load(source, 0, count, whole);
-    prologue.apply(piece);
+    prologue.apply(piece);  // also to elements that are not there, which mean nothing
     return piece;
   }
 };
