@@ -6,12 +6,13 @@
 Of an op counts what it takes beyond the torch calls that compute the same (microseconds; those calls alone take 5 to
 90), of a module its time over that of the same modules in plain torch. Both are timed in turn, in short blocks, by
 torch.utils.benchmark; the least of each is what the machine can do when nobody else wants it. What is above its limit
-is timed again, up to _ATTEMPTS times: a machine that others slow down has better moments.
+is timed again behind all others, up to _ATTEMPTS times: a machine that others slow down has better minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -28,7 +29,7 @@ OP_LIMITS_US = {"inference": 4.0, "forward": 12.0}
 MODULE_LIMIT = 1.5
 # A block of calls is short, so that some of them are not interrupted on a busy machine.
 _BLOCKS, _BLOCK_US = 100, 500.0
-_ATTEMPTS, _PAUSE_S = 4, 1.0
+_ATTEMPTS, _PAUSE_S = 10, 5.0
 
 
 class Measured(NamedTuple):
@@ -69,25 +70,33 @@ def least(functions: list[Callable[[], object]], blocks: int = _BLOCKS) -> list[
     return [min(of_one) for of_one in zip(*rounds, strict=True)]
 
 
-def measured(names: list[str], blocks: int = _BLOCKS) -> Iterator[Measured]:
-    for name in names:
-        for pass_name in OP_LIMITS_US:
-            if pass_name in overhead.passes_of(name):
-                yield measure(name, pass_name, blocks)
+def measured(names: list[str]) -> Iterator[Measured]:
+    """Of every pass of these: as soon as it holds, or at the end of the last attempt."""
+    passes = [(name, p) for name in names for p in OP_LIMITS_US if p in overhead.passes_of(name)]
+    waiting = [attempts(name, pass_name) for name, pass_name in passes]
+    for left in reversed(range(_ATTEMPTS)):
+        above = []
+        for one in waiting:
+            found = next(one)
+            if found.holds or not left:
+                yield found
+            else:
+                above.append(one)
+        if not above:
+            return
+        waiting = above
+        time.sleep(_PAUSE_S)
 
 
-def measure(name: str, pass_name: str, blocks: int = _BLOCKS) -> Measured:
-    """The least of all attempts, of ours and of torch's alike: an attempt in which torch was slow helps nobody."""
+def attempts(name: str, pass_name: str) -> Iterator[Measured]:
+    """The least of all attempts so far, of ours and of torch's alike: one in which torch was slow helps nobody."""
     workload = overhead.tiny(CpuDevice(), name, pass_name, torch.float32)
     prepared = [candidate.prepare() for candidate in workload.candidates]
-    found = Measured(name, pass_name, *least(prepared, blocks))
-    for _ in range(_ATTEMPTS - 1):
-        if found.holds:
-            break
-        time.sleep(_PAUSE_S)
-        ours, of_torch = least(prepared, blocks)
+    found = Measured(name, pass_name, math.inf, math.inf)
+    while True:
+        ours, of_torch = least(prepared)
         found = found._replace(ours=min(ours, found.ours), torch_s=min(of_torch, found.torch_s))
-    return found
+        yield found
 
 
 def main(arguments: list[str] | None = None) -> int:
