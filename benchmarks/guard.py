@@ -1,4 +1,4 @@
-"""Compares bytes, spills, instantiations, compile cost and ratios of this build with the committed baseline.
+"""Compares bytes, spills, instantiations, what is compiled and ratios of this build with the committed baseline.
 
     python -m benchmarks.guard             exits 1, with the figures, where something is worse than its margin allows
     python -m benchmarks.guard --update    rewrites benchmarks/baseline.json; say in the commit why its figures changed
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import guard_cost, guard_figures
+from benchmarks import guard_figures
 from benchmarks.guard_figures import Figures
 from resnet_cuda.bench.report import write_whole
 
@@ -152,27 +152,6 @@ def _change(before: float, now: float) -> str:
     return f"{before:g} -> {now:g} ({now - before:+g}{percent})"
 
 
-def confirm_cost(baseline: Mapping[str, Any], measured: Figures, here: Mapping[str, Any]) -> None:
-    """Measures the cost of compiling once more where it is too high: the build may have been slow by its machine."""
-    built = {"build": measured.get("build", {})}
-    if not compare(
-        {**baseline, "figures": {"build": baseline["figures"]["build"]}}, built, here
-    ).worse:
-        return
-    (subject,) = built["build"]
-    before = built["build"][subject]["cost"]
-    print(
-        f"compiling costs {before:g} references by the build's record; compiling again, each beside a reference"
-    )
-    try:
-        now = round(guard_cost.again(), 3)
-    except guard_cost.Unknown as error:
-        print(f"not compiled again: {error}")
-        return
-    print(f"compiling costs {now:g} references")
-    built["build"][subject]["cost"] = now
-
-
 def load(path: Path) -> dict[str, Any]:
     """Raises ValueError where the file is missing or of another version."""
     if not path.exists():
@@ -254,7 +233,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for line in missing:
         print(f"not checked: {line}")
-    confirm_cost(baseline, measured, here)
     outcome = compare(baseline, measured, here)
     print("\n".join(outcome.lines()))
     print(f"{time.monotonic() - start:.0f} s")

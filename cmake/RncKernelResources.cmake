@@ -4,9 +4,7 @@
 set(RNC_COMPILE_CUDA ${CMAKE_CURRENT_LIST_DIR}/compile_cuda.py)
 
 if(RNC_WITH_CUDA)
-  # The unit in which the build's cost is told, compiled like the kernels.
-  add_library(rnc_cost_reference OBJECT ${CMAKE_CURRENT_LIST_DIR}/reference.cu)
-  foreach(target ${RNC_KERNEL_TARGETS} rnc_cost_reference)
+  foreach(target ${RNC_KERNEL_TARGETS})
     set_target_properties(${target} PROPERTIES CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${RNC_COMPILE_CUDA};--resources")
     get_target_property(sources ${target} SOURCES)
     list(FILTER sources INCLUDE REGEX "\\.cu$")
@@ -21,8 +19,8 @@ if(RNC_WITH_CUDA)
   add_custom_command(
     OUTPUT ${resources}
     COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/merge_resources.py ${resources} ${CMAKE_CUDA_COMPILER_VERSION}
-            $<TARGET_OBJECTS:rnc_cost_reference> ${objects}
-    DEPENDS rnc_kernels $<TARGET_OBJECTS:rnc_cost_reference> ${CMAKE_CURRENT_LIST_DIR}/merge_resources.py
+            ${objects}
+    DEPENDS rnc_kernels ${CMAKE_CURRENT_LIST_DIR}/merge_resources.py
     COMMENT "Merging what nvcc made of the kernels" COMMAND_EXPAND_LISTS VERBATIM)
   add_custom_target(rnc_kernel_resources ALL DEPENDS ${resources})
   install(FILES ${resources} DESTINATION .)

@@ -6,6 +6,7 @@ ptxas, which no option turns into an error. So are launch bounds that a GPU cann
 --resources: writes <object>.resources.json beside the object, what the compiler made of each kernel on each
 architecture and what that cost (docs/architecture.md, "What the build records"):
     {"user_seconds": 10.8,                   CPU time of the compiler and all that it started
+     "ptx": 1843200,                         bytes of all PTX that it wrote on the way
      "kernels": [{"symbol": "_Z...", "name": "void rnc::...", "architecture": "sm_80",
                   "registers": 105,          per thread
                   "threads": 256,            of a block, from __launch_bounds__; null without
@@ -178,7 +179,11 @@ def main(arguments: list[str]) -> int:
         status, output = run([*command, "-Xptxas", "-v", "--keep", "--keep-dir", folder])
         if status == 0:
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-            found = {"user_seconds": usage.ru_utime, "kernels": kernels(output, Path(folder))}
+            found = {
+                "user_seconds": usage.ru_utime,
+                "ptx": sum(path.stat().st_size for path in Path(folder).glob("*.ptx")),
+                "kernels": kernels(output, Path(folder)),
+            }
             report.write_text(json.dumps(found, indent=1) + "\n")
         elif target.exists():
             os.unlink(target)  # an object without its report would never be compiled again

@@ -1,7 +1,6 @@
-"""Merges what compile_cuda.py wrote beside the kernels' objects: merge_resources.py OUT NVCC REFERENCE OBJECT ...
+"""Merges what compile_cuda.py wrote beside the kernels' objects: merge_resources.py OUT NVCC OBJECT ...
 
-OUT is the package's kernel_resources.json (resnet_cuda/bench/resources.py reads it); NVCC the compiler's version;
-REFERENCE the object of cmake/reference.cu, whose cost is the unit in which the build's cost is told.
+OUT is the package's kernel_resources.json (resnet_cuda/bench/resources.py reads it); NVCC the compiler's version.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def report_of(target: str) -> dict[str, Any]:
@@ -21,8 +20,9 @@ def report_of(target: str) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def main(out: str, nvcc: str, reference: str, *objects: str) -> None:
+def main(out: str, nvcc: str, *objects: str) -> None:
     user_seconds: dict[str, float] = {}
+    compiled = ptx = 0
     kernels = []
     for target in sorted(objects):
         if not target.endswith((".cu.o", ".cu.obj")):
@@ -31,12 +31,15 @@ def main(out: str, nvcc: str, reference: str, *objects: str) -> None:
         report = report_of(target)
         # Each generation has a source of its own for a pass.
         user_seconds[source] = user_seconds.get(source, 0.0) + report["user_seconds"]
+        compiled += 1
+        ptx += report["ptx"]
         kernels += [{"source": source, **kernel} for kernel in report["kernels"]]
     merged = {
         "schema": SCHEMA,
         "nvcc": nvcc,
         "user_seconds": user_seconds,
-        "reference_user_seconds": report_of(reference)["user_seconds"],
+        "objects": compiled,
+        "ptx": ptx,
         "kernels": kernels,
     }
     Path(out).write_text(json.dumps(merged, indent=1) + "\n")

@@ -18,7 +18,7 @@ from typing import Any
 from resnet_cuda import _raw
 from resnet_cuda.bench.tables import BAD, Cell, Table
 
-SCHEMA = 1
+SCHEMA = 2
 PATH = _raw.PACKAGE / "kernel_resources.json"
 
 _WARP = 32
@@ -195,11 +195,13 @@ def _passes() -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Resources:
-    """user_seconds: CPU time of the compiler by source; reference_user_seconds: of cmake/reference.cu in that build."""
+    """user_seconds: CPU time of the compiler by source, which depends on the machine and on what else it does;
+    objects: how many were compiled; ptx: bytes of PTX on the way to them."""
 
     nvcc: str
     user_seconds: Mapping[str, float]
-    reference_user_seconds: float
+    objects: int
+    ptx: int
     kernels: Sequence[Kernel]
 
     @property
@@ -215,11 +217,6 @@ class Resources:
             for guest in GUESTS.get(host, ())
             if guest not in self.architectures
         ]
-
-    @property
-    def build_cost(self) -> float:
-        """CPU time of compiling the kernels over that of compiling the reference."""
-        return sum(self.user_seconds.values()) / self.reference_user_seconds
 
     def instantiations(self) -> dict[str, int]:
         """{pass: distinct kernels}, each once whatever it is compiled for."""
@@ -251,7 +248,8 @@ def load(path: Path = PATH) -> Resources:
     return Resources(
         data["nvcc"],
         data["user_seconds"],
-        data["reference_user_seconds"],
+        data["objects"],
+        data["ptx"],
         [Kernel(**kernel) for kernel in data["kernels"]],
     )
 

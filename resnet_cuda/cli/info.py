@@ -60,8 +60,8 @@ def _print_kernels(text: str) -> int:
     code = sum(kernel.code for kernel in found.kernels)
     seconds = sum(found.user_seconds.values())
     print(
-        f"nvcc {found.nvcc} for {', '.join(found.architectures)}: {code / 2**20:.2f} MiB of machine code in "
-        f"{seconds:.0f} s of CPU time, {found.build_cost:.1f} times the reference's"
+        f"nvcc {found.nvcc} for {', '.join(found.architectures)}: {code / 2**20:.2f} MiB of machine code "
+        f"by way of {found.ptx / 2**20:.2f} MiB of PTX, {found.objects} objects, {seconds:.0f} s of CPU time"
     )
     return 0
 

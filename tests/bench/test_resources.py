@@ -211,11 +211,27 @@ def test_the_launcher_still_refuses_ptxas_advice(
     assert not target.exists(), "an object without its record would not be compiled again"
 
 
+def test_what_was_compiled_is_summed_over_objects(tmp_path: Path) -> None:
+    for folder, ptx in (("simt", 300), ("sm80", 500)):
+        (tmp_path / folder).mkdir()
+        record = {"user_seconds": 2.0, "ptx": ptx, "kernels": [{"symbol": folder}]}
+        (tmp_path / folder / "conv.cu.o.resources.json").write_text(json.dumps(record))
+    objects = [str(tmp_path / folder / "conv.cu.o") for folder in ("simt", "sm80")]
+    merge_resources.main(str(tmp_path / "out.json"), "13.0", *objects, "plan.cpp.o")
+    merged = json.loads((tmp_path / "out.json").read_text())
+    assert merged.pop("schema") == resources.SCHEMA
+    assert merged == {
+        "nvcc": "13.0",
+        "user_seconds": {"conv": 4.0},
+        "objects": 2,
+        "ptx": 800,
+        "kernels": [{"source": "conv", "symbol": name} for name in ("simt", "sm80")],
+    }
+
+
 def test_a_lost_record_of_an_object_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="delete .*a.cu.o and build again"):
-        merge_resources.main(
-            str(tmp_path / "out.json"), "13.0", "reference.cu.o", str(tmp_path / "a.cu.o")
-        )
+        merge_resources.main(str(tmp_path / "out.json"), "13.0", str(tmp_path / "a.cu.o"))
 
 
 def make(name: str, **figures: int) -> Kernel:
@@ -253,7 +269,7 @@ def test_kernels_have_readable_names() -> None:
 
 def test_tables_have_the_stages_of_those_that_have_some() -> None:
     kernels = [make(GEMM, stages=3), make(GEMM + "2", stages=5), make(GEMM + "3")]
-    found = Resources("13.0", {"conv_fprop": 4.0}, 2.0, kernels)
+    found = Resources("13.0", {"conv_fprop": 4.0}, 1, 900, kernels)
     column = resources.overview(found).header.index("stages")
     assert resources.overview(found).rows[0][column].text == "3-5"
     (row,) = resources.overview(replace(found, kernels=[make(GEMM)])).rows
@@ -261,7 +277,7 @@ def test_tables_have_the_stages_of_those_that_have_some() -> None:
 
 
 def test_tables_mark_spills() -> None:
-    found = Resources("13.0", {"conv_fprop": 4.0}, 2.0, [make(GEMM, spill_stores=12)])
+    found = Resources("13.0", {"conv_fprop": 4.0}, 1, 900, [make(GEMM, spill_stores=12)])
     for table in (resources.overview(found), resources.details(found, "Pixel")):
         (row,) = table.rows
         assert row[-1].mood == tables.BAD and row[-1].text == "12"
@@ -296,7 +312,7 @@ def test_info_says_why_there_is_no_record(
 def test_a_record_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kernel_resources.json"
     path.write_text(json.dumps({"schema": 99}))
-    with pytest.raises(ValueError, match="schema is 99; accepted: 1"):
+    with pytest.raises(ValueError, match="schema is 99; accepted: 2"):
         resources.load(path)
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import guard, guard_cost, guard_figures
+from benchmarks import guard, guard_figures
 from resnet_cuda import _raw
 from resnet_cuda.bench import resources
 
@@ -47,7 +45,7 @@ FIGURES: guard_figures.Figures = {
         },
     },
     "passes": {"conv_fprop sm_80": {"kernels": 32, "code bytes": 1000}},
-    "build": {"all kernels": {"cost": 10.0}},
+    "build": {"all kernels": {"objects": 40, "PTX bytes": 1000}},
     "ratios": {"resnet18": {"eager/ours": 1.30}},
 }
 
@@ -68,7 +66,7 @@ def changed(section: str, subject_part: str, metric: str, value: float) -> guard
 def test_an_unchanged_measurement_passes(baseline: dict[str, Any]) -> None:
     outcome = guard.compare(baseline, copy.deepcopy(FIGURES), HERE)
     assert not (outcome.worse or outcome.better or outcome.unchecked)
-    assert outcome.checked == 16
+    assert outcome.checked == 17
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,8 @@ def test_an_unchanged_measurement_passes(baseline: dict[str, Any]) -> None:
         ("kernels", "float64", "warps", 8, "16 -> 8 (-8, -50.0%)"),
         ("passes", "conv_fprop", "kernels", 33, "32 -> 33"),
         ("passes", "conv_fprop", "code bytes", 1101, "1000 -> 1101"),
-        ("build", "all", "cost", 14.0, "10 -> 14"),
+        ("build", "all", "objects", 41, "40 -> 41"),
+        ("build", "all", "PTX bytes", 1101, "1000 -> 1101"),
         ("ratios", "resnet18", "eager/ours", 0.8, "1.3 -> 0.8"),
     ],
 )
@@ -104,7 +103,7 @@ def test_a_regression_is_found_with_its_figures(
     ("section", "subject", "metric", "value"),
     [
         ("passes", "conv_fprop", "code bytes", 1090),
-        ("build", "all", "cost", 10.5),
+        ("build", "all", "PTX bytes", 1040),
         ("ratios", "resnet18", "eager/ours", 1.25),
     ],
 )
@@ -112,7 +111,7 @@ def test_what_a_margin_covers_is_neither_worse_nor_better(
     baseline: dict[str, Any], section: str, subject: str, metric: str, value: float
 ) -> None:
     outcome = guard.compare(baseline, changed(section, subject, metric, value), HERE)
-    assert not outcome.worse and not outcome.better and outcome.checked == 16
+    assert not outcome.worse and not outcome.better and outcome.checked == 17
 
 
 def test_an_improvement_passes_and_asks_for_a_new_baseline(baseline: dict[str, Any]) -> None:
@@ -127,7 +126,7 @@ def test_figures_without_a_counterpart_are_not_checked_and_named(baseline: dict[
     figures["launches"]["new float32 kernel"] = {"bytes": 1}
     del figures["kernels"]["conv_fprop: implicit_gemm_kernel float64 sm_90a"]
     outcome = guard.compare(baseline, figures, HERE)
-    assert outcome.checked == 13 and sum(outcome.unchecked.values()) == 4
+    assert outcome.checked == 14 and sum(outcome.unchecked.values()) == 4
     text = "\n".join(outcome.lines())
     assert "not in the baseline: new float32 kernel" in text
     assert "no longer there: conv_fprop: implicit_gemm_kernel float64 sm_90a (3 figures)" in text
@@ -147,72 +146,10 @@ def test_a_new_kernel_must_not_spill(baseline: dict[str, Any]) -> None:
     assert sum(outcome.unchecked.values()) == 2, "how many of its warps fit is new, too"
 
 
-def spin(seconds: float) -> str:
-    """Python that takes so much user time, the only kind that is counted."""
-    used = "resource.getrusage(resource.RUSAGE_SELF).ru_utime"
-    return f"import resource\nwhile {used} < {seconds}: pass"
-
-
-def fake_build(folder: Path, kernel: float, reference: float) -> Path:
-    """A build folder whose compiler takes so many seconds of user time."""
-    nvcc = folder / "nvcc"
-    nvcc.symlink_to(sys.executable)
-    entries = [
-        {"file": f"/src/{file}", "directory": str(folder), "command": shlex.join(words)}
-        for file, words in {
-            "cmake/reference.cu": [str(nvcc), "-S", "-c", spin(reference), "-o", "a.o"],
-            "csrc/launch/conv.cu": [str(nvcc), "-S", "-c", spin(kernel), "-o", "b.o"],
-            "csrc/launch/conv.cpp": ["c++", "-o", "c.o"],
-        }.items()
-    ]
-    (folder / "compile_commands.json").write_text(json.dumps(entries))
-    return folder
-
-
-def test_the_cost_is_measured_again_in_turn_with_the_reference(tmp_path: Path) -> None:
-    # Whatever a process takes beyond it brings the ratio nearer to 1: up to two seconds on a busy machine.
-    cost = guard_cost.again(fake_build(tmp_path, kernel=1.5, reference=0.3))
-    assert 1.5 < cost < 5.5
-
-
-@pytest.mark.parametrize(("again", "worse"), [(10.5, 0), (13.0, 1), (None, 1)])
-def test_a_cost_above_its_margin_has_to_be_so_twice(
-    baseline: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    again: float | None,
-    worse: int,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def measured_again() -> float:
-        if again is None:
-            raise guard_cost.Unknown("the build's folder is not here")
-        return again
-
-    monkeypatch.setattr(guard_cost, "again", measured_again)
-    slow = changed("build", "all", "cost", 12.0)
-    guard.confirm_cost(baseline, slow, HERE)
-    assert len(guard.compare(baseline, slow, HERE).worse) == worse
-    said = capsys.readouterr().out
-    assert "12 references" in said and ("not compiled again" in said) == (again is None)
-    fine = changed("build", "all", "cost", 10.2)
-    monkeypatch.setattr(guard_cost, "again", lambda: pytest.fail("compiled again without a reason"))
-    guard.confirm_cost(baseline, fine, HERE)
-
-
-def test_a_cost_that_cannot_be_measured_again_says_why(tmp_path: Path) -> None:
-    with pytest.raises(guard_cost.Unknown, match="commands cannot be read"):
-        guard_cost.again(tmp_path)
-    folder = fake_build(tmp_path, kernel=0.0, reference=0.0)
-    path = folder / "compile_commands.json"
-    path.write_text(path.read_text().replace("import resource", "import no_such_thing"))
-    with pytest.raises(guard_cost.Unknown, match="no_such_thing"):
-        guard_cost.again(folder)
-
-
 def test_a_build_without_nvcc_leaves_compiled_figures_unchecked(baseline: dict[str, Any]) -> None:
     figures = {name: FIGURES[name] for name in ("launches", "ratios")}
     outcome = guard.compare(baseline, figures, {**HERE, "nvcc": None, "architectures": []})
-    assert outcome.checked == 7 and sum(outcome.unchecked.values()) == 9
+    assert outcome.checked == 7 and sum(outcome.unchecked.values()) == 10
     assert outcome.unchecked["kernels: could not be measured here"] == 6
 
 
@@ -354,12 +291,12 @@ def test_compiled_figures_come_from_the_record_of_the_build() -> None:
         constant=0,
         code=512,
     )
-    found = guard_figures.compiled(resources.Resources("13.0", {"add_relu": 6.0}, 2.0, [kernel]))
+    found = guard_figures.compiled(resources.Resources("13.0", {"add_relu": 6.0}, 3, 900, [kernel]))
     (figures,) = found["kernels"].values()
     assert figures == {"spilled bytes": 8, "local bytes": 8, "warps": 48}
     (figures,) = found["passes"].values()
     assert figures == {"kernels": 1, "code bytes": 512}
-    assert found["build"] == {"all kernels": {"cost": 3.0}}
+    assert found["build"] == {"all kernels": {"objects": 3, "PTX bytes": 900}}
 
 
 def test_each_vendors_cpus_have_ratios_of_their_own(baseline: dict[str, Any]) -> None:

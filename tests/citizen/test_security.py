@@ -31,7 +31,6 @@ STARTS_PROGRAMS = {"multiprocessing", "pexpect", "pty", "subprocess"}
 # The files that need what others may not have, and what for.
 ALLOWED = {
     "subprocess": {
-        "benchmarks/guard_cost.py": "times compilers",
         "benchmarks/hardware/affected.py": "asks git and nvcc",
         "benchmarks/hardware/build.py": "builds",
         "benchmarks/hardware/process.py": "runs each stage in a process of its own",
