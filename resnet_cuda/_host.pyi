@@ -39,6 +39,7 @@ def conv_plan(
     groups: int = ...,
     narrow: bool = ...,
     normalises: bool = ...,
+    takes_sums: bool = ...,
     allow_tf32: bool = ...,
     max_pool: bool = ...,
     capability: tuple[int, int] = ...,

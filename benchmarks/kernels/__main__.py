@@ -3,6 +3,7 @@ Hopper kernels, and on a GPU how fast it is.
 
     python -m benchmarks.kernels --plan                 # kernel, tile, FLOPs, bytes, floor of each pass; needs no GPU
     python -m benchmarks.kernels --predict              # what a Hopper GPU should take, and the gates; needs no GPU
+    python -m benchmarks.kernels --predict --dtype float32 --tf32   # float32 where TF32 is allowed
     python -m benchmarks.kernels --predict --report report.json   # beside what a report says was measured
     python -m benchmarks.kernels --minutes 5 --out DIR  # on a GPU, with cuDNN; report.json, kernels.json, kernels.md
 
@@ -61,6 +62,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--network", nargs="+", choices=NETWORKS)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=["bfloat16"])
+    parser.add_argument(
+        "--tf32", action="store_true", help="float32 where TF32 is allowed; nothing is timed so"
+    )
     parser.add_argument("--batch", type=int, default=GPU.batch, metavar="N", help="images")
     parser.add_argument("--layers", type=int, metavar="N", help="only so many distinct layers")
     parser.add_argument("--only", nargs="+", metavar="TEXT", default=(), help="parts of titles")
@@ -78,6 +82,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("report", "docs"):
         if getattr(options, name) and not options.predict:
             parser.error(f"--{name} is given without --predict; accepted: both")
+    if options.tf32 and not (options.plan or options.predict):
+        parser.error("--tf32 is given without --plan or --predict; accepted: one of them")
     options.network = options.network or (["resnet50"] if options.predict else list(NETWORKS))
     return options
 
@@ -100,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
         only=tuple(options.only),
     )
     triples = [
-        (planned.planned(name, workload, conv, H200), workload, conv)
+        (planned.planned(name, workload, conv, H200, options.tf32), workload, conv)
         for name in options.network
         for dtype in plan.dtypes
         for workload, conv in planned.passes(device, name, dtype, plan.batch, options.layers)
@@ -152,7 +158,9 @@ def _predict(
         print(f"--report is {options.report}, which cannot be read: {error}", file=sys.stderr)
         return 2
     found = [
-        PredictedPass(one, of_workload(workload, conv, plan_of(workload, conv), machine))
+        PredictedPass(
+            one, of_workload(workload, conv, plan_of(workload, conv, options.tf32), machine)
+        )
         for one, workload, conv in triples
     ]
     for row, (_, prediction) in zip(rows, found, strict=True):

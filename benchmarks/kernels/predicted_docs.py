@@ -39,10 +39,11 @@ def _tables() -> str:
     ]
     machine = MACHINES[H200.name]
     found = [
-        PredictedPass(planned.planned("resnet50", workload, conv, H200), prediction)
-        for workload, conv in planned.passes(device, "resnet50", torch.bfloat16, GPU.batch, None)
+        PredictedPass(planned.planned("resnet50", workload, conv, H200, tf32=True), prediction)
+        for dtype in (torch.bfloat16, torch.float32)
+        for workload, conv in planned.passes(device, "resnet50", dtype, GPU.batch, None)
         if _is_of_training(workload)
-        and (prediction := of_workload(workload, conv, plan_of(workload, conv), machine))
+        and (prediction := of_workload(workload, conv, plan_of(workload, conv, True), machine))
     ]
     shown += [*predicted.tables(found, machine, {})]
     for one in shown:

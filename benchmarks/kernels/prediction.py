@@ -46,7 +46,9 @@ class Machine:
     l2: Figure = Figure(5.5e12, "B/s", "assumed, L2 to shared memory of all SMs; no probe yet")
     l2_port: Figure = Figure(64, "B/clk/SM", "assumed, L2 to shared memory of one SM")
     epilogue_instructions: Figure = Figure(
-        16, "instructions", "machine code, of paths that are taken: with statistics 504 for 32"
+        16,
+        "instructions",
+        "machine code, of paths that are taken: with statistics 504 for 32, in 16 bits; assumed of TF32",
     )
     epilogue_wait: Figure = Figure(
         500, "clk", "assumed, for 64 x 64 elements: two or three barriers"
@@ -74,7 +76,7 @@ H100 = Machine(
 MACHINES = {machine.name: machine for machine in (H200, H100)}
 
 
-# Of a slice of the depth: elements, and bytes of a row or column.
+# Of a slice of the depth: 16-bit elements, and bytes of a row or column. TF32 has half as many, and half the rate.
 _DEPTH, _LINE = 64, 128
 _WARPGROUPS, _WARPGROUP_ROWS, _STAGED_COLUMNS = 2, 64, 64
 _ACCUMULATOR = 4  # bytes
@@ -93,7 +95,7 @@ class Gemms:
     changed: rows or columns of a slice that are changed on load, 0 where none are; in registers or in place. teams: of
     a multiprocessor's warpgroups, each of which stores while the others multiply. shared_rows: those that a tile loads
     for all slices together, None where every slice has its own; resident: bytes that a block loads once for all of its
-    tiles.
+    tiles. depth: elements of a slice.
     """
 
     rows: int
@@ -108,6 +110,7 @@ class Gemms:
     teams: int = 1
     shared_rows: int | None = None
     resident: int = 0
+    depth: int = _DEPTH
 
     @property
     def all_tiles(self) -> int:
@@ -145,7 +148,7 @@ class Gemms:
     def clocks_of_prologue(self, machine: Machine) -> float:
         """The same, for instructions of threads."""
         each = machine.fragment_instructions if self.in_registers else machine.prologue_instructions
-        return self.changed * _DEPTH * each.value / machine.lanes.value
+        return self.changed * self.depth * each.value / machine.lanes.value
 
     @property
     def team_elements(self) -> int:
@@ -226,7 +229,8 @@ def of_workload(
     if op_of(workload) == "wgrad":  # its parts in float32, for the ordered sum behind it
         weight = conv.K * (conv.C // conv.groups) * conv.R * conv.S
         sums = plan["splits"] * weight * _ACCUMULATOR
-    return predict(gemms, workload.flops, workload.bytes, sums, machine)
+    # TF32's products take twice as long.
+    return predict(gemms, workload.flops * _DEPTH // gemms.depth, workload.bytes, sums, machine)
 
 
 def predict(gemms: Gemms, flops: int, size: int, sums: int, machine: Machine) -> Prediction:
@@ -298,7 +302,8 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         slices = tuple(filters * taps for taps in _taps_of_classes(conv, classes))
     else:
         slices = (conv.R * conv.S * _whole(conv.C // conv.groups, depth),)
-    share_one = op == "fprop" and columns == 64 and not on_load  # Sm90NarrowPairTile
+    # Sm90NarrowTwinTile: no pass that is predicted takes dgrad's sums
+    share_one = op != "wgrad" and columns == 64 and not on_load
     pair = 2 if op != "wgrad" and columns > 64 else 1
     column_tiles = _whole((conv.K if op == "fprop" else conv.C) // conv.groups, columns)
     if pair > 1:  # the last pair may have rows for one of its blocks only
@@ -327,6 +332,7 @@ def gemms_of(workload: Workload, conv: ConvProblem, plan: dict[str, Any]) -> Gem
         changed=0 if not on_load else columns if op == "wgrad" else rows,
         in_registers=op != "wgrad",
         teams=2 if share_one else 1,
+        depth=depth,
     )
 
 
@@ -350,8 +356,8 @@ def _taps_of_classes(conv: ConvProblem, classes: int) -> list[int]:
     ]
 
 
-def plan_of(workload: Workload, conv: ConvProblem) -> dict[str, Any]:
-    """What the launcher of the workload plans."""
+def plan_of(workload: Workload, conv: ConvProblem, tf32: bool = False) -> dict[str, Any]:
+    """What the launcher of the workload plans; tf32: where torch's switch allows it."""
     return _host.conv_plan(
         op_of(workload),
         str(workload.dtype).removeprefix("torch."),
@@ -363,4 +369,5 @@ def plan_of(workload: Workload, conv: ConvProblem) -> dict[str, Any]:
         groups=conv.groups,
         max_pool=workload.pass_name == "conv_max_pool",
         normalises=workload.name.endswith(_ON_LOAD),
+        allow_tf32=tf32,
     )

@@ -20,8 +20,9 @@ struct alignas(64) TensorMap {
   uint8_t element_bytes;
   uint8_t swizzle;  // log2(span / 16): 0 none, 1: 32 bytes, 2: 64, 3: 128
   uint8_t im2col;
-  uint8_t valid;  // kValid, so that a map nobody made is recognised
-  uint8_t reserved[14];
+  uint8_t valid;   // kValid, so that a map nobody made is recognised
+  uint8_t rounds;  // a load rounds float32 to TF32
+  uint8_t reserved[13];
 
   static constexpr uint8_t kValid = 0xA5;
 };

@@ -106,11 +106,12 @@ py::dict described(const ConvPlan& plan, const std::string& dtype) {
 py::dict conv_plan(const std::string& op, const std::string& dtype,
                    const std::array<int64_t, 4>& x_size, const std::array<int64_t, 4>& weight_size,
                    Pair stride, Pair padding, Pair dilation, int64_t groups, bool narrow,
-                   bool normalises, bool allow_tf32, bool max_pool, Pair capability,
-                   int64_t multiprocessors) {
+                   bool normalises, bool takes_sums, bool allow_tf32, bool max_pool,
+                   Pair capability, int64_t multiprocessors) {
   PlanLimits limits;
   limits.narrow = narrow;
   limits.normalises = normalises;
+  limits.takes_sums = takes_sums;
   limits.allow_tf32 = allow_tf32;
   limits.max_pools = max_pool;
   limits.device.capability = checked("capability", 10 * capability[0] + capability[1], 0);
@@ -147,22 +148,23 @@ py::dict bottleneck_block_plan(const std::string& dtype, const std::array<int64_
 }  // namespace
 
 void bind_conv_plan(py::module_& m) {
-  m.def(
-      "conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
-      py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
-      py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
-      py::arg("narrow") = false, py::arg("normalises") = false, py::arg("allow_tf32") = false,
-      py::arg("max_pool") = false, py::arg("capability") = Pair{9, 0},
-      py::arg("multiprocessors") = PlanDevice().multiprocessors,
-      "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad'; of 1x1 filters 'product', "
-      "wgrad summed up in float64, and 'gram', x by itself) as a dict: kernel, why, "
-      "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
-      "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
-      "weight_size [K, C / groups, R, S]; narrow: two sets of accumulators have to fit, or two "
-      "tensors of an operand; normalises: x is normalised on load; allow_tf32 is what torch's "
-      "switch says; max_pool: of the kernel that also pools 3x3 windows with stride 2 and padding "
-      "1; capability: the GPU's (major, minor); multiprocessors: how many it has. "
-      "Raises ValueError for impossible geometry.");
+  m.def("conv_plan", &conv_plan, py::arg("op"), py::arg("dtype"), py::arg("x_size"),
+        py::arg("weight_size"), py::kw_only(), py::arg("stride") = Pair{1, 1},
+        py::arg("padding") = Pair{0, 0}, py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1,
+        py::arg("narrow") = false, py::arg("normalises") = false, py::arg("takes_sums") = false,
+        py::arg("allow_tf32") = false, py::arg("max_pool") = false,
+        py::arg("capability") = Pair{9, 0},
+        py::arg("multiprocessors") = PlanDevice().multiprocessors,
+        "The plan of one convolution pass ('fprop', 'dgrad', 'wgrad'; of 1x1 filters 'product', "
+        "wgrad summed up in float64, and 'gram', x by itself) as a dict: kernel, why, "
+        "tile (m, n, k), splits, grid, tf32 (whether float32 is multiplied as such), macs, bytes "
+        "(every operand once), error (None, or why no kernel can run it). x_size is [N, C, H, W], "
+        "weight_size [K, C / groups, R, S]; narrow: two sets of accumulators have to fit, or two "
+        "tensors of an operand; normalises: x is normalised on load; takes_sums: of dgrad's "
+        "result, for batch norm's backward; allow_tf32 is what torch's switch says; max_pool: of "
+        "the kernel that also pools 3x3 windows with stride 2 and padding "
+        "1; capability: the GPU's (major, minor); multiprocessors: how many it has. "
+        "Raises ValueError for impossible geometry.");
   m.def(
       "expand_reduce_plan", &expand_reduce_plan, py::arg("dtype"), py::arg("x_size"),
       py::arg("weight_size"), py::arg("reduced"), py::kw_only(), py::arg("capability") = Pair{9, 0},

@@ -12,7 +12,10 @@ Status expand_with_projection(DType dtype, const Conv2dProblem& problem,
     return {"bottleneck_expand: a projection needs scale and bias, and gives no statistics"};
   }
   Conv2dProblem projection = problem;
+  projection.H = params.H;
+  projection.W = params.W;
   projection.C = params.residual_C;
+  projection.stride_h = projection.stride_w = params.projection_stride;
   PlanLimits limits;
   limits.narrow = true;
   limits.device = current_device();

@@ -44,23 +44,21 @@ Status bottleneck_expand_dgrad_by(const ConvPlan& plan, DType dtype,
     using Filters = FilterColumns<T>;
     const BitGate<T> gate{params.mask, first.y_size() / 8};
     // Both GEMMs by the same kind of main loop.
-    return Mainloops<kGeneration>::template of_operands<Gradient, Filters, true>(
-        plan, [&](auto tag) {
-          using First = typename decltype(tag)::type;
-          using Mainloop =
-              ExpandDgradMainloop<First, typename First::template With<Activation, Filters>>;
-          Filters matrices(params.matrix, GradientClass(second, 0), second);
-          matrices.matrices = params.matrices;
-          const typename Mainloop::Params operands{
-              {Gradient::of_output(params.dz, gate, first),
-               Filters(params.weight, GradientClass(first, 0), first)},
-              {Activation::of_input(params.x, activation_on_load<T>(params), params.problem),
-               matrices},
-              static_cast<const AccOf<T>*>(params.bias),
-              first.C};
-          return bottleneck_expand_dgrad_kernels::launch<Mainloop, T>(plan, operands, params,
-                                                                      stream);
-        });
+    return Mainloops<kGeneration>::template of_operands<
+        Gradient, Filters, TileRoom{.second_gemm = true}>(plan, [&](auto tag) {
+      using First = typename decltype(tag)::type;
+      using Mainloop =
+          ExpandDgradMainloop<First, typename First::template With<Activation, Filters>>;
+      Filters matrices(params.matrix, GradientClass(second, 0), second);
+      matrices.matrices = params.matrices;
+      const typename Mainloop::Params operands{
+          {Gradient::of_output(params.dz, gate, first),
+           Filters(params.weight, GradientClass(first, 0), first)},
+          {Activation::of_input(params.x, activation_on_load<T>(params), params.problem), matrices},
+          static_cast<const AccOf<T>*>(params.bias),
+          first.C};
+      return bottleneck_expand_dgrad_kernels::launch<Mainloop, T>(plan, operands, params, stream);
+    });
   });
 }
 

@@ -48,10 +48,11 @@ Status launch_projection(const ConvPlan& plan, const Conv2dProblem& problem,
 template <Generation kGeneration>
 Status expand_with_projection_by(const ConvPlan& plan, DType dtype, const Conv2dProblem& problem,
                                  const BottleneckExpandParams& params, Stream stream) {
-  return with_element_type<kGeneration>(dtype, [&](auto type) {
+  return with_element_type<kGeneration, true>(dtype, [&](auto type) {
     using T = decltype(type);
     using Pixels = bottleneck_expand_kernels::Pixels<T>;
-    return Mainloops<kGeneration>::template of_operands<Pixels, FilterRows<T>, true>(
+    return Mainloops<kGeneration>::template of_operands<Pixels, FilterRows<T>,
+                                                        TileRoom{.second_gemm = true}>(
         plan, [&](auto tag) {
           using Mainloop = typename decltype(tag)::type;
           return bottleneck_expand_kernels::launch_projection<Mainloop, T>(plan, problem, params,

@@ -13,6 +13,7 @@ Status conv_dgrad(DType dtype, const ConvDgradParams& params, Stream stream) {
   limits.device = current_device();
   limits.allow_tf32 = params.allow_tf32;
   limits.narrow = on_load.y != nullptr;
+  limits.takes_sums = params.partials != nullptr;
   const ConvPlan plan = plan_conv(ConvOp::kDgrad, params.problem, dtype, limits);
   if (plan.error) return {plan.error};
   return with_generation(plan.generation, [&](auto generation) {

@@ -58,7 +58,7 @@ Status launch(const ConvPlan& plan, const ConvDgradParams& params, const Prologu
   using Window = WindowRows<T, Prologue>;
   using Filter = FilterColumns<T>;
   using Packed = PackedFilterColumns<T>;
-  return Mainloops<kGeneration>::template of_windows<Window, Filter, Packed>(
+  return Mainloops<kGeneration>::template of_windows<Window, Filter, Packed, kRoomOf<Epilogue>>(
       plan, problem, [&](auto tag) {
         using Mainloop = typename decltype(tag)::type;
         using B = typename decltype(tag)::B;

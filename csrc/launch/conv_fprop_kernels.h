@@ -71,7 +71,7 @@ Status launch(const ConvPlan& plan, const ConvFpropParams& params, const Prologu
 template <Generation kGeneration>
 Status conv_fprop_by(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,
                      Stream stream) {
-  return with_element_type<kGeneration>(dtype, [&](auto type) {
+  return with_element_type<kGeneration, true>(dtype, [&](auto type) {
     using T = decltype(type);
     return with_activation_prologue<T>(
         params.x_scale, params.x_bias, params.x_floor, [&](const auto& prologue) {

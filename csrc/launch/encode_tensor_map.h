@@ -46,6 +46,8 @@ inline CUtensorMapDataType data_type(TensorElement element) {
       return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     case TensorElement::kFloat32:
       return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+    case TensorElement::kTensorFloat32:
+      return CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
     case TensorElement::kFloat64:
       return CU_TENSOR_MAP_DATA_TYPE_FLOAT64;
   }
@@ -117,6 +119,7 @@ emulator::TensorMap encode_tensor(const Description& description) {
   map.rank = static_cast<uint8_t>(description.rank);
   map.element_bytes = static_cast<uint8_t>(size_of(description.element));
   map.swizzle = static_cast<uint8_t>(description.swizzle);
+  map.rounds = description.element == TensorElement::kTensorFloat32;
   for (int i = 0; i < description.rank; ++i) {
     map.dims[i] = description.dims[i];
     map.element_strides[i] = static_cast<uint8_t>(i == 0 ? 1 : description.element_strides[i]);

@@ -14,6 +14,12 @@ namespace rnc {
 template <Generation kGeneration>
 struct Mainloops;
 
+// What a tile has to leave room for beside the accumulators of one GEMM.
+struct TileRoom {
+  bool second_gemm = false;     // its accumulators
+  bool large_epilogue = false;  // kIsLargeEpilogue
+};
+
 // The passes that `plan` has given to it: launch/<generation>/<pass>.cu.
 template <Generation kGeneration>
 Status conv_fprop_by(const ConvPlan& plan, DType dtype, const ConvFpropParams& params,

@@ -83,15 +83,20 @@ Status launch_gemm(const ConvPlan& plan, const GemmShape& shape,
   return launch_gemms(plan, params, 1, stream);
 }
 
+// What an epilogue's tile has to leave room for.
+template <class Epilogue>
+inline constexpr TileRoom kRoomOf = {.large_epilogue = kIsLargeEpilogue<Epilogue>};
+
 // The same by the generation's main loop for such operands.
 template <Generation kGeneration, class OperandA, class OperandB, class Epilogue>
 Status launch_implicit_gemm(const ConvPlan& plan, ConvOp op, const Conv2dProblem& problem,
                             const OperandA& a, const OperandB& b, const Epilogue& epilogue,
                             Stream stream) {
-  return Mainloops<kGeneration>::template of_operands<OperandA, OperandB>(plan, [&](auto tag) {
-    using Mainloop = typename decltype(tag)::type;
-    return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), {a, b}, epilogue, stream);
-  });
+  return Mainloops<kGeneration>::template of_operands<OperandA, OperandB, kRoomOf<Epilogue>>(
+      plan, [&](auto tag) {
+        using Mainloop = typename decltype(tag)::type;
+        return launch_gemm<Mainloop>(plan, gemm_shape(plan, op, problem), {a, b}, epilogue, stream);
+      });
 }
 
 // Calls launch(prologue) with what turns a gradient of T as it is stored into the one to multiply.
@@ -123,10 +128,11 @@ ScaleBiasRelu<T> activation_on_load(const Params& params) {
 }
 
 // Calls launch(T{}) with the storage type behind `dtype`, of those that the generation multiplies.
-template <Generation kGeneration, class Launch>
+// kAlongDepth: in memory, both operands run along the depth.
+template <Generation kGeneration, bool kAlongDepth = false, class Launch>
 Status with_element_type(DType dtype, Launch&& launch) {
   return visit_dtype(dtype, [&](auto type) -> Status {
-    if constexpr (Mainloops<kGeneration>::template kMultiplies<decltype(type)>) {
+    if constexpr (Mainloops<kGeneration>::template kMultiplies<decltype(type), kAlongDepth>) {
       return launch(type);
     } else {
       return {"these kernels have no product of such elements: the plan must not choose them"};

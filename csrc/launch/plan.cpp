@@ -67,21 +67,30 @@ const char* why_not_in_pieces(ConvOp op, const Conv2dProblem& p, DType dtype, bo
 
 // Null, or why TMA cannot bring the operands of the Hopper kernels, or they would not gain by it.
 const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
-  if (size_of(dtype) != 2) {
-    return "TF32 is allowed; wgmma would cut float32 down to it, not round it: mma.sync";
+  const bool in_16_bits = size_of(dtype) == 2;
+  if (!in_16_bits && op != ConvOp::kFprop) {
+    return "TF32 is allowed; wgmma transposes no float32, and operands are not along the depth: "
+           "mma.sync";
   }
+  const int32_t box = box_channels(int(size_of(dtype)));
+  const auto say = [&](const char* of_16_bits, const char* of_float32) {
+    return in_16_bits ? of_16_bits : of_float32;
+  };
   // What boxes run along: the depth of fprop and dgrad, the columns of wgrad.
   const int32_t channels = op == ConvOp::kDgrad ? p.filters_per_group() : p.channels_per_group();
-  const bool fills_boxes = channels % kBoxChannels == 0;
+  const bool fills_boxes = channels % box == 0;
   const bool sees_taps = op == ConvOp::kWgrad && p.filter_size() > channels;
   if (p.groups != 1 && !fills_boxes) {
-    return "groups whose channels are not multiples of 64 would share boxes of TMA: mma.sync";
+    return say("groups whose channels are not multiples of 64 would share boxes of TMA: mma.sync",
+               "TF32 is allowed; groups whose channels are not multiples of 32 would share boxes "
+               "of TMA: mma.sync");
   }
   if (sees_taps && !fills_boxes) {
     return "channels that are not multiples of 64 would share boxes of TMA between taps: mma.sync";
   }
-  if (3 * ceil_div(channels, kBoxChannels) * kBoxChannels > 4 * channels) {
-    return "too few channels to fill boxes of 64: mma.sync";
+  if (3 * ceil_div(channels, box) * box > 4 * channels) {
+    return say("too few channels to fill boxes of 64: mma.sync",
+               "TF32 is allowed; too few channels to fill boxes of 32: mma.sync");
   }
   const auto fits = [&](const WindowAxis& h, const WindowAxis& w) {
     return fits_im2col(h) && fits_im2col(w);
@@ -96,8 +105,10 @@ const char* why_not_by_tma(ConvOp op, const Conv2dProblem& p, DType dtype) {
       all_fit = all_fit && fits(at.h.window, at.w.window);
     }
   }
-  return all_fit ? nullptr
-                 : "strides, padding or dilation are beyond what TMA's windows describe: mma.sync";
+  if (all_fit) return nullptr;
+  return say("strides, padding or dilation are beyond what TMA's windows describe: mma.sync",
+             "TF32 is allowed; strides, padding or dilation are beyond what TMA's windows "
+             "describe: mma.sync");
 }
 
 // Whether the windows of squares of pixels share what TMA brings, under filters that stay in shared
@@ -168,13 +179,16 @@ PathChoice choose_path(ConvOp op, const Conv2dProblem& p, DType dtype, const Pla
   if (limits.device.capability == kSm90Capability && limits.newest == Generation::kSm90) {
     const ConvPath path = is_gemm ? ConvPath::kGemm : ConvPath::kIm2col;
     if (const char* not_by_tma = why_not_by_tma(op, p, dtype)) return sm80(path, not_by_tma);
-    if (takes_halo(op, p, limits)) {
+    if (in_16_bits && takes_halo(op, p, limits)) {
       return {Generation::kSm90, ConvPath::kHalo,
               "3x3 of at most 64 channels: TMA loads squares of pixels once for three taps"};
     }
-    return {Generation::kSm90, path,
-            is_gemm ? "1x1 without padding: pixels are GEMM rows, loaded by TMA"
-                    : "general window: TMA's im2col mode loads it"};
+    const char* by_tma = is_gemm ? "1x1 without padding: pixels are GEMM rows, loaded by TMA"
+                                 : "general window: TMA's im2col mode loads it";
+    const char* as_tf32 = is_gemm ? "TF32 is allowed; 1x1 without padding: pixels are GEMM rows, "
+                                    "loaded by TMA"
+                                  : "TF32 is allowed; general window: TMA's im2col mode loads it";
+    return {Generation::kSm90, path, in_16_bits ? by_tma : as_tf32};
   }
   if (is_gemm) {
     return sm80(ConvPath::kGemm,
@@ -246,14 +260,15 @@ struct HopperTile {
 };
 
 // Widest first: among equals it loads least.
-int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t k, int64_t gemms,
+int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t slices, int64_t gemms,
                               const PlanLimits& limits) {
   const bool is_fprop = op == ConvOp::kFprop;
   if (is_fprop && limits.narrow) return 64;  // two sets of accumulators
-  // Operands that are changed in shared memory leave no registers for 256, and those that are
-  // changed in registers none for two blocks.
-  const bool prepared = limits.narrow || limits.normalises;
-  const HopperTile tiles[] = {{256, 2}, {128, 2}, {64, 1, is_fprop && !prepared ? 2 : 1}};
+  // Operands of two tensors, or of two GEMMs, leave no room for 256; those that are changed, and
+  // dgrad's sums, leave no registers for two blocks.
+  const bool takes_sums = op == ConvOp::kDgrad && limits.takes_sums;
+  const bool alone = limits.narrow || limits.normalises || takes_sums;
+  const HopperTile tiles[] = {{256, 2}, {128, 2}, {64, 1, alone ? 1 : 2}};
   const int64_t row_tiles = ceil_div(m, kHopperRows) * gemms;
   int32_t best = 0;
   int64_t least = INT64_MAX;
@@ -263,8 +278,7 @@ int32_t choose_hopper_columns(ConvOp op, int64_t m, int64_t n, int64_t k, int64_
     const int64_t multiprocessors = limits.device.multiprocessors;
     const int64_t blocks = ceil_div(row_tiles, tile.pair) * tile.pair * ceil_div(n, tile.columns);
     const int32_t together = blocks > multiprocessors ? tile.blocks : 1;
-    const int64_t cost = ceil_div(blocks, together * multiprocessors) *
-                         tile.cost(ceil_div(k, kBoxChannels), together);
+    const int64_t cost = ceil_div(blocks, together * multiprocessors) * tile.cost(slices, together);
     if (cost < least) best = tile.columns, least = cost;
   }
   return best;
@@ -277,13 +291,13 @@ TileChoice choose_tile(const ConvPlan& plan, ConvOp op, DType dtype, int64_t m, 
     return is_wgrad ? TileChoice{64, 16, 16} : TileChoice{64, 64, 1};
   }
   if (plan.generation == Generation::kSimt) return {64, 64, 16};
+  const int32_t box = box_channels(int(size_of(dtype)));
   if (plan.path == ConvPath::kHalo) {
-    return {HaloSquare::tile_rows(limits.narrow), HaloSquare::kChannels, kBoxChannels};
+    return {HaloSquare::tile_rows(limits.narrow), HaloSquare::kChannels, box};
   }
   if (plan.generation == Generation::kSm90) {
-    if (!is_wgrad)
-      return {kHopperRows, choose_hopper_columns(op, m, n, k, gemms, limits), kBoxChannels};
-    return m <= 64 ? TileChoice{64, 256, kBoxChannels} : TileChoice{128, 128, kBoxChannels};
+    if (is_wgrad) return m <= 64 ? TileChoice{64, 256, box} : TileChoice{128, 128, box};
+    return {kHopperRows, choose_hopper_columns(op, m, n, ceil_div(k, box), gemms, limits), box};
   }
   const int32_t depth = kSliceBytes / int32_t(size_of(dtype));
   if (plan.path == ConvPath::kGrouped) {
@@ -306,7 +320,7 @@ const char* why_not_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType
   if (!p.is_pointwise() || p.stride_h != 1 || p.stride_w != 1 || p.groups != 1) {
     return "bottleneck_expand_reduce needs 1x1 filters without padding, stride or groups";
   }
-  if (p.C % kBoxChannels != 0 || p.K % kBoxChannels != 0) {
+  if (p.C % kBoxChannels<bfloat16> != 0 || p.K % kBoxChannels<bfloat16> != 0) {
     return "bottleneck_expand_reduce needs channels that are multiples of 64";
   }
   if (p.C > BottleneckExpandReduceParams::kMostChannels) {
@@ -450,7 +464,7 @@ ConvPlan plan_expand_reduce(const Conv2dProblem& p, int32_t reduced, DType dtype
   plan.groups = plan.splits = 1;
   plan.tile_m = kHopperRows;
   plan.tile_n = reduced;
-  plan.tile_k = kBoxChannels;
+  plan.tile_k = kBoxChannels<bfloat16>;
   plan.depth_per_split = p.K;
   plan.column_tiles = 1;
   const int64_t rows = p.output_pixels();

@@ -67,6 +67,7 @@ struct PlanLimits {
   int32_t splits = 0;       // parts of wgrad's reduction; 0: as many as are best
   bool narrow = false;      // two sets of accumulators have to fit, or two tensors of an operand
   bool normalises = false;  // x is normalised on load
+  bool takes_sums = false;  // dgrad: of its result, for batch norm's backward
   bool allow_tf32 = false;  // float32 may be multiplied as TF32
   bool max_pools = false;   // the kernel pools what it has computed (conv/pool_patches.h)
   Generation newest = Generation::kSm90;  // of the kernels that may be chosen

@@ -9,7 +9,17 @@
 
 namespace rnc {
 
-enum class TensorElement : int32_t { kUInt8, kInt32, kFloat16, kBfloat16, kFloat32, kFloat64 };
+// kTensorFloat32: float32 in memory, which TMA rounds to TF32 when it loads: to nearest, a tie to
+// even; infinities and NaN stay as they are.
+enum class TensorElement : int32_t {
+  kUInt8,
+  kInt32,
+  kFloat16,
+  kBfloat16,
+  kFloat32,
+  kFloat64,
+  kTensorFloat32
+};
 
 constexpr uint32_t size_of(TensorElement element) {
   switch (element) {
@@ -20,6 +30,7 @@ constexpr uint32_t size_of(TensorElement element) {
       return 2;
     case TensorElement::kInt32:
     case TensorElement::kFloat32:
+    case TensorElement::kTensorFloat32:
       return 4;
     case TensorElement::kFloat64:
       return 8;

@@ -9,8 +9,8 @@
 
 namespace rnc::ptx {
 
-// The bits of a float, as an operand of mma.sync holds them. The lower 13 of the result mean
-// nothing: for a finite number this is an addition, infinities and NaN stay as they are.
+// The bits of a float, as an operand of mma.sync or wgmma holds them. The lower 13 of the result
+// mean nothing: for a finite number this is an addition, infinities and NaN stay as they are.
 __device__ __forceinline__ uint32_t round_to_tensor_float32(uint32_t bits) {
 #if defined(__CUDACC__)
   uint32_t rounded;

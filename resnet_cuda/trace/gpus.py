@@ -37,8 +37,8 @@ H200 = Gpu(
     "H200",
     4.3e12,
     _rates(790e12, 67e12, 34e12),
-    494e12,
-    "a copy and bfloat16 products of random data measured, the rest the datasheet's, dense",
+    395e12,
+    "a copy and bfloat16 products of random data measured, TF32 half of those, the rest the datasheet's, dense",
 )
 GPUS = {
     gpu.name: gpu

@@ -17,9 +17,9 @@ class Convolution(NamedTuple):
     """A product in a pass, as a convolution of x [N, C, H, W] with weight [K, C / groups, R, S].
 
     kind: "fprop", "dgrad" or "wgrad"; or, of a 1x1, "product" (wgrad's sum over pixels, kept in
-    float64) or "gram" (x by itself). The kernel depends on two things more: whether two sets of
-    accumulators or two tensors of an operand have to fit (narrow), and whether x is normalised on
-    load.
+    float64) or "gram" (x by itself). The kernel depends on three things more: whether two sets of
+    accumulators or two tensors of an operand have to fit (narrow), whether x is normalised on load,
+    and whether sums are taken of dgrad's result.
     """
 
     kind: str
@@ -31,6 +31,7 @@ class Convolution(NamedTuple):
     groups: int = 1
     narrow: bool = False
     normalises: bool = False
+    takes_sums: bool = False
     max_pool: bool = False  # at inference the kernel also pools
 
     @property

@@ -34,19 +34,19 @@ def _of_conv(
         a["groups"],
         narrow=a.get("y") is not None,
         normalises=kind == "fprop" and a["x_scale"] is not None,
+        takes_sums=kind == "dgrad" and a["act_mean"] is not None,
     )
 
 
-def _pointwise(
-    kind: str, x: Tensor, filters: int, stride: int = 1, narrow: bool = False
-) -> Convolution:
+def _pointwise(kind: str, x: Tensor, filters: int, stride: int = 1, **options: bool) -> Convolution:
     weight = (filters, x.shape[1], 1, 1)
-    return Convolution(kind, _shape(x.shape), weight, (stride, stride), narrow=narrow)
+    return Convolution(kind, _shape(x.shape), weight, (stride, stride), **options)
 
 
 def _of_expand(a: Mapping[str, Any]) -> dict[str, Convolution]:
     filters, projects = a["weight"].shape[0], a["projection_weight"] is not None
-    found = {"x": _pointwise("fprop", a["x"], filters, narrow=projects)}
+    normalises = not projects and a["x_scale"] is not None
+    found = {"x": _pointwise("fprop", a["x"], filters, narrow=projects, normalises=normalises)}
     if projects:
         stride = a["projection_stride"]
         found["residual"] = _pointwise("fprop", a["residual"], filters, stride, narrow=True)

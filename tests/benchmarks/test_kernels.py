@@ -89,3 +89,9 @@ def test_what_makes_no_sense_here_is_refused(
         pytest.skip("there is a GPU")
     assert main([*arguments, "--batch", "1"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_nothing_is_timed_in_tf32(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--tf32", "--device", "dry-run"])
+    assert "--tf32 is given without --plan or --predict" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.predicted_docs import DOCS, with_tables
 from benchmarks.kernels.prediction import H100, H200, Gemms
 from resnet_cuda.bench.device import open_device
+from resnet_cuda.trace.gpus import GPUS
 from tests.bench.made_up import row
 
 DEVICE = open_device("dry-run")
@@ -118,6 +119,32 @@ def test_kernels_of_other_generations_are_not_predicted() -> None:
         plan = prediction.plan_of(workload, conv)
         assert "_sm90_" not in plan["kernel"]
         assert prediction.of_workload(workload, conv, plan, H200) is None
+
+
+def test_tf32_has_half_the_depth_and_half_the_rate() -> None:
+    def fprop(dtype: torch.dtype) -> prediction.Prediction:
+        (found,) = [
+            prediction.of_workload(workload, conv, prediction.plan_of(workload, conv, True), H200)
+            for workload, conv in planned.passes(DEVICE, "resnet50", dtype, 256, None)
+            if workload.name == "n256-256x14x14-k256-3x3-p1 statistics"
+        ]
+        assert found is not None
+        return found
+
+    half, single = fprop(torch.bfloat16), fprop(torch.float32)
+    assert single.tensor == pytest.approx(2 * half.tensor)
+    assert single.l2 == pytest.approx(2 * half.l2)
+    assert 1.9 < single.memory / half.memory <= 2
+
+
+def test_tf32_is_predicted_of_forward_passes_alone() -> None:
+    for workload, conv in planned.passes(DEVICE, "resnet50", torch.float32, 2, 3):
+        plan = prediction.plan_of(workload, conv, tf32=True)
+        found = prediction.of_workload(workload, conv, plan, H200)
+        takes = workload.pass_name == "conv_fprop" and conv.C > 3
+        assert (found is not None) == takes, workload.title
+        one = planned.planned("resnet50", workload, conv, GPUS["H200"], tf32=True)
+        assert one.dtype == ("TF32" if "_simt_" not in one.kernel else "float32")
 
 
 def test_gates_are_about_the_sizes_that_they_name() -> None:

@@ -86,13 +86,40 @@ RNC_TEST(what_tma_cannot_bring_takes_mma_sync_and_the_plan_says_why) {
     EXPECT(std::strstr(plan.why, one.why) != nullptr);
     EXPECT(std::strstr(plan.why, "mma.sync") != nullptr);
   }
-  // wgmma would truncate float32.
-  const ConvPlan tf32 = rnc::plan_conv(ConvOp::kFprop, square(2, 14, 64, 64, 3, 1), DType::kFloat32,
-                                       {.allow_tf32 = true});
-  EXPECT(tf32.generation == Generation::kSm80 && std::strstr(tf32.why, "mma.sync"));
   // A strided dgrad is a GEMM for each class of pixels, none of which is strided.
   EXPECT(rnc::plan_conv(ConvOp::kDgrad, square(2, 32, 64, 64, 3, 9), DType::kBFloat16).generation ==
          Generation::kSm90);
+}
+
+RNC_TEST(tf32_takes_hopper_s_kernels_where_operands_lie_along_the_depth) {
+  const rnc::PlanLimits limits{.allow_tf32 = true};
+  for (const Conv2dProblem& p : {square(4, 14, 64, 64, 3, 1), square(4, 14, 96, 35, 1, 1),
+                                 in_groups(square(2, 14, 64, 64, 3, 1), 2)}) {
+    const ConvPlan plan = rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32, limits);
+    EXPECT(plan.generation == Generation::kSm90);
+    EXPECT(plan.path == (p.R == 1 ? ConvPath::kGemm : ConvPath::kIm2col));  // no halo
+    EXPECT(std::strstr(plan.why, "TF32 is allowed") && std::strstr(plan.why, "TMA"));
+    EXPECT_EQ(plan.tile_k, 32);
+    EXPECT(rnc::plan_conv(ConvOp::kFprop, p, DType::kFloat32).generation == Generation::kSimt);
+  }
+  for (const ConvOp op : {ConvOp::kDgrad, ConvOp::kWgrad}) {
+    const ConvPlan plan = rnc::plan_conv(op, square(4, 14, 64, 64, 3, 1), DType::kFloat32, limits);
+    EXPECT(plan.generation == Generation::kSm80);
+    EXPECT(std::strstr(plan.why, "wgmma transposes no float32") != nullptr);
+  }
+  // As many channels as 16-bit boxes would lack.
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, square(4, 14, 28, 64, 3, 1), DType::kFloat32, limits)
+             .generation == Generation::kSm90);
+  EXPECT(rnc::plan_conv(ConvOp::kFprop, square(4, 14, 20, 64, 3, 1), DType::kFloat32, limits)
+             .generation == Generation::kSm80);
+  // Of any width.
+  const auto columns = [&](int32_t filters) {
+    return rnc::plan_conv(ConvOp::kFprop, square(32, 56, 64, filters, 3, 1), DType::kFloat32,
+                          limits)
+        .tile_n;
+  };
+  EXPECT_EQ(columns(64), 64);
+  EXPECT_EQ(columns(256), 256);
 }
 
 RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow) {
@@ -119,6 +146,13 @@ RNC_TEST(hopper_s_tiles_are_wide_only_where_registers_and_multiprocessors_allow)
   };
   EXPECT_EQ(expand(64).tile_n, 64);
   EXPECT_EQ(expand(256).tile_n, 256);
+  // So do dgrad's, without sums.
+  const auto reduce_dgrad = [](bool takes_sums) {
+    return rnc::plan_conv(ConvOp::kDgrad, square(256, 56, 256, 64, 1, 1), DType::kBFloat16,
+                          {.takes_sums = takes_sums});
+  };
+  EXPECT_EQ(reduce_dgrad(false).tile_n, 64);
+  EXPECT_EQ(reduce_dgrad(true).tile_n, 256);
   const auto wgrad_tile = [](int32_t filters) {
     const ConvPlan plan =
         rnc::plan_conv(ConvOp::kWgrad, square(8, 56, 64, filters, 3, 1), DType::kBFloat16);

@@ -170,7 +170,7 @@ ELEMENT, RANK = 1, 2  # places in the numbers of a launch
 @pytest.mark.parametrize(
     ("box", "place", "value", "message"),
     [
-        (TILED, ELEMENT, 6, "make_tiled_tensor_map: element is 6; accepted: a TensorElement"),
+        (TILED, ELEMENT, 7, "make_tiled_tensor_map: element is 7; accepted: a TensorElement"),
         (TILED, RANK, 0, "make_tiled_tensor_map: rank is 0; accepted: 1 to 5"),
         (TILED, RANK, 6, "make_tiled_tensor_map: rank is 6; accepted: 1 to 5"),
         (IM2COL, RANK, 6, "make_im2col_tensor_map: rank is 6; accepted: 3 to 5"),

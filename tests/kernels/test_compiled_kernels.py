@@ -39,6 +39,7 @@ HOPPER_PRODUCTS = {
     "13__nv_bfloat16": r"HGMMA\.64x{}x16\.F32\.BF16 ",
     "6__half": r"HGMMA\.64x{}x16\.F32 ",
 }
+HOPPER_TF32_PRODUCT = r"HGMMA\.64x{}x8\.F32\.TF32 "
 HOPPER_COPIES = r"UTMALDG\.2D", r"UTMALDG\.4D\.IM2COL"
 HALO_COPIES = (r"UTMALDG\.4D ",)
 # What TMA stores: rows whose statistics are taken, or squares; of an expand with the next reduce both results.
@@ -128,6 +129,11 @@ def columns_of_products(name: str) -> set[int]:
     return {columns // 2 if rows == 64 else columns}
 
 
+def product_of_hopper(name: str) -> str:
+    of_16_bits = (pattern for dtype, pattern in HOPPER_PRODUCTS.items() if dtype in name)
+    return next(of_16_bits, HOPPER_TF32_PRODUCT)
+
+
 def copies_of_hopper(name: str) -> tuple[str, ...]:
     if CHAIN.search(name):
         return CHAIN_COPIES
@@ -136,12 +142,13 @@ def copies_of_hopper(name: str) -> tuple[str, ...]:
     is_halo = "Halo" in name
     stores = HALO_STORES if is_halo else HOPPER_STORES
     loads = HALO_COPIES if is_halo else HOPPER_COPIES
-    return (*loads, *(stores if "StoreWithBnStats" in name else ()))
+    in_16_bits = product_of_hopper(name) != HOPPER_TF32_PRODUCT
+    return (*loads, *(stores if "StoreWithBnStats" in name and in_16_bits else ()))
 
 
 def without_hopper_s_instructions(kernels: list[sass.Kernel]) -> Iterator[str]:
     for kernel in kernels:
-        product = next(p for dtype, p in HOPPER_PRODUCTS.items() if dtype in kernel.name)
+        product = product_of_hopper(kernel.name)
         products = map(product.format, columns_of_products(kernel.name))
         for pattern in (*products, *copies_of_hopper(kernel.name), *HANDED_REGISTERS):
             if not kernel.count(pattern):

@@ -1,5 +1,5 @@
 """float32 on tensor cores: every pass, prologue and epilogue against torch on operands rounded to TF32, and exact
-float32 wherever TF32 is not allowed."""
+float32 wherever TF32 is not allowed. Of Ampere's kernels; Hopper's own are in test_hopper_tf32_kernels.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from pass_checks import AMPERE
 from passes import (
     Conv,
     class_tile_sums,
@@ -61,12 +62,12 @@ def device(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
         yield device
         return
-    with emulated(allow_tf32=True):
+    with emulated(allow_tf32=True, capability=AMPERE):
         yield device
 
 
-def kernels_of(run: Callable[[], object], *, allow_tf32: bool = True) -> list[str]:
-    with emulated(allow_tf32=allow_tf32) as emulator:
+def kernels_of(run: Callable[[], object], **gpu: object) -> list[str]:
+    with emulated(**{"allow_tf32": True, "capability": AMPERE, **gpu}) as emulator:
         run()
         return [launch["kernel"] for launch in emulator.launches()]
 
@@ -105,7 +106,13 @@ def test_the_large_problems_need_large_tiles(name: str) -> None:
     conv = LARGE[name]
     x, weight, _ = random(conv)
     plan = _host.conv_plan(
-        name, "float32", x.shape, weight.shape, padding=conv.padding, allow_tf32=True
+        name,
+        "float32",
+        x.shape,
+        weight.shape,
+        padding=conv.padding,
+        allow_tf32=True,
+        capability=AMPERE,
     )
     assert plan["tile"] == (128, 128, 16)
 
@@ -187,8 +194,16 @@ def test_wgrad_is_the_weight_gradient(conv: Conv, device: str, normalise: bool) 
     check_gradient_rule(dweight.cpu(), torchs, conv.wgrad(dy.double(), exact), name="dweight")
 
 
-def test_the_projection_shares_the_expand_s_tile(device: str) -> None:
-    expand, project = Conv(2, 20, 7, 9, 72, 1, 1, padding=(0, 0)), Conv(2, 36, 14, 17, 72, 1, 1)
+@pytest.fixture
+def projection() -> tuple[Conv, Conv]:
+    """An expand, and the projection beside it, of stride 2."""
+    return Conv(2, 20, 7, 9, 72, 1, 1, padding=(0, 0)), Conv(2, 36, 14, 17, 72, 1, 1)
+
+
+def test_the_projection_shares_the_expand_s_tile(
+    projection: tuple[Conv, Conv], device: str
+) -> None:
+    expand, project = projection
     x, weight, _ = random(expand)
     short, project_weight, _ = project.random(torch.float32, seed=1)
     norms = vectors(72, 0, 1, 2, 3)
@@ -279,11 +294,11 @@ SPLIT = Conv(2, 20, 24, 23, 72)  # two parts of wgrad's reduction
 @pytest.mark.parametrize("name", PASSES)
 def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
     run = runs(SPLIT)[name]
-    with emulated(allow_tf32=True):
+    with emulated(allow_tf32=True, capability=AMPERE):
         expected = as_list(run())
     schedules = [("reversed", 1)] + [("random", seed) for seed in range(1, 20)]
     for schedule, seed in schedules:
-        with emulated(schedule=schedule, seed=seed, allow_tf32=True):
+        with emulated(schedule=schedule, seed=seed, allow_tf32=True, capability=AMPERE):
             for index, (a, b) in enumerate(zip(as_list(run()), expected, strict=True)):
                 assert torch.equal(a, b), f"{name}: output {index} differs under {schedule} {seed}"
 
@@ -293,7 +308,9 @@ def test_results_are_bitwise_equal_under_20_schedules(name: str) -> None:
 def test_checked_mode_finds_no_fault(problem: Conv, name: str) -> None:
     run = runs(problem)[name]
     for schedule, seed in [("round_robin", 1), ("random", 5)]:
-        with emulated(checked=True, schedule=schedule, seed=seed, allow_tf32=True):
+        with emulated(
+            checked=True, schedule=schedule, seed=seed, allow_tf32=True, capability=AMPERE
+        ):
             run()  # a race, a stray access or an uninitialised read raises
 
 
@@ -334,7 +351,7 @@ DEEP = {
 @pytest.mark.parametrize("name", PASSES)
 def test_bank_conflicts_stay_below_a_tenth(name: str) -> None:
     # The plain library counts cp.async and ldmatrix only, the checked one the loads of single elements, too.
-    with emulated(checked=True, count=True, allow_tf32=True) as emulator:
+    with emulated(checked=True, count=True, allow_tf32=True, capability=AMPERE) as emulator:
         runs(DEEP[name])[name]()
         launch = emulator.launches()[0]
     assert launch["kernel"] == f"conv_{name}_sm80_gemm"

@@ -66,14 +66,16 @@ def _conv(
     return with_statistics(name, SM90, BFLOAT16, exact, x, weight, sizes, order, **vectors)
 
 
-def input_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem:
+def gated_input_gradient(pixels: int, channels: int, filters: int) -> Problem:
     dz = problems.random_tensor(1, pixels, filters, dtype=BFLOAT16)
     weight = problems.random_tensor(2, filters, channels, dtype=BFLOAT16, scale=filters**-0.5)
-    more = _batch_norm(pixels, filters)
-    exact = product(_through_batch_norm(dz, **more), weight.T)
+    generator = torch.Generator().manual_seed(3)
+    bits = torch.randint(256, (pixels, filters // 8), generator=generator, dtype=torch.uint8)
+    gate = (bits[..., None] >> torch.arange(8) & 1).reshape(pixels, filters)
+    exact = product(dz * gate, weight.T)
     sizes = (pixels, channels, filters)
-    name = "hopper_input_gradient_on_load"
-    return with_statistics(name, SM90, BFLOAT16, exact, dz, weight, sizes, **more)
+    name = "hopper_gated_input_gradient"
+    return with_statistics(name, SM90, BFLOAT16, exact, dz, weight, sizes, bits=bits)
 
 
 def weight_gradient_on_load(pixels: int, channels: int, filters: int) -> Problem:

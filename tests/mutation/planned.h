@@ -16,10 +16,10 @@ ConvPlan plan_of(const char* name, ConvOp op, const Conv2dProblem& problem, int3
   plan.groups = 1;
   plan.tile_m = Mainloop::kRows;
   plan.tile_n = Mainloop::kColumns;
-  plan.tile_k = kBoxChannels;
+  plan.tile_k = kBoxChannels<bfloat16>;
   plan.splits = splits;
-  plan.depth_per_split =
-      int32_t(steps(steps(problem.gemm_k(op), splits), kBoxChannels) * kBoxChannels);
+  plan.depth_per_split = int32_t(steps(steps(problem.gemm_k(op), splits), kBoxChannels<bfloat16>) *
+                                 kBoxChannels<bfloat16>);
   plan.column_tiles = steps(problem.gemm_n(op), Mainloop::kColumns);
   plan.grid[0] = steps(problem.gemm_m(op), Mainloop::kRows) * plan.column_tiles;
   plan.grid[1] = splits;

@@ -149,7 +149,7 @@ def problems_of(program: str) -> tuple[Problem, ...]:
         "sm90_taps": lambda: (
             hopper_problems.conv_with_statistics(15, 20, 64, 72),
             hopper_problems.normalised_conv_with_statistics(15, 20, 64, 72),
-            hopper_problems.input_gradient_on_load(300, 64, 328),
+            hopper_problems.gated_input_gradient(300, 64, 328),
             hopper_problems.halo_with_statistics(24, 40),
             hopper_problems.normalised_halo_with_statistics(24, 40),
         ),

@@ -50,17 +50,17 @@ Status normalised_conv_with_statistics(const LaunchArguments& arguments) {
                                                            arguments.buffer<const float>(5)});
 }
 
-// The gradient of a 1x1 convolution's input, through batch norm and ReLU.
-// buffers: dx, partials, dz, weight, y, coefficients, gate scale, gate bias; numbers: pixels,
-// channels, filters
-Status input_gradient_on_load(const LaunchArguments& arguments) {
-  using Gradient = PixelRows<T, BnBackward<T>>;
+// The gradient of a 1x1 convolution's input, where a ReLU's bits let it through.
+// buffers: dx, partials, dz, weight, bits; numbers: pixels, channels, filters
+Status gated_input_gradient(const LaunchArguments& arguments) {
+  using Gradient = PixelRows<T, BitGate<T>>;
   using Columns = FilterColumns<T>;
   const Conv2dProblem problem =
       same_size_problem(1, arguments.number(0), arguments.number(1), arguments.number(2), 1);
   return with_statistics<OnHopper::Of<Sm90NarrowTile, Gradient, Columns>>(
       arguments, ConvOp::kDgrad, problem,
-      {Gradient::of_output(arguments.buffer<const T>(2), bn_backward<T>(arguments, 4, problem.K),
+      {Gradient::of_output(arguments.buffer<const T>(2),
+                           BitGate<T>{arguments.buffer<const uint8_t>(4), problem.y_size() / 8},
                            problem),
        Columns(arguments.buffer<const T>(3), GradientClass(problem, 0), problem)});
 }
@@ -70,7 +70,7 @@ const KernelRegistration kRegistrations[] = {
     {"hopper_normalised_conv_with_statistics", normalised_conv_with_statistics<Large>},
     {"hopper_halo_with_statistics", conv_with_statistics<Halo>},
     {"hopper_normalised_halo_with_statistics", normalised_conv_with_statistics<Halo>},
-    {"hopper_input_gradient_on_load", input_gradient_on_load},
+    {"hopper_gated_input_gradient", gated_input_gradient},
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ template <class T>
 struct BottleneckBlock {
   static constexpr int kChannels = 256, kReduced = 64;
   static constexpr int kTaps = BlockStrips::kTaps;
-  static constexpr int kParts = kChannels / kBoxChannels;  // of a pixel's channels
+  static constexpr int kParts = kChannels / kBoxChannels<T>;  // of a pixel's channels
   // A warpgroup has 64 pixels and 64 channels in registers at a time.
   using Tile = Sm90Tile<2 * BlockStrips::kBoxPixels, kReduced, 1>;
   static constexpr int kThreads = Tile::kThreads;
@@ -91,7 +91,7 @@ struct BottleneckBlock {
     ptx::mbarrier_arrive_expect_tx(shared.filters_arrived, kBytes);
     RNC_UNROLL_BY(1)
     for (int part = 0; part < kParts; ++part) {
-      const int32_t channel = part * kBoxChannels;
+      const int32_t channel = part * kBoxChannels<T>;
       params.reduce.load(shared.reduce[part], shared.filters_arrived, {0, 0, channel}, 0, 0);
       params.expand.load(shared.expand[part], shared.filters_arrived, channel);
     }
@@ -106,7 +106,7 @@ struct BottleneckBlock {
   static __device__ __forceinline__ void load(const Params& params, const Part& part, int warpgroup,
                                               Storage& shared, Position& at) {
     BlockStrips::for_each_box(part, [&](int32_t row) {
-      for (int32_t channel = 0; channel < kChannels; channel += kBoxChannels) {
+      for (int32_t channel = 0; channel < kChannels; channel += kBoxChannels<T>) {
         shared.rings[warpgroup].fill(shared.panels[warpgroup], at, sizeof(TilePanel),
                                      [&](TilePanel& panel, ptx::Mbarrier& arrived) {
                                        params.boxes.load(panel.bytes, arrived,
@@ -238,7 +238,7 @@ struct BottleneckBlock {
       RNC_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const int64_t at =
-            int64_t(pixels[r]) * kChannels + part * kBoxChannels + Expand::channel(i);
+            int64_t(pixels[r]) * kChannels + part * kBoxChannels<T> + Expand::channel(i);
         if (pixels[r] >= 0) shortcut.of[part % 2][i][r].load(params.x, at, kGroupElements, true);
       }
     }
@@ -258,8 +258,8 @@ struct BottleneckBlock {
       ptx::wgmma_fence();
       RNC_UNROLL
       for (int step = 0; step < kSteps; ++step) {
-        ptx::wgmma_rs<T, kBoxChannels>(expanded[part % 2], fragments[step],
-                                       shared.expand[part].descriptor(step), step > 0);
+        ptx::wgmma_rs<T, kBoxChannels<T>>(expanded[part % 2], fragments[step],
+                                          shared.expand[part].descriptor(step), step > 0);
       }
       ptx::wgmma_commit();
     };
@@ -276,7 +276,7 @@ struct BottleneckBlock {
       ptx::keep_registers(expanded[part % 2]);
       RNC_UNROLL
       for (int i = 0; i < kGroups; ++i) {
-        store(params, pixels, part * kBoxChannels + Expand::channel(i), i, expanded[part % 2],
+        store(params, pixels, part * kBoxChannels<T> + Expand::channel(i), i, expanded[part % 2],
               shortcut.of[part % 2][i]);
       }
       if (part + 2 < kParts) load_shortcut(params, pixels, part + 2, shortcut);

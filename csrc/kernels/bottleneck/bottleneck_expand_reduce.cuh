@@ -33,7 +33,7 @@ struct ExpandReduce {
   using ExpandFilters = TmaFilters<T, Tile::kColumns, true, kClusterBlocks>;
   using ReduceFilters = TmaFilters<T, kReduced, true, kClusterBlocks>;
 
-  static constexpr int kPixelStages = BottleneckExpandReduceParams::kMostChannels / kBoxChannels;
+  static constexpr int kPixelStages = BottleneckExpandReduceParams::kMostChannels / kBoxChannels<T>;
   static constexpr int kPanelStages = 4, kExpandStages = 4;
   static constexpr int kReduceStages = 64 * 1024 / ReduceFilters::Slice::kBytes;
 
@@ -85,14 +85,14 @@ struct ExpandReduce {
   // The producing thread: fills the rings with what the tile at `row` needs, in that order.
   static __device__ __forceinline__ void load(const Params& params, int32_t row, Storage& shared,
                                               Position& at) {
-    for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
+    for (int32_t channel = 0; channel < params.C; channel += kBoxChannels<T>) {
       shared.pixel_ring.fill(shared.pixels, at.pixels, sizeof(Pixels),
                              [&](Pixels& slice, ptx::Mbarrier& arrived) {
                                params.x.load(slice.bytes, arrived, row, channel);
                              });
     }
-    for (int32_t column = 0; column < params.K; column += kBoxChannels) {
-      for (int32_t channel = 0; channel < params.C; channel += kBoxChannels) {
+    for (int32_t column = 0; column < params.K; column += kBoxChannels<T>) {
+      for (int32_t channel = 0; channel < params.C; channel += kBoxChannels<T>) {
         shared.expand_ring.fill(shared.expand, at.expand, sizeof *shared.expand,
                                 [&](auto& slice, ptx::Mbarrier& arrived) {
                                   params.expand.load(slice, arrived, {0, 0, channel}, 0, column);
@@ -117,7 +117,7 @@ struct ExpandReduce {
   static __device__ __forceinline__ void run(const Params& params, int32_t row, Storage& shared,
                                              Position& at) {
     const int32_t own_row = row + Expanded::warpgroup_row();
-    const int slices = params.C / kBoxChannels;
+    const int slices = params.C / kBoxChannels<T>;
     Expanded expanded;
     Reduced reduced;
     expanded.clear();
@@ -138,7 +138,7 @@ struct ExpandReduce {
       release_panel(shared, panel_stage, condition);
       shared.reduce_ring.release_in_cluster_if(reduce_stage, condition, kClusterBlocks);
     };
-    for (int32_t column = 0; column < params.K; column += kBoxChannels) {
+    for (int32_t column = 0; column < params.K; column += kBoxChannels<T>) {
       // Expand; the product before is complete then, too.
       wgmma_mainloop(
           shared.expand_ring, at.expand, slices, expanded.accumulators,
@@ -156,7 +156,7 @@ struct ExpandReduce {
       // Give x back behind its last product.
       for (int slice = 0; slice < slices; ++slice) {
         shared.pixel_ring.release_if((first_pixels + slice) % kPixelStages,
-                                     column + kBoxChannels >= params.K);
+                                     column + kBoxChannels<T> >= params.K);
       }
 
       // Finish y over the shortcut.

@@ -264,6 +264,12 @@ struct AddGateStoreWithBnReduce {
   }
 };
 
+// Whether its registers leave none for a second block of Hopper's on a multiprocessor.
+template <class Epilogue>
+inline constexpr bool kIsLargeEpilogue = false;
+template <class T>
+inline constexpr bool kIsLargeEpilogue<AddGateStoreWithBnReduce<T>> = true;
+
 // wgrad: this part of the reduction, in the accumulator type; an ordered sum over the parts
 // follows. Neighbouring lanes store neighbouring 16 bytes, so that each store fills its sectors.
 template <class T>

@@ -141,31 +141,31 @@ struct BnBackward {
     template <class Elements>
     __device__ __forceinline__ void apply(Elements& gradients, const Elements& companions) const {
       replace_each(gradients, [&](T gradient, int e) {
-        return backward(gradient, companions.v[e], c0.v[e], c1.v[e], c2.v[e], c3.v[e],
-                        gate_scale.v[e], gate_bias.v[e]);
+        const Acc y = Acc(widen(companions.v[e]));
+        const bool passes = relu_passes<T>(affine(y, gate_scale.v[e], gate_bias.v[e]));
+        return backward(Acc(widen(gradient)), passes, y, c0.v[e], c1.v[e], c2.v[e], c3.v[e]);
       });
     }
   };
 
   __device__ __forceinline__ Acc apply(T gradient, T companion, int32_t channel) const {
     const auto load = [&](const Acc* vector) { return ptx::load_global_input(vector + channel); };
-    return Acc(widen(narrow_to<T>(
-        backward(gradient, companion, load(coefficient(0)), load(coefficient(1)),
-                 load(coefficient(2)), load(coefficient(3)), gate_scale ? load(gate_scale) : Acc(0),
-                 gate_scale ? load(gate_bias) : Acc(1)))));
+    const Acc y = Acc(widen(companion));
+    const bool passes = !gate_scale || relu_passes<T>(affine(y, load(gate_scale), load(gate_bias)));
+    return Acc(widen(
+        narrow_to<T>(backward(Acc(widen(gradient)), passes, y, load(coefficient(0)),
+                              load(coefficient(1)), load(coefficient(2)), load(coefficient(3))))));
+  }
+
+  // passes: the ReLU let y through.
+  static __device__ __forceinline__ Acc backward(Acc gradient, bool passes, Acc y, Acc c0, Acc c1,
+                                                 Acc c2, Acc c3) {
+    return bn_gradient(passes ? gradient : Acc(0), y, c0, c1, c2, c3);
   }
 
  private:
   __device__ __forceinline__ const Acc* coefficient(int i) const {
     return coefficients + int64_t(i) * C;
-  }
-
-  static __device__ __forceinline__ Acc backward(T gradient, T companion, Acc c0, Acc c1, Acc c2,
-                                                 Acc c3, Acc gate_scale, Acc gate_bias) {
-    const Acc y = Acc(widen(companion));
-    const bool passes = relu_passes<T>(affine(y, gate_scale, gate_bias));
-    const Acc g = passes ? Acc(widen(gradient)) : Acc(0);
-    return bn_gradient(g, y, c0, c1, c2, c3);
   }
 };
 

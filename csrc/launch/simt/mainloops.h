@@ -11,22 +11,23 @@ namespace rnc {
 
 template <>
 struct Mainloops<Generation::kSimt> {
-  template <class T>
+  template <class T, bool kAlongDepth>
   static constexpr bool kMultiplies = true;
 
   // Calls launch(MainloopTag<Mainloop, OperandB>{}).
-  template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
+  template <class OperandA, class OperandB, TileRoom kRoom = TileRoom(), class Launch>
   static Status of_operands(const ConvPlan&, Launch&& launch) {
     return launch(MainloopTag<SimtMainloop<OperandA, OperandB>, OperandB>{});
   }
 
   // The same for windows of an image and filters.
-  template <class Window, class Filter, class PackedFilter, class Launch>
+  template <class Window, class Filter, class PackedFilter, TileRoom kRoom = TileRoom(),
+            class Launch>
   static Status of_windows(const ConvPlan& plan, const Conv2dProblem&, Launch&& launch) {
     if (plan.path == ConvPath::kDepthwise) {
       return of_stored<DepthwiseMainloop<Window, Filter>, Window, Filter>(launch);
     }
-    return of_operands<Window, Filter>(plan, launch);
+    return of_operands<Window, Filter, kRoom>(plan, launch);
   }
 
   // The same for wgrad, of an activation that is seen through windows.

@@ -20,14 +20,14 @@ constexpr bool kSeesWindows<Transposed<Operand>> = kSeesWindows<Operand>;
 
 template <>
 struct Mainloops<Generation::kSm80> {
-  template <class T>
+  template <class T, bool kAlongDepth>
   static constexpr bool kMultiplies = kHasMma<T>;
 
-  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: the plan was made for narrow tiles,
-  // as it must be for prologues with a companion.
-  template <class OperandA, class OperandB, bool kNarrow = OperandA::Prologue::kHasCompanion,
-            class Launch>
+  // Calls launch(MainloopTag<Mainloop, OperandB>{}).
+  template <class OperandA, class OperandB, TileRoom kRoom = TileRoom(), class Launch>
   static Status of_operands(const ConvPlan& plan, Launch&& launch) {
+    // The plan was made for narrow tiles.
+    constexpr bool kNarrow = kRoom.second_gemm || OperandA::Prologue::kHasCompanion;
     if constexpr (sizeof(typename OperandA::Element) == 2 && !kNarrow) {
       if constexpr (kSeesWindows<OperandA> || kSeesWindows<OperandB>) {
         if (plan.path == ConvPath::kGathered) {
@@ -46,7 +46,8 @@ struct Mainloops<Generation::kSm80> {
 
   // The same for windows of an image and filters; what else such a main loop has to know of the
   // problem is a second argument.
-  template <class Window, class Filter, class PackedFilter, class Launch>
+  template <class Window, class Filter, class PackedFilter, TileRoom kRoom = TileRoom(),
+            class Launch>
   static Status of_windows(const ConvPlan& plan, const Conv2dProblem& problem, Launch&& launch) {
     using T = typename Window::Element;
     if constexpr (sizeof(T) == 2) {
@@ -62,7 +63,7 @@ struct Mainloops<Generation::kSm80> {
                       PixelRuns(problem, Sm80NarrowTile::kRows, problem.Q));
       }
     }
-    return of_operands<Window, Filter>(plan, launch);
+    return of_operands<Window, Filter, kRoom>(plan, launch);
   }
 
   // The same for wgrad, of an activation that is seen through windows.

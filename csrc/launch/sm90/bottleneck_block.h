@@ -15,7 +15,7 @@ DealtFilters<T>::DealtFilters(const void* weight, int32_t C, int32_t depth)
     : error(tma_operands::cached(
                 &map, tma_operands::tiled<T, 5>(weight, {depth, 2, 4, 4, C / 32},
                                                 {depth, 2 * depth, 8 * depth, 32 * depth},
-                                                {kBoxChannels, 2, 1, 4, 1}))
+                                                {kBoxChannels<T>, 2, 1, 4, 1}))
                 .error) {}
 
 template <class T>

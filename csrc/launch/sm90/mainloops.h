@@ -14,8 +14,9 @@ namespace rnc {
 
 template <>
 struct Mainloops<Generation::kSm90> {
-  template <class T>
-  static constexpr bool kMultiplies = sizeof(T) == 2;
+  // wgmma transposes operands of 16 bits alone.
+  template <class T, bool kAlongDepth>
+  static constexpr bool kMultiplies = sizeof(T) == 2 || (kAlongDepth && std::is_same_v<T, float>);
 
   template <class Tile, class OperandA, class OperandB>
   using Of =
@@ -36,9 +37,8 @@ struct Mainloops<Generation::kSm90> {
   template <class Tile, class OperandA, class OperandB, bool kSumsRows>
   using Product = Sm90PixelProductMainloop<Tile, Summed<OperandA>, Summed<OperandB>, kSumsRows>;
 
-  // Calls launch(MainloopTag<Mainloop, OperandB>{}). kNarrow: of fprop, two sets of accumulators
-  // have to fit.
-  template <class OperandA, class OperandB, bool kNarrow = false, class Launch>
+  // Calls launch(MainloopTag<Mainloop, OperandB>{}).
+  template <class OperandA, class OperandB, TileRoom kRoom = TileRoom(), class Launch>
   static Status of_operands(const ConvPlan& plan, Launch&& launch) {
     if constexpr (!OperandA::kDepthIsContiguous) {
       return of_products<OperandA, OperandB, false>(plan, launch);
@@ -48,25 +48,32 @@ struct Mainloops<Generation::kSm90> {
       const auto with_tile = [&](auto tile) {
         return launch(MainloopTag<Of<decltype(tile), OperandA, OperandB>, OperandB>{});
       };
-      constexpr bool kHasOneSet = !(kNarrow && kIsFprop);  // of accumulators
-      // What is changed in shared memory leaves no registers for 128 accumulators.
-      constexpr bool kHasWide = kIsPlain || SliceChannels<typename OperandA::Prologue>::kAreThere;
+      // dgrad adds both of its GEMMs to one set of accumulators.
+      constexpr bool kHasOneSet = !(kRoom.second_gemm && kIsFprop);
+      // Neither what is changed in shared memory nor an operand of two tensors leaves room for 256
+      // columns.
+      using Prologue = typename OperandA::Prologue;
+      constexpr bool kHasWide =
+          kIsPlain || (SliceChannels<Prologue>::kAreThere && !Prologue::kHasCompanion);
       if constexpr (kHasOneSet && kHasWide) {
         if (plan.tile_n == Sm90WideTile::kColumns) return with_tile(Sm90WideTile{});
       }
       if constexpr (kHasOneSet) {
         if (plan.tile_n == Sm90LargeTile::kColumns) return with_tile(Sm90LargeTile{});
       }
-      constexpr bool kHasTwin = kIsPlain && kIsFprop;
+      constexpr bool kHasTwin = kIsPlain && !kRoom.large_epilogue;
       return with_tile(std::conditional_t<kHasTwin, Sm90NarrowTwinTile, Sm90NarrowTile>{});
     }
   }
 
   // The same for windows of an image and filters.
-  template <class Window, class Filter, class PackedFilter, class Launch>
+  template <class Window, class Filter, class PackedFilter, TileRoom kRoom = TileRoom(),
+            class Launch>
   static Status of_windows(const ConvPlan& plan, const Conv2dProblem&, Launch&& launch) {
-    if (plan.path == ConvPath::kHalo) return launch(MainloopTag<Halo<Window, Filter>, Filter>{});
-    return of_operands<Window, Filter>(plan, launch);
+    if constexpr (sizeof(typename Window::Element) == 2) {
+      if (plan.path == ConvPath::kHalo) return launch(MainloopTag<Halo<Window, Filter>, Filter>{});
+    }
+    return of_operands<Window, Filter, kRoom>(plan, launch);
   }
 
   // The same for wgrad, of an activation that is seen through windows.

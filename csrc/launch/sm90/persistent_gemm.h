@@ -56,13 +56,13 @@ struct GemmKernel<Mainloop> {
       const int64_t W = places.width(), H = places.height();
       return can_store(tma_operands::tiled<T, 4>(
           epilogue.y, {columns, W, H, shape.rows / (H * W)}, {stride, stride * W, stride * W * H},
-          {kBoxChannels, HaloSquare::kSide, HaloSquare::kSide, 1}));
+          {kBoxChannels<T>, HaloSquare::kSide, HaloSquare::kSide, 1}));
     } else if constexpr (std::is_same_v<RowPlaces, DenseRows>) {
       // A single group's stride only has to be a possible one.
       const int64_t of_group = shape.groups > 1 ? shape.group_columns : stride;
       return can_store(tma_operands::tiled<T, 3>(epilogue.y, {columns, shape.groups, shape.rows},
                                                  {of_group, stride},
-                                                 {kBoxChannels, 1, kStatsTileRows}));
+                                                 {kBoxChannels<T>, 1, kStatsTileRows}));
     } else {
       return false;
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "kernels/conv/operands.cuh"
 #include "kernels/conv/sm90/fragment_prologue.cuh"
@@ -21,6 +22,11 @@ struct FilterTaps {
 };
 
 namespace tma_operands {
+
+// Of what is multiplied as it comes: wgmma would cut float32 down to TF32, not round it.
+template <class T>
+inline constexpr TensorElement kFactorElement =
+    std::is_same_v<T, float> ? TensorElement::kTensorFloat32 : kTensorElement<T>;
 
 // Dimensions are given innermost first.
 template <class T, int kRank>
@@ -42,7 +48,7 @@ TiledTensorMap tiled(const void* base, const int64_t (&dims)[kRank],
 // The rows of a dense matrix [rows, C], in boxes of so many.
 template <class T>
 TiledTensorMap matrix(const void* base, int64_t rows, int32_t C, int32_t box_rows) {
-  return tiled<T, 2>(base, {C, rows}, {C}, {kBoxChannels, box_rows});
+  return tiled<T, 2>(base, {C, rows}, {C}, {kBoxChannels<T>, box_rows});
 }
 
 // The pixels of images [N, H, W, C], in boxes of so many rows and columns of one image.
@@ -51,7 +57,7 @@ TiledTensorMap pixels(const void* base, int32_t N, int32_t H, int32_t W, int32_t
                       int32_t box_rows, int32_t box_columns) {
   const int64_t row = int64_t(W) * C;
   return tiled<T, 4>(base, {C, W, H, N}, {C, row, row * H},
-                     {kBoxChannels, box_columns, box_rows, 1});
+                     {kBoxChannels<T>, box_columns, box_rows, 1});
 }
 
 // The pixels of an image that a window moves over, in boxes of so many base positions.
@@ -77,7 +83,7 @@ Im2colTensorMap image(const void* base, int32_t N, int32_t C, const BoxAxis& h, 
     map.upper[i] = axes[i].upper(positions[i]);
     map.element_strides[i + 1] = uint32_t(axes[i].stride);
   }
-  map.channels = kBoxChannels;
+  map.channels = kBoxChannels<T>;
   map.pixels = uint32_t(box_pixels);
   return map;
 }
@@ -89,9 +95,38 @@ inline Status cached(ptx::TensorMap* map, const Im2colTensorMap& description) {
   return cached_tensor_map(map, description, make_im2col_tensor_map);
 }
 
+// A vector by channel, or so many one behind the other, and where its map goes.
+struct SliceMap {
+  ptx::TensorMap* map;
+  const float* vectors;
+  int32_t count = 1;
+};
+
+// Maps of what a slice of T brings for its channels. Null, or the first error.
+template <class T>
+const char* make_slice_maps(int32_t C, std::initializer_list<SliceMap> slices) {
+  for (const SliceMap& of : slices) {
+    TiledTensorMap description{};
+    description.base = of.vectors;
+    description.element = kTensorElement<float>;
+    description.rank = of.count == 1 ? 1 : 2;
+    description.dims[0] = uint64_t(C);
+    description.dims[1] = uint64_t(of.count);
+    description.strides_bytes[0] = uint64_t(C) * sizeof(float);
+    description.box[0] = kBoxChannels<T>;
+    description.box[1] = uint32_t(of.count);
+    const Status status = cached(of.map, description);
+    if (!status.ok()) return status.error;
+  }
+  return nullptr;
+}
+
 // The maps of pixels and of what their prologue reads beside them.
 template <class Pixels, class Description>
 const char* make_maps(Pixels& pixels, Description description) {
+  if constexpr (Pixels::Prologue::kChangesNothing) {
+    description.element = kFactorElement<typename Pixels::Element>;
+  }
   const Status status = cached(&pixels.map, description);
   if constexpr (Pixels::Prologue::kHasCompanion) {
     if (status.ok()) {
@@ -170,20 +205,23 @@ SliceChannels<ScaleBiasRelu<T>>::SliceChannels(const Pixels& pixels)
     : is_on(pixels.prologue.scale != nullptr),
       to_floor(pixels.prologue.floor ? 0 : pixels.C),
       error(nullptr) {
-  const ScaleBiasRelu<T>& prologue = pixels.prologue;
-  const auto make = [&](ptx::TensorMap& map, const float* vector) {
-    TiledTensorMap description{};
-    description.base = vector;
-    description.element = kTensorElement<float>;
-    description.rank = 1;
-    description.dims[0] = uint64_t(pixels.C);
-    description.box[0] = kBoxChannels;
-    if (!error) error = tma_operands::cached(&map, description).error;
-  };
   if (!is_on) return;
-  make(scale, prologue.scale);
-  make(bias, prologue.bias);
-  make(floor, prologue.floor ? prologue.floor : prologue.bias);
+  const ScaleBiasRelu<T>& prologue = pixels.prologue;
+  error = tma_operands::make_slice_maps<T>(
+      pixels.C, {{&scale, prologue.scale},
+                 {&bias, prologue.bias},
+                 {&floor, prologue.floor ? prologue.floor : prologue.bias}});
+}
+
+template <class T>
+template <class Pixels>
+SliceChannels<BnBackward<T>>::SliceChannels(const Pixels& pixels) {
+  const BnBackward<T>& prologue = pixels.prologue;
+  const bool has_gate = prologue.gate_scale != nullptr;
+  error = tma_operands::make_slice_maps<T>(
+      pixels.C, {{&coefficients, prologue.coefficients, kBnCoefficients},
+                 {&gate_scale, has_gate ? prologue.gate_scale : prologue.coefficients},
+                 {&gate_bias, has_gate ? prologue.gate_bias : prologue.coefficients}});
 }
 
 template <class T, int kTileColumns, bool kDepthIsContiguous, int kBlocks>
@@ -199,14 +237,15 @@ TmaFilters<T, kTileColumns, kDepthIsContiguous, kBlocks>::TmaFilters(const Opera
     const int64_t channels = pixels.channels_per_group;
     description = tma_operands::tiled<T, 4>(
         operand.weight, {channels, taps_w, taps_h, operand.filters},
-        {channels, taps_w * channels, operand.filter_size}, {kBoxChannels, 1, 1, kShareColumns});
+        {channels, taps_w * channels, operand.filter_size}, {kBoxChannels<T>, 1, 1, kShareColumns});
   } else {
     description = tma_operands::tiled<T, 4>(
         operand.weight, {operand.channels_per_group, taps_w, taps_h, operand.filters},
         {operand.tap_step, operand.matrices > 1 ? operand.matrix_size() : operand.row_step,
          operand.filter_size},
-        {kBoxChannels, 1, 1, Slice::kDepth});
+        {kBoxChannels<T>, 1, 1, Slice::kDepth});
   }
+  description.element = tma_operands::kFactorElement<T>;
   error = tma_operands::cached(&map, description).error;
 }
 

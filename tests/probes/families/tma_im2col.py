@@ -57,7 +57,7 @@ class Im2col:
     def column(self, values: np.ndarray, image: int) -> np.ndarray:
         start = (*self.start[:-1], image)
         column = im2col(
-            values,
+            self.tensor.loaded(values),
             self.lower,
             self.upper,
             self.strides,
@@ -126,6 +126,7 @@ COLUMNS = [
     column("stride_3", Tensor((8, 10, 11, 3)), (THIRD, THIRD), (0, 5, 2, 0), (2, 0), 4, 24),
     column("stride_2_1", Tensor((8, 9, 5, 2)), (HALF, Filter(3, 0)), (0, 3, 1, 0), (2, 1), 8, 24),
     column("swizzle_128", Tensor((72, 6, 5, 2), "bf16"), (SAME, SAME), (8, 3, 2, 0), (1, 2), 64, 32, 128),
+    column("swizzle_128_tf32", Tensor((40, 6, 5, 2), "tf32"), (SAME, SAME), (8, 3, 2, 0), (1, 2), 32, 32, 128),
     column("swizzle_64", Tensor((16, 8, 7, 2)), (HALF, HALF), (0, 1, 1, 0), (2, 2), 16, 24, 64),
     column("swizzle_32", Tensor((16, 6, 5, 2), "f16"), (Filter(3, 0), Filter(3, 0)), (0, 1, 1, 0), (2, 2), 16, 24, 32),
     column("stride_1", NDHWC, (SAME, SAME, SAME), (0, 1, 1, 1, 0), (2, 1, 0), 4, 40),

@@ -15,13 +15,14 @@ UNTOUCHED = np.uint8(0xCD)
 BEHIND = 128  # bytes behind a box that must stay untouched
 PADDING = 0xEE  # between a tensor's rows: never to be read or written
 
-# As TensorElement and Swizzle in csrc; numpy types of the same size, since TMA only moves bits.
+# As TensorElement and Swizzle in csrc; numpy types of the same size, since TMA only moves bits, but for tf32.
 ELEMENTS = {
     "u8": (0, "u1"),
     "f16": (2, "u2"),
     "bf16": (3, "u2"),
     "f32": (4, "u4"),
     "f64": (5, "u8"),
+    "tf32": (6, "u4"),
 }
 SWIZZLES = {16: 0, 32: 1, 64: 2, 128: 3}
 
@@ -45,7 +46,13 @@ class Tensor:
         return [row * math.prod(self.dims[1 : i + 1]) for i in range(len(self.dims))]
 
     def values(self, seed: int) -> np.ndarray:
+        if self.element == "tf32":
+            return float32_near_ties(seed, self.dims[::-1])
         return random(seed, 1, 251, *self.dims[::-1]).astype(self.dtype)
+
+    def loaded(self, values: np.ndarray) -> np.ndarray:
+        """As a load brings them."""
+        return rounded_to_tf32(values) if self.element == "tf32" else values
 
     def memory(self, values: np.ndarray) -> np.ndarray:
         """Rows with what lies between them, by [row, byte]."""
@@ -66,6 +73,28 @@ class Tensor:
             *five(element_strides, 1),
             *five(start, 0),
         ]
+
+
+def float32_near_ties(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The bits of numbers of all sizes on, below and above ties between two of TF32, of infinities and NaN.
+
+    Without subnormal numbers and those that would become infinite: nobody says what TMA makes of them.
+    """
+    exponent = random(seed, 1, 254, *shape).astype(np.uint32)
+    kept = random(seed + 1, 0, 1024, *shape).astype(np.uint32)
+    kept.flat[::5] = 1023  # rounded up, it carries into the exponent
+    cut = np.choose(random(seed + 2, 0, 6, *shape), [0, 1, 0xFFF, 0x1000, 0x1001, 0x1FFF])
+    negative = random(seed + 3, 0, 2, *shape).astype(np.uint32)
+    bits = negative << 31 | exponent << 23 | kept << 13 | cut.astype(np.uint32)
+    bits.flat[::17] = np.resize([0x7F800000, 0xFF800000, 0x7FC00001], bits.flat[::17].size)
+    return bits
+
+
+def rounded_to_tf32(bits: np.ndarray) -> np.ndarray:
+    """To nearest, a tie to even."""
+    finite = (bits & 0x7FFFFFFF) < 0x7F800000
+    rounded = (bits + 0xFFF + (bits >> 13 & 1)) & ~np.uint32(0x1FFF)
+    return np.where(finite, rounded, bits).astype(np.uint32)
 
 
 def in_shared_memory(box: np.ndarray, span: int) -> np.ndarray:

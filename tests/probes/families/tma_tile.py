@@ -35,7 +35,7 @@ class Tile:
 
     def load(self) -> Vectors:
         values = self.tensor.values(60)
-        box = tile(values, self.box, self.start, self.strides)
+        box = self.tensor.loaded(tile(values, self.box, self.start, self.strides))
         return Vectors((self.tensor.memory(values),), with_margin(in_shared_memory(box, self.span)))
 
     def store(self) -> Vectors:
@@ -81,6 +81,11 @@ TILES = [
     Tile("inside", Tensor((8, 4, 4, 3, 3)), (4, 2, 3, 2, 2), (4, 1, 0, 1, 1)),
     Tile("swizzle_32", Tensor((12, 4, 4, 3, 3)), (8, 3, 2, 2, 2), (4, -1, 3, 2, -1), 32),
 ]
+# Rounded as they are loaded.
+ROUNDED = [
+    Tile("tf32", Tensor((61, 4), "tf32"), (40, 3), (30, -1)),
+    Tile("swizzle_128_tf32", Tensor((60, 30), "tf32"), (32, 24), (-4, -2), 128),
+]
 STRIDED = [
     Tile("strided", Tensor((24, 20)), (8, 12), (4, 1), element_strides=(1, 3)),
     Tile("strided", Tensor((24, 12, 9), "bf16"), (16, 6, 5), (8, 5, -2), 32, (1, 2, 2)),
@@ -118,7 +123,7 @@ def tile_multicast(case: Tile, step: int) -> Probe:
 
 
 PROBES = [
-    *(case.probe("load") for case in (*TILES, *STRIDED)),
+    *(case.probe("load") for case in (*TILES, *ROUNDED, *STRIDED)),
     *(case.probe("store") for case in TILES),
     store_groups(),
     prefetch(),

@@ -9,8 +9,10 @@
 
 namespace rnc {
 
-// Channels of a box: 128 bytes of 16-bit elements.
-constexpr int kBoxChannels = 64;
+// Channels of a box: 128 bytes.
+constexpr int box_channels(int element_bytes) { return 128 / element_bytes; }
+template <class T>
+inline constexpr int kBoxChannels = box_channels(int(sizeof(T)));
 
 // One axis over an image of `size` positions: base position i is i stride + lower, and tap t lies
 // first_tap + t tap_shift behind it, never before it.

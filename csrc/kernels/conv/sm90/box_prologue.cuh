@@ -13,8 +13,9 @@ template <class Pixels, class Threads, int kLines = kPanelRows>
 struct BoxPieces {
   using T = typename Pixels::Element;
   using Prologue = typename Pixels::Prologue;
+  static_assert(sizeof(T) == 2, "a piece is what a swizzle keeps together");
   static constexpr int kElements = 8;
-  static constexpr int kPerLine = kBoxChannels / kElements;
+  static constexpr int kPerLine = kBoxChannels<T> / kElements;
   static constexpr int kLinesAtOnce = Threads::kCount / kPerLine;
   static constexpr int kPerThread = kLines / kLinesAtOnce;
   static_assert(kLines % kLinesAtOnce == 0);

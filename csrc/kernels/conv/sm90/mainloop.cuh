@@ -61,7 +61,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
     const char* error() const {
       return pixels.error ? pixels.error : filters.error ? filters.error : channels.error;
     }
-    __device__ __forceinline__ TapSlices slices() const {
+    __device__ __forceinline__ TapSlices<Element> slices() const {
       return {pixels.taps_h, pixels.taps_w, pixels.channels_per_group};
     }
   };
@@ -76,7 +76,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   static __device__ __forceinline__ void load(const Params& params, const GemmTile& at,
                                               Storage& shared, Position& position) {
     const Pixels& pixels = params.pixels;
-    const TapSlices slices = params.slices();
+    const TapSlices<Element> slices = params.slices();
     const auto base = pixels.base(at.first_row);
     const int32_t first_channel = at.group * pixels.channels_per_group;
     const uint32_t bytes = kBoxBytes + params.channels.bytes();
@@ -105,7 +105,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
   static __device__ __forceinline__ void accumulate(BlockTile& sum, const Params& params,
                                                     const GemmTile& at, Storage& shared,
                                                     Position& position) {
-    const TapSlices slices = params.slices();
+    const TapSlices<Element> slices = params.slices();
     const auto filters = [&](int stage, int step) {
       return shared.stages[stage].filters.descriptor(step, BlockTile::warpgroup_column());
     };
@@ -136,8 +136,7 @@ struct Sm90Mainloop : Sm90BlockTile<Tile> {
           own.move_to(slice);
           slices.advance(slice);
         }
-        own.load(stage.pixels.slice.panel(BlockTile::warpgroup_row() / kPanelRows), stage.channels,
-                 half, fragments);
+        own.load(stage, BlockTile::warpgroup_row() / kPanelRows, half, fragments);
       };
       const auto multiply_fragments = [&](int stage, int half,
                                           const HalfSliceFragments& fragments) {

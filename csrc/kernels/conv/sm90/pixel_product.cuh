@@ -30,11 +30,12 @@ struct PixelPanels {
   __device__ __forceinline__ PixelPanels(const Pixels& pixels, int32_t first_line, int32_t lines,
                                          int32_t group)
       : pixels(pixels) {
-    const int32_t last = (lines - 1) / kBoxChannels * kBoxChannels;
+    constexpr int kChannels = kBoxChannels<typename Pixels::Element>;
+    const int32_t last = (lines - 1) / kChannels * kChannels;
     RNC_UNROLL
     for (int i = 0; i < kPanels; ++i) {
       // [taps_h taps_w C/groups] -> [taps_h, taps_w, C/groups]
-      const int32_t line = min(first_line + i * kBoxChannels, last);
+      const int32_t line = min(first_line + i * kChannels, last);
       const int32_t tap = line / pixels.channels_per_group;
       const int32_t channel = line % pixels.channels_per_group;
       panels[i] = {tap / pixels.taps_w, tap % pixels.taps_w,

@@ -23,9 +23,9 @@ struct RowStore {
                                         int32_t /*group*/, int32_t /*row*/) const {}
 };
 
-// TMA does, where is_on; else the epilogue.
+// TMA does, where is_on; else the epilogue. Of 16 bits: 64 columns are what a swizzle spans.
 template <class Mainloop, class Epilogue>
-  requires Epilogue::kSeesOnlyStored
+  requires(Epilogue::kSeesOnlyStored && sizeof(typename Epilogue::Element) == 2)
 struct RowStore<Mainloop, Epilogue> {
   using Rows = RoundedWarpgroupRows<typename Epilogue::Element>;
   // Over [rows, groups, columns of a group], in boxes of 64, 1, 64; where rows are squares of

@@ -47,7 +47,7 @@ using Sm90LargeTile = Sm90Tile<128, 128, 1, 2>;
 // Two thirds of the bytes of operands per product, and 128 accumulators per thread.
 using Sm90WideTile = Sm90Tile<128, 256, 1, 2>;
 // For at most 64 columns. Two blocks have room, as twins, where operands are multiplied as they are
-// and the epilogue keeps little: fprop's.
+// and the epilogue keeps little: fprop's, and dgrad's without sums.
 using Sm90NarrowTile = Sm90Tile<128, 64, 1>;
 using Sm90NarrowTwinTile = Sm90Tile<128, 64, 2>;
 // As large as the large tile, without a cluster: for products over pixels, of which blocks share no

@@ -18,14 +18,15 @@ struct TapSlice {
 };
 
 // The depth of fprop and dgrad in such steps: [taps_h, taps_w, channels of a group].
+template <class T>
 struct TapSlices {
   int32_t taps_h, taps_w, channels;
 
   __device__ __forceinline__ int32_t count() const {
-    return taps_h * taps_w * ((channels + kBoxChannels - 1) / kBoxChannels);
+    return taps_h * taps_w * ((channels + kBoxChannels<T> - 1) / kBoxChannels<T>);
   }
   __device__ __forceinline__ void advance(TapSlice& at) const {
-    at.channel += kBoxChannels;
+    at.channel += kBoxChannels<T>;
     if (at.channel < channels) return;
     at.channel = 0;
     if (++at.s < taps_w) return;
