@@ -131,7 +131,7 @@ def _rebuild(plain: type[nn.Module], mixin: type[FusedModule]) -> nn.Module:
 def is_traced(x: Tensor) -> bool:
     """True under symbolic tracing (torch.fx), which wants to see the children, and torch.onnx.export, which knows no
     other operations than torch's."""
-    if type(x) is Tensor and not torch.jit.is_tracing() and not torch.compiler.is_compiling():
+    if type(x) is Tensor and not torch.compiler.is_compiling() and not torch._C._is_tracing():
         return False  # exporters trace or compile; asking them takes microseconds
     if isinstance(x, torch.fx.Proxy):
         return True

@@ -129,15 +129,11 @@ def checked_sum(x: Tensor, residual: Tensor) -> CheckedSum:
     signature = None
     if type(x) is Tensor:
         try:
-            signature = (
-                x.shape,
-                x.stride(),
-                x.dtype,
-                residual.shape,
-                residual.stride(),
-                residual.dtype,
-                residual.is_cpu if x.is_cpu else (x.device, residual.device),
-            )
+            x_form = x.shape, x.stride(), x.dtype
+            form = residual.shape, residual.stride(), residual.dtype
+            place = residual.is_cpu if x.is_cpu else (x.device, residual.device)
+            # To compare takes less than to hash.
+            signature = x_form, place, True if form == x_form else form
             found = _known_sums.get(signature)
         except _UNCOMPARABLE:
             signature = found = None
@@ -145,7 +141,7 @@ def checked_sum(x: Tensor, residual: Tensor) -> CheckedSum:
             return found
     found = check_sum(x, residual)
     # Strides of 0 are those of tensors in other layouts, too.
-    if signature is None or 0 in (*signature[1], *signature[4]):
+    if signature is None or 0 in x_form[1] or 0 in form[1]:
         return found
     return _remember(_known_sums, signature, found)
 

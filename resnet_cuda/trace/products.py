@@ -38,9 +38,16 @@ def _of_conv(
     )
 
 
-def _pointwise(kind: str, x: Tensor, filters: int, stride: int = 1, **options: bool) -> Convolution:
-    weight = (filters, x.shape[1], 1, 1)
-    return Convolution(kind, _shape(x.shape), weight, (stride, stride), **options)
+def _pointwise(
+    kind: str,
+    x: Tensor,
+    filters: int,
+    stride: int = 1,
+    narrow: bool = False,
+    normalises: bool = False,
+) -> Convolution:
+    weight, strides = (filters, x.shape[1], 1, 1), (stride, stride)
+    return Convolution(kind, _shape(x.shape), weight, strides, narrow=narrow, normalises=normalises)
 
 
 def _of_expand(a: Mapping[str, Any]) -> dict[str, Convolution]:
