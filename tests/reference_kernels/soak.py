@@ -42,20 +42,24 @@ def reference_kernels() -> Iterator[tuple[str, Run]]:
 
 
 def shipped_kernels() -> Iterator[tuple[str, Run]]:
-    """Every pass in float32, and in 16 bits those of Hopper, where each block computes several tiles."""
+    """Every pass in float32, and those of Hopper in 16 bits and in TF32, where each block computes several tiles."""
     from resnet_cuda.testing.emulated import COMPLETIONS, SCHEDULES, emulated
     from tests.kernels.every_pass import every_pass, outputs
 
     sys.path.append(str(Path(__file__).parents[1] / "kernels"))  # its modules name each other so
     from tests.kernels.hopper_passes import hopper_passes
+    from tests.kernels.test_hopper_tf32_kernels import SEVERAL_TILES, fusions
 
-    passes = list(every_pass(torch.float32))
-    passes += [(f"hopper {name}", pass_) for name, pass_ in hopper_passes().items()]
-    for name, pass_ in passes:
+    passes = [(name, pass_, False) for name, pass_ in every_pass(torch.float32)]
+    passes += [(f"hopper {name}", pass_, False) for name, pass_ in hopper_passes().items()]
+    in_tf32 = fusions(SEVERAL_TILES)
+    passes += [(f"hopper TF32, {name}", pass_, True) for name, pass_ in in_tf32.items()]
+    for name, pass_, allow_tf32 in passes:
 
-        def run(policy: Policy, pass_=pass_) -> Sequence[Tensor]:
+        def run(policy: Policy, pass_=pass_, allow_tf32=allow_tf32) -> Sequence[Tensor]:
             with emulated(
                 checked=True,
+                allow_tf32=allow_tf32,
                 schedule=SCHEDULES[policy.schedule],
                 seed=policy.seed,
                 cp_async=COMPLETIONS[policy.cp_async],
