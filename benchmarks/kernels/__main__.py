@@ -84,6 +84,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} is given without --predict; accepted: both")
     if options.tf32 and not (options.plan or options.predict):
         parser.error("--tf32 is given without --plan or --predict; accepted: one of them")
+    if options.tf32 and "float32" not in options.dtype:
+        parser.error("--tf32 is given without --dtype float32; accepted: both")
     options.network = options.network or (["resnet50"] if options.predict else list(NETWORKS))
     return options
 

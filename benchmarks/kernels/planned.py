@@ -90,13 +90,12 @@ def planned(
     network: str, workload: Workload, conv: ConvProblem, gpu: Gpu, tf32: bool = False
 ) -> PlannedPass:
     plan = plan_of(workload, conv, tf32)
-    is_tf32 = tf32 and workload.dtype == torch.float32 and "_simt_" not in plan["kernel"]
-    floor_us = gpu.floor_us(workload.flops, workload.bytes, workload.dtype, is_tf32)
+    floor_us = gpu.floor_us(workload.flops, workload.bytes, workload.dtype, plan["tf32"])
     return PlannedPass(
         network,
         workload.name,
         workload.pass_name,
-        "TF32" if is_tf32 else str(workload.dtype).removeprefix("torch."),
+        "TF32" if plan["tf32"] else str(workload.dtype).removeprefix("torch."),
         workload.count,
         plan["kernel"] if plan["error"] is None else "none",
         plan["why"] if plan["error"] is None else plan["error"],

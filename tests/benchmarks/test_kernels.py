@@ -95,3 +95,9 @@ def test_nothing_is_timed_in_tf32(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["--tf32", "--device", "dry-run"])
     assert "--tf32 is given without --plan or --predict" in capsys.readouterr().err
+
+
+def test_tf32_without_float32_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--tf32", "--plan"])
+    assert "--tf32 is given without --dtype float32" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from test_tf32_kernels import (  # of this file's `conv` and `device`: pytest co
     test_fprop_normalises_on_load_and_pads_after_the_activation,  # noqa: F401
     test_the_projection_shares_the_expand_s_tile,  # noqa: F401
 )
-from tf32 import as_tf32
+from tf32 import as_tf32, tf32_allowed
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
@@ -64,17 +64,11 @@ def conv(request: pytest.FixtureRequest) -> Conv:
 
 
 @pytest.fixture(params=[1, 132], ids="on {} multiprocessors".format)
-def device(
-    device: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def device(device: str, request: pytest.FixtureRequest) -> Iterator[str]:
     """As in test_tf32_kernels.py. On one multiprocessor a block computes many tiles, and wide ones."""
-    if device == "cuda":
-        if request.param == 1:
-            pytest.skip("a GPU has as many multiprocessors as it has")
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        yield device
-        return
-    with emulated(allow_tf32=True, multiprocessors=request.param):
+    if device == "cuda" and request.param == 1:
+        pytest.skip("a GPU has as many multiprocessors as it has")
+    with tf32_allowed(device, multiprocessors=request.param):
         yield device
 
 
@@ -166,15 +160,12 @@ def test_a_projection_with_a_stride_that_tma_lacks_takes_ampere_s_kernels(
     expand, project = Conv(1, 64, 2, 3, 64, **POINTWISE), Conv(1, 64, 18, 27, 64, **POINTWISE)
     (x, weight, _), (short, p_weight, _) = expand.random(dtype), project.random(dtype, seed=1)
     norms = [vector(64, dtype, seed) for seed in range(4)]
+    arguments = (x, weight, *norms[:2], short, p_weight, *norms[2:], 9, True, False)
     with emulated(allow_tf32=True) as emulator:
-        z, *_ = raw._bottleneck_expand(
-            x, weight, *norms[:2], short, p_weight, *norms[2:], 9, True, False
-        )
+        z, *_ = raw._bottleneck_expand(*arguments)
         assert emulator.launches()[0]["kernel"] == "bottleneck_expand_project_sm80_gemm"
     with emulated(allow_tf32=True, capability=AMPERE):
-        same, *_ = raw._bottleneck_expand(
-            x, weight, *norms[:2], short, p_weight, *norms[2:], 9, True, False
-        )
+        same, *_ = raw._bottleneck_expand(*arguments)
     assert torch.equal(z, same)
 
 

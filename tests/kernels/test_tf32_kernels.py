@@ -17,7 +17,7 @@ from passes import (
     tile_statistics,
     vector,
 )
-from tf32 import as_tf32
+from tf32 import as_tf32, tf32_allowed
 from torch import Tensor
 
 import resnet_cuda._raw  # noqa: F401  (registers the raw ops)
@@ -56,13 +56,9 @@ def conv(request: pytest.FixtureRequest) -> Conv:
 
 
 @pytest.fixture
-def device(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def device(device: str) -> Iterator[str]:
     """The device to put tensors on, where TF32 is allowed."""
-    if device == "cuda":
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        yield device
-        return
-    with emulated(allow_tf32=True, capability=AMPERE):
+    with tf32_allowed(device, capability=AMPERE):
         yield device
 
 

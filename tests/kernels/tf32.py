@@ -1,11 +1,29 @@
-"""TF32 in plain torch: what operands become on their way into the tensor cores."""
+"""TF32: how it is allowed, and in plain torch what operands become on their way into the tensor cores."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import Tensor
 
+from resnet_cuda.testing import emulated
+
 _DROPPED_BITS = 13  # of a float's 23 bits of mantissa
+
+
+@contextmanager
+def tf32_allowed(device: str, **gpu: object) -> Iterator[None]:
+    """Where the kernels run that multiply tensors on `device`; gpu: what `emulated` is to play otherwise."""
+    if device == "cuda":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.backends.cudnn, "allow_tf32", True)
+            yield
+    else:
+        with emulated(allow_tf32=True, **gpu):
+            yield
 
 
 def as_tf32(x: Tensor) -> Tensor:
